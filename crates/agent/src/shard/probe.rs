@@ -1,0 +1,186 @@
+//! Asking the engine how it is.
+
+use super::{COMMAND_PATIENCE, PROBE_PATIENCE, ShardTask, not_yet};
+use crate::engine_client::{EngineClient, EngineError};
+use crate::engine_info::EngineInfo;
+use crate::engine_process::ProcessStat;
+use crate::engine_users::AGENT;
+use crate::ledger::Intent;
+use model::command::AgentRefusal;
+use model::documents::proxy_user;
+use model::observation::EngineState;
+use std::io;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl ShardTask {
+    /// Once a second: how is it, and is something left to do?
+    pub(super) async fn probe(&mut self) {
+        if self.engine.is_none() {
+            return;
+        }
+        match self.ask(PROBE_PATIENCE).await {
+            Ok(info) => {
+                if let Err(refusal) = self.heard_from(info).await {
+                    self.error = Some(refusal.to_string());
+                } else if self.state == EngineState::Running {
+                    self.settle_persistence().await;
+                }
+            }
+            Err(error) if error.is_busy() => {
+                self.note_answer();
+                self.state = EngineState::Running;
+                self.error = Some(format!(
+                    "it runs a script or function that is slow: {error}"
+                ));
+            }
+            Err(error) => self.not_heard(&error),
+        }
+    }
+
+    /// Its `INFO`. Does not judge.
+    pub(super) async fn ask(&mut self, patience: Duration) -> Result<EngineInfo, EngineError> {
+        let client = self.connected(patience).await?;
+        Ok(EngineInfo::parse(&client.text(&["INFO"], patience).await?))
+    }
+
+    /// The connection; a new one if there is none.
+    pub(super) async fn connected(
+        &mut self,
+        patience: Duration,
+    ) -> Result<&mut EngineClient, EngineError> {
+        if self.client.as_ref().is_some_and(EngineClient::is_lost) {
+            self.client = None;
+        }
+        if self.client.is_none() {
+            let ledger = self.ledger.as_ref().filter(|_| self.engine.is_some());
+            let none = || EngineError::Lost(io::ErrorKind::NotConnected.into());
+            let password = &ledger.ok_or_else(none)?.spec.users.cnm;
+            let socket = self.shared.config.node.shard_socket(self.shard);
+            self.client = Some(EngineClient::connect(&socket, AGENT, password, patience).await?);
+        }
+        self.client
+            .as_mut()
+            .ok_or_else(|| EngineError::Lost(io::ErrorKind::NotConnected.into()))
+    }
+
+    /// Takes in what it said. Writes down its run id when it is heard for the first time, and asks
+    /// it about the role that the ledger gives it.
+    pub(super) async fn heard_from(&mut self, info: EngineInfo) -> Result<(), AgentRefusal> {
+        let pid = self
+            .engine
+            .as_ref()
+            .map(crate::engine_process::EngineProcess::pid);
+        let recorded = self
+            .ledger
+            .as_ref()
+            .and_then(|ledger| ledger.process.clone());
+        let (Some(pid), Some(recorded)) = (pid, recorded) else {
+            return not_yet("it is gone");
+        };
+        let known = recorded.run_id.as_deref();
+        if info.process_id != pid || known.is_some_and(|known| known != info.run_id) {
+            self.client = None;
+            self.role_confirmed = false;
+            self.state = EngineState::Failed;
+            return Err(AgentRefusal::failed(format!(
+                "process {} with run id {} answers on its socket, {pid} with {} was expected",
+                info.process_id,
+                info.run_id,
+                known.unwrap_or("any"),
+            )));
+        }
+        if known.is_none() {
+            let run_id = info.run_id.clone();
+            self.record(|ledger| {
+                if let Some(process) = &mut ledger.process {
+                    process.run_id = Some(run_id);
+                }
+                if matches!(ledger.intent, Intent::Start { .. }) {
+                    ledger.intent = Intent::Nothing;
+                }
+            })
+            .await?;
+        }
+        self.note_answer();
+        if info.loading {
+            self.state = EngineState::Loading;
+        } else {
+            self.state = EngineState::Running;
+            self.ran = true;
+            self.failures = None;
+        }
+        self.error = None;
+        self.info = Some(info);
+        self.confirm_role().await
+    }
+
+    /// After an adoption the ledger alone is not believed: the engine must say that it is a
+    /// primary and have the user of that epoch.
+    async fn confirm_role(&mut self) -> Result<(), AgentRefusal> {
+        let (Some(info), Some(ledger)) = (&self.info, &self.ledger) else {
+            return Ok(());
+        };
+        let Some(role) = ledger
+            .role
+            .as_ref()
+            .filter(|role| role.run_id == info.run_id)
+        else {
+            return Ok(());
+        };
+        if self.role_confirmed {
+            if !info.is_primary {
+                self.error = Some(format!(
+                    "it was made primary of epoch {}, but calls itself a replica",
+                    role.epoch
+                ));
+            }
+            return Ok(());
+        }
+        if info.loading || !info.is_primary {
+            return Ok(());
+        }
+        let wanted = proxy_user(role.epoch);
+        let client = self
+            .connected(COMMAND_PATIENCE)
+            .await
+            .map_err(AgentRefusal::failed)?;
+        let users = client.list(&["ACL", "USERS"], COMMAND_PATIENCE).await;
+        let users = users.map_err(AgentRefusal::failed)?;
+        self.role_confirmed = users.contains(&wanted);
+        Ok(())
+    }
+
+    fn note_answer(&mut self) {
+        self.heard = Instant::now();
+        self.answered = true;
+        if let Some(engine) = &self.engine {
+            self.cpu_then = ProcessStat::of(engine.pid()).map_or(0, |stat| stat.cpu_ticks);
+        }
+    }
+
+    /// It did not answer. For a while that means nothing; then it says what the process does, so
+    /// that a busy engine is not taken for a dead one.
+    fn not_heard(&mut self, error: &EngineError) {
+        let silent = self.heard.elapsed();
+        if silent < self.shared.config.unresponsive_after {
+            return;
+        }
+        let Some(engine) = &self.engine else { return };
+        let doing = ProcessStat::of(engine.pid()).map_or_else(
+            || "its process is gone".to_owned(),
+            |stat| {
+                let ticks = stat.cpu_ticks.saturating_sub(self.cpu_then);
+                format!(
+                    "process state {}, {ticks} clock ticks of CPU used meanwhile",
+                    stat.state
+                )
+            },
+        );
+        self.state = EngineState::Unresponsive;
+        self.error = Some(format!(
+            "no answer for {} s: {error}; {doing}",
+            silent.as_secs()
+        ));
+    }
+}

@@ -1,0 +1,15 @@
+//! The agent against real engines. Each test has its own loopback address and folder.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod adoption;
+mod bench;
+mod lifecycle;
+mod persistence;
+mod promotion;
+mod removal;
+mod supervisord;
+mod trouble;

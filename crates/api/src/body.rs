@@ -1,0 +1,131 @@
+//! Bodies of requests: bounded in size and time, and read so that the error names the field.
+
+use crate::failure::Failure;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use bytes::BytesMut;
+use futures::StreamExt;
+use model::validate::shown;
+use model::{ErrorCode, limits};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use std::time::Duration;
+
+/// How long a body may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read and thrown away, bytes, so that the answer reaches
+/// a caller that is still sending.
+const THROWN_AWAY_MAX: usize = 8 * limits::BODY_MAX;
+
+/// A JSON object as body, whatever `content-type` says.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
+        let bytes = tokio::time::timeout(ARRIVES_WITHIN, read(request))
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    ErrorCode::BadRequest,
+                    "the body did not arrive within 30 s: send it again",
+                )
+            })??;
+        decode(&bytes).map(Self)
+    }
+}
+
+async fn read(request: Request) -> Result<BytesMut, Failure> {
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let waits = request.headers().contains_key(header::EXPECT);
+    let body: Body = request.into_body();
+    let mut stream = body.into_data_stream();
+    if announced.is_some_and(|length| length > limits::BODY_MAX) {
+        // A caller that waits for `100 Continue` has sent nothing yet and needs nothing drained.
+        if !waits {
+            throw_away(&mut stream, 0).await;
+        }
+        return Err(ErrorCode::BodyTooLarge.into());
+    }
+    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|_| {
+            Failure::new(
+                ErrorCode::BadRequest,
+                "the body ended early: send the whole of it",
+            )
+        })?;
+        if bytes.len() + piece.len() > limits::BODY_MAX {
+            throw_away(&mut stream, bytes.len() + piece.len()).await;
+            return Err(ErrorCode::BodyTooLarge.into());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+async fn throw_away(stream: &mut BodyDataStream, mut read: usize) {
+    while read < THROWN_AWAY_MAX {
+        let Some(Ok(piece)) = stream.next().await else {
+            return;
+        };
+        read += piece.len();
+    }
+}
+
+/// Reads an object from JSON.
+///
+/// # Errors
+/// `bad_request` when it is not a JSON object; `invalid_schema`, naming the field, when a field is
+/// unknown or has the wrong type; `invalid_proxy_policy` when that field is a policy of proxies.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    // An array would be taken for the fields in order: only objects are meant.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Failure::new(
+            ErrorCode::BadRequest,
+            "the body is not a JSON object: send one as in openapi/v1.json",
+        ));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(wrong)?;
+    deserializer.end().map_err(|e| not_json(&e))?;
+    Ok(value)
+}
+
+fn wrong(error: serde_path_to_error::Error<serde_json::Error>) -> Failure {
+    let path = error.path().to_string();
+    let error = error.into_inner();
+    if error.classify() != Category::Data {
+        return not_json(&error);
+    }
+    let text = error.to_string();
+    // Where in the text it was says less than the field's name.
+    let text = text
+        .rfind(" at line ")
+        .map_or(text.as_str(), |end| &text[..end]);
+    let policy = path.ends_with("proxy_policy") && text.starts_with("unknown variant");
+    let code = if policy {
+        ErrorCode::InvalidProxyPolicy
+    } else {
+        ErrorCode::InvalidSchema
+    };
+    let description = if path == "." || text.contains(&format!("`{path}`")) {
+        text.to_owned()
+    } else {
+        format!("`{}`: {text}", shown(&path))
+    };
+    Failure::new(code, description)
+}
+
+fn not_json(error: &serde_json::Error) -> Failure {
+    Failure::new(
+        ErrorCode::BadRequest,
+        format!("the body is not JSON: {error}"),
+    )
+}

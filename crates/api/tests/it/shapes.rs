@@ -1,0 +1,173 @@
+//! Goldens of the objects that are made from a view.
+
+use crate::fixture::{self, GIB};
+use api::shape;
+use insta::assert_json_snapshot;
+use model::documents::{ProxyPolicy, Role};
+use model::observation::{EngineState, ShardObservation};
+use model::view::ClusterView;
+use model::{DatabaseUid, Epoch, NodeUid};
+use std::path::Path;
+
+/// Every object of a view, as REST shows them to an admin.
+fn everything(view: &ClusterView) -> serde_json::Value {
+    let config = fixture::config(Path::new("/srv"), "127.0.1.1");
+    let mut cluster = shape::cluster::info(view, &config.ports);
+    // The CA is made anew in each run.
+    assert_eq!(cluster.ca_fingerprint.len(), 95);
+    cluster.ca_fingerprint = "CA".to_owned();
+    cluster.ca_certificate = "CA".to_owned();
+    let nodes: Vec<_> = view.nodes.iter().map(|n| shape::node::info(view, n, &config)).collect();
+    let databases: Vec<_> =
+        view.databases.iter().map(|d| shape::database::info(view, d, true)).collect();
+    let shards: Vec<_> = view.shards.iter().map(|s| shape::shard::info(view, s)).collect();
+    serde_json::json!({
+        "cluster": cluster,
+        "nodes": nodes,
+        "nodes_status": shape::node::statuses(view),
+        "bdbs": databases,
+        "shards": shards,
+        "actions": shape::action::list(view.operations.iter()),
+        "master_healthcheck": shape::cluster::healthcheck(view),
+    })
+}
+
+#[test]
+fn a_cluster_with_one_node_down() {
+    assert_json_snapshot!(everything(&fixture::view()));
+}
+
+#[test]
+fn a_cluster_without_quorum() {
+    let mut shown = everything(&fixture::view_without_quorum());
+    // What does not come from observations is as above.
+    for stored in ["actions", "nodes"] {
+        shown.as_object_mut().unwrap().remove(stored);
+    }
+    assert_json_snapshot!(shown);
+}
+
+#[test]
+fn a_cluster_that_has_just_begun() {
+    let mut view = fixture::view();
+    view.nodes.truncate(1);
+    view.observed.clear();
+    view.databases.clear();
+    view.shards.clear();
+    view.operations.clear();
+    assert_json_snapshot!(everything(&view));
+}
+
+#[test]
+fn bootstrap() {
+    assert_json_snapshot!(shape::bootstrap::status(&fixture::bootstrap("completed")));
+}
+
+#[test]
+fn each_state_of_an_engine() {
+    let shard = fixture::shard(1, 1, 2);
+    let shown = |change: &dyn Fn(&mut ShardObservation)| {
+        let mut view = fixture::view();
+        change(&mut view.observed[1].observation.shards[0]);
+        let info = shape::shard::info(&view, &shard);
+        (info.status, info.detailed_status, info.loading.status)
+    };
+    let expected = |status: &str, detailed: &str, loading: &str| {
+        (status.to_owned(), detailed.to_owned(), loading.to_owned())
+    };
+    assert_eq!(shown(&|_| {}), expected("active", "ok", "idle"));
+    assert_eq!(shown(&|s| s.role = None), expected("inactive", "loading", "idle"));
+    assert_eq!(shown(&|s| s.epoch = Some(Epoch(2))), expected("inactive", "loading", "idle"));
+    for (state, detailed, loading) in [
+        (EngineState::Starting, "loading", "idle"),
+        (EngineState::Loading, "loading", "in_progress"),
+        (EngineState::Stopped, "down", "idle"),
+        (EngineState::Failed, "down", "idle"),
+        (EngineState::Unresponsive, "timeout", "idle"),
+    ] {
+        assert_eq!(shown(&|s| s.state = state), expected("inactive", detailed, loading));
+    }
+}
+
+#[test]
+fn an_engines_own_reason_is_shown() {
+    let mut view = fixture::view();
+    let seen = &mut view.observed[1].observation.shards[0];
+    seen.state = EngineState::Failed;
+    seen.error = Some("cannot bind 127.0.1.2:20001".to_owned());
+    let info = shape::shard::info(&view, &view.shards[0].clone());
+    assert_eq!(info.error.as_deref(), Some("cannot bind 127.0.1.2:20001"));
+}
+
+#[test]
+fn proxies_by_policy() {
+    let mut view = fixture::view();
+    view.shards = vec![fixture::shard(4, 1, 3), fixture::shard(5, 1, 2), fixture::shard(6, 1, 1)];
+    view.shards[0].slots.first = 8_000;
+    view.shards[2].role = Role::Replica;
+    let shards: Vec<_> = view.shards.iter().collect();
+    let nodes = |policy| shape::database::proxy_nodes(&view, policy, &shards);
+    assert_eq!(nodes(ProxyPolicy::Single), [NodeUid(2)], "the primary of the lowest slot");
+    assert_eq!(nodes(ProxyPolicy::AllMasterShards), [NodeUid(2), NodeUid(3)]);
+    assert_eq!(nodes(ProxyPolicy::AllNodes), [NodeUid(1), NodeUid(2), NodeUid(3)]);
+    assert!(shape::database::proxy_nodes(&view, ProxyPolicy::Single, &[]).is_empty());
+}
+
+#[test]
+fn addresses_that_work_come_first() {
+    let mut view = fixture::view();
+    view.databases[0].proxy_policy = ProxyPolicy::AllNodes;
+    let info = shape::database::info(&view, &view.databases[0], true);
+    let endpoint = &info.endpoints[0];
+    assert_eq!(endpoint.addr, ["127.0.1.2", "127.0.1.1", "127.0.1.3"]);
+    assert_eq!(endpoint.proxies.iter().filter(|proxy| proxy.ok).count(), 1);
+}
+
+#[test]
+fn passwords_only_for_those_who_may_see_them() {
+    let view = fixture::view();
+    let shown = |with| shape::database::info(&view, &view.databases[0], with);
+    assert_eq!(shown(true).authentication_redis_pass, "db secret");
+    assert_eq!(shown(false).authentication_redis_pass, "");
+    assert!(shown(false).default_user);
+}
+
+#[test]
+fn memory_that_is_promised_too_often_is_negative() {
+    let mut view = fixture::view();
+    for shard in &mut view.shards {
+        shard.memory_bytes = 3 * GIB;
+    }
+    let status = &shape::node::statuses(&view)[&NodeUid(2)];
+    assert_eq!(status.free_provisional_ram, 0);
+    // 3 GiB are free; both shards may still grow, one by a little less than 3 GiB.
+    let growth = 6 * GIB - fixture::shard_observation().used_memory;
+    assert_eq!(status.node_overbooking_depth, 3 * GIB as i64 - growth as i64);
+
+    view.nodes[1].accept_servers = false;
+    let status = &shape::node::statuses(&view)[&NodeUid(2)];
+    assert_eq!((status.free_provisional_ram, status.total_provisional_ram), (0, 0));
+}
+
+#[test]
+fn two_builds_at_once_are_an_upgrade() {
+    let mut view = fixture::view();
+    let ports = model::node_config::Ports::default();
+    assert!(!shape::cluster::info(&view, &ports).upgrade_mode);
+    view.observed[0].observation.build_id = "fedcba9876543210".to_owned();
+    assert!(shape::cluster::info(&view, &ports).upgrade_mode);
+}
+
+#[test]
+fn used_memory_counts_every_shard_of_a_database() {
+    let mut view = fixture::view();
+    let second = ShardObservation {
+        shard: model::ShardUid(9),
+        used_memory: 1_000,
+        ..fixture::shard_observation()
+    };
+    view.shards.push(fixture::shard(9, 1, 1));
+    view.observed[0].observation.shards.push(second);
+    let demo = view.databases.iter().find(|d| d.uid == DatabaseUid(1)).unwrap();
+    assert_eq!(shape::database::info(&view, demo, true).used_memory, 2_182_038);
+}

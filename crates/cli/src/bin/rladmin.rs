@@ -1,0 +1,5 @@
+//! `rladmin`: see [`cli::rladmin`].
+
+fn main() -> std::process::ExitCode {
+    cli::rladmin::main()
+}

@@ -1,0 +1,5 @@
+//! `rlcheck`: see [`cli::rlcheck`].
+
+fn main() -> std::process::ExitCode {
+    cli::rlcheck::main()
+}

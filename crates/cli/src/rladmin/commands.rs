@@ -1,0 +1,493 @@
+//! The commands.
+
+use super::grammar::{Command, Field, Kind, Operand, Verb};
+use model::limits;
+
+const PROXY_POLICIES: Kind = Kind::Choice(&["single", "all-master-shards", "all-nodes"]);
+const PLACEMENTS: Kind = Kind::Choice(&["dense", "sparse"]);
+const SWITCH: Kind = Kind::Choice(&["enabled", "disabled"]);
+const PERSISTENCE: Kind = Kind::Choice(&["disabled", "aof", "aof-every-write", "snapshot"]);
+const EVICTION: Kind = Kind::Choice(&[
+    "noeviction",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+]);
+/// Words after `extra`.
+pub const EXTRAS: &[&str] = &[
+    "all",
+    "backups",
+    "frag",
+    "nodestats",
+    "shardstats",
+    "rack_id",
+    "redis_version",
+    "sha",
+    "state_machine",
+    "traffic_manually_disabled",
+    "watchdog",
+    "compatible_redis_version",
+    "min_redis_version",
+    "module_id",
+];
+const MAX_CONNECTIONS: Kind = Kind::Number(0, u32::MAX as u64);
+
+const DATABASE: Operand = Operand {
+    name: "db:id|name",
+    kind: Kind::Database,
+    required: true,
+    help: "The database.",
+};
+
+const PASSWORD_NOTE: &str = "Left out, the password is asked for. `password -` reads it from the \
+    first line of standard input, so that it stands neither in the process list nor in a history.";
+
+/// Every command, in the order of help.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        words: &["cluster", "create"],
+        verb: Verb::ClusterCreate,
+        operand: None,
+        fields: &[
+            Field::one(
+                "name",
+                "fqdn",
+                Kind::ClusterName,
+                "The cluster's name, for its life.",
+            )
+            .required(),
+            Field::one(
+                "username",
+                "email",
+                Kind::Email,
+                "E-mail of the first admin.",
+            )
+            .required(),
+            Field::one(
+                "password",
+                "password",
+                Kind::Password,
+                "The admin's password; '-': stdin.",
+            ),
+            Field::one("rack_id", "rack", Kind::Rack, "Rack of this node."),
+            Field::one(
+                "addr",
+                "ip",
+                Kind::Address,
+                "This node's address, if only to confirm it.",
+            ),
+            Field::many(
+                "external_addr",
+                "ip",
+                Kind::Address,
+                "Its addresses as seen from outside.",
+            ),
+        ],
+        some_field: false,
+        summary: "Makes this node the first of a new cluster.",
+        notes: &[
+            "Prints the fingerprint of the cluster's CA: other nodes need it to join.",
+            PASSWORD_NOTE,
+        ],
+    },
+    Command {
+        words: &["cluster", "join"],
+        verb: Verb::ClusterJoin,
+        operand: None,
+        fields: &[
+            Field::many(
+                "nodes",
+                "ip",
+                Kind::AddressOfNode,
+                "Nodes of the cluster, tried in order.",
+            )
+            .required(),
+            Field::one("username", "email", Kind::Email, "E-mail of an admin.").required(),
+            Field::one(
+                "password",
+                "password",
+                Kind::Password,
+                "The admin's password; '-': stdin.",
+            ),
+            Field::one(
+                "ca_fingerprint",
+                "sha256",
+                Kind::Fingerprint,
+                "Fingerprint of the cluster's CA.",
+            ),
+            Field::one(
+                "trusted_ca",
+                "file",
+                Kind::Text,
+                "The CA's certificate (PEM) instead.",
+            ),
+            Field::one("rack_id", "rack", Kind::Rack, "Rack of this node."),
+            Field::one(
+                "addr",
+                "ip",
+                Kind::Address,
+                "This node's address, if only to confirm it.",
+            ),
+            Field::many(
+                "external_addr",
+                "ip",
+                Kind::Address,
+                "Its addresses as seen from outside.",
+            ),
+        ],
+        some_field: false,
+        summary: "Makes this node a member of a cluster.",
+        notes: &[
+            "The password leaves this node only after the other node proved that its certificate \
+             comes from the expected CA. Without ca_fingerprint and trusted_ca the fingerprint that \
+             was found is shown and asked about; -y does not answer that question. \
+             `rladmin info cluster` on a member shows it.",
+            PASSWORD_NOTE,
+        ],
+    },
+    Command {
+        words: &["cluster", "config"],
+        verb: Verb::ClusterConfig,
+        operand: None,
+        fields: &[Field::one(
+            "cm_session_timeout_minutes",
+            "minutes",
+            Kind::Number(0, 1_440),
+            "Idle time after which the console signs out; 0: never.",
+        )],
+        some_field: true,
+        summary: "Changes settings of the cluster's services.",
+        notes: &[],
+    },
+    Command {
+        words: &["cluster", "master"],
+        verb: Verb::ClusterMaster,
+        operand: None,
+        fields: &[Field::one(
+            "set",
+            "node",
+            Kind::Node,
+            "Makes this node the primary node.",
+        )],
+        some_field: false,
+        summary: "Shows the primary node, or makes another node it.",
+        notes: &[],
+    },
+    Command {
+        words: &["cluster", "running_actions"],
+        verb: Verb::ClusterRunningActions,
+        operand: None,
+        fields: &[],
+        some_field: false,
+        summary: "Lists what is under way.",
+        notes: &[],
+    },
+    Command {
+        words: &["create", "db"],
+        verb: Verb::CreateDatabase,
+        operand: Some(Operand {
+            name: "name",
+            kind: Kind::DatabaseName,
+            required: true,
+            help: "Its name: 1-64 letters, digits, '-', '_', '.'.",
+        }),
+        fields: &[
+            Field::one(
+                "memory_size",
+                "size",
+                Kind::Size,
+                "Its memory limit, such as 512MB.",
+            )
+            .required(),
+            Field::one(
+                "port",
+                "port",
+                Kind::Number(
+                    *limits::ENDPOINT_PORTS.start() as u64,
+                    *limits::ENDPOINT_PORTS.end() as u64,
+                ),
+                "Port of its endpoint; left out: the next free one.",
+            ),
+            Field::one(
+                "redis_version",
+                "version",
+                Kind::Text,
+                "Its engine: 9.1, valkey-9.1 or redis-7.0; left out: the cluster's default.",
+            ),
+            Field::one(
+                "persistence",
+                "",
+                PERSISTENCE,
+                "What survives a restart; aof syncs each second.",
+            ),
+            Field::one(
+                "eviction_policy",
+                "policy",
+                EVICTION,
+                "What happens when it is full.",
+            ),
+            Field::one(
+                "proxy_policy",
+                "",
+                PROXY_POLICIES,
+                "Which proxies serve it.",
+            ),
+            Field::one(
+                "password",
+                "password",
+                Kind::Password,
+                "Password of its clients; '-': stdin.",
+            ),
+            Field::one(
+                "max_connections",
+                "number",
+                MAX_CONNECTIONS,
+                "Most clients per proxy; 0: no limit.",
+            ),
+            Field::one(
+                "shards_count",
+                "number",
+                Kind::Number(1, 512),
+                "Number of primary shards.",
+            ),
+            Field::one(
+                "replication",
+                "",
+                SWITCH,
+                "Whether each primary shard has a replica.",
+            ),
+            Field::one(
+                "shards_placement",
+                "",
+                PLACEMENTS,
+                "How its shards are spread.",
+            ),
+            Field::one(
+                "uid",
+                "number",
+                Kind::Number(1, u32::MAX as u64),
+                "Its id, if you insist.",
+            ),
+        ],
+        some_field: false,
+        summary: "Creates a database and waits until it serves.",
+        notes: &["Prints its endpoint, and an address that answers now."],
+    },
+    Command {
+        words: &["delete", "db"],
+        verb: Verb::DeleteDatabase,
+        operand: Some(DATABASE),
+        fields: &[],
+        some_field: false,
+        summary: "Deletes a database and all of its data.",
+        notes: &["Asks first; -y answers yes."],
+    },
+    Command {
+        words: &["info", "cluster"],
+        verb: Verb::InfoCluster,
+        operand: None,
+        fields: &[],
+        some_field: false,
+        summary: "Shows the cluster's settings.",
+        notes: &[],
+    },
+    Command {
+        words: &["info", "db"],
+        verb: Verb::InfoDatabase,
+        operand: Some(Operand {
+            required: false,
+            ..DATABASE
+        }),
+        fields: &[],
+        some_field: false,
+        summary: "Shows the settings of a database, or of all.",
+        notes: &[],
+    },
+    Command {
+        words: &["info", "node"],
+        verb: Verb::InfoNode,
+        operand: Some(Operand {
+            name: "node",
+            kind: Kind::Node,
+            required: false,
+            help: "The node; left out: all.",
+        }),
+        fields: &[],
+        some_field: false,
+        summary: "Shows facts of a node, or of all.",
+        notes: &[],
+    },
+    Command {
+        words: &["info", "proxy"],
+        verb: Verb::InfoProxy,
+        operand: Some(Operand {
+            name: "node|all",
+            kind: Kind::NodeOrAll,
+            required: true,
+            help: "Whose proxy.",
+        }),
+        fields: &[],
+        some_field: false,
+        summary: "Shows facts of a node's proxy, or of all.",
+        notes: &[],
+    },
+    Command {
+        words: &["status"],
+        verb: Verb::Status,
+        operand: Some(Operand {
+            name: "",
+            kind: Kind::Choice(&["nodes", "databases", "endpoints", "shards", "modules"]),
+            required: false,
+            help: "Only this section.",
+        }),
+        fields: &[
+            Field::one("node", "node", Kind::Node, "Only what is on this node."),
+            Field::one(
+                "db",
+                "db:id|name",
+                Kind::Database,
+                "Only what belongs to this database.",
+            ),
+            Field::many(
+                "extra",
+                "columns",
+                Kind::Choice(EXTRAS),
+                "More columns; all: all of them.",
+            ),
+            Field::many(
+                "sort",
+                "COLUMN",
+                Kind::Text,
+                "Sorts by these columns, the first counts most.",
+            ),
+            Field::flag("issues_only", "Hides what is well."),
+        ],
+        some_field: false,
+        summary: "Shows cluster, nodes, databases, endpoints and shards.",
+        notes: &[
+            "'*' marks the node that you are on. Without a quorum the first line says so, and what \
+             is shown is what this node knew last.",
+            "extra: all, backups, frag, nodestats, rack_id, redis_version, sha, state_machine, \
+             traffic_manually_disabled, watchdog; shardstats (not in all): keys, connections, engine \
+             and process of each shard.",
+        ],
+    },
+    Command {
+        words: &["tune", "cluster"],
+        verb: Verb::TuneCluster,
+        operand: None,
+        fields: &[
+            Field::one(
+                "default_redis_version",
+                "x.y",
+                Kind::Text,
+                "Engine of new databases; 'newest': the newest that every node carries.",
+            ),
+            Field::one(
+                "default_non_sharded_proxy_policy",
+                "",
+                PROXY_POLICIES,
+                "Proxy policy of new databases with one shard.",
+            ),
+            Field::one(
+                "default_sharded_proxy_policy",
+                "",
+                PROXY_POLICIES,
+                "Proxy policy of new databases with several shards.",
+            ),
+            Field::one(
+                "default_shards_placement",
+                "",
+                PLACEMENTS,
+                "Placement of new databases.",
+            ),
+            Field::one(
+                "failure_detection_sensitivity",
+                "",
+                Kind::Choice(&["high", "low"]),
+                "How fast failures are judged.",
+            ),
+        ],
+        some_field: true,
+        summary: "Changes the cluster's policy.",
+        notes: &[],
+    },
+    Command {
+        words: &["tune", "db"],
+        verb: Verb::TuneDatabase,
+        operand: Some(DATABASE),
+        fields: &[
+            Field::one(
+                "memory_size",
+                "size",
+                Kind::Size,
+                "Its memory limit, such as 512MB.",
+            ),
+            Field::one(
+                "eviction_policy",
+                "policy",
+                EVICTION,
+                "What happens when it is full.",
+            ),
+            Field::one(
+                "max_connections",
+                "number",
+                MAX_CONNECTIONS,
+                "Most clients per proxy; 0: no limit.",
+            ),
+            Field::one(
+                "proxy_policy",
+                "",
+                PROXY_POLICIES,
+                "Which proxies serve it.",
+            ),
+            Field::one(
+                "persistence",
+                "",
+                PERSISTENCE,
+                "What survives a restart; aof syncs each second.",
+            ),
+            Field::one(
+                "password",
+                "password",
+                Kind::Password,
+                "Password of its clients; '-': stdin.",
+            ),
+            Field::flag("no_password", "Takes the password away."),
+        ],
+        some_field: true,
+        summary: "Changes a database while it serves.",
+        notes: &[],
+    },
+    Command {
+        words: &["verify", "balance"],
+        verb: Verb::VerifyBalance,
+        operand: None,
+        fields: &[Field::one("node", "node", Kind::Node, "Only this node.")],
+        some_field: false,
+        summary: "Shows how many of a database's shards are on the nodes of its endpoint.",
+        notes: &[],
+    },
+    Command {
+        words: &["help"],
+        verb: Verb::Help,
+        operand: None,
+        fields: &[],
+        some_field: false,
+        summary: "Lists the commands; `help <command>` explains one.",
+        notes: &[],
+    },
+    Command {
+        words: &["exit"],
+        verb: Verb::Exit,
+        operand: None,
+        fields: &[],
+        some_field: false,
+        summary: "Leaves the shell (Ctrl-D too).",
+        notes: &[],
+    },
+];

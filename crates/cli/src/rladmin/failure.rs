@@ -1,0 +1,107 @@
+//! How a command ends when it does not end well, and the exit codes.
+
+use crate::installation::{Installation, NotInstalled};
+use model::{ApiError, ErrorCode};
+use serde_json::json;
+
+/// Exit code of a command that was carried out.
+pub const EXIT_OK: u8 = 0;
+/// Exit code of a command that failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of a command that could not be understood.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Why a command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It cannot be understood.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong, naming the word.
+        message: String,
+        /// How it is written.
+        usage: Vec<String>,
+    },
+    /// The cluster refused, or cannot.
+    #[error("{0}")]
+    Api(#[from] ApiError),
+    /// There is no install.
+    #[error("{0}")]
+    NotInstalled(#[from] NotInstalled),
+    /// Anything else, in words that say what to do.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// A usage error of a command.
+    pub fn usage(message: impl Into<String>, usage: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            usage: vec![usage.into()],
+        }
+    }
+
+    /// The exit code that goes with it.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => EXIT_USAGE,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    /// What is printed to standard error.
+    #[must_use]
+    pub fn render(&self, installation: Option<&Installation>) -> String {
+        match self {
+            Self::Usage { message, usage } => {
+                let mut text = format!("ERROR: {message}\n");
+                for (index, line) in usage.iter().enumerate() {
+                    let lead = if index == 0 {
+                        "Usage: rladmin"
+                    } else {
+                        "       rladmin"
+                    };
+                    text.push_str(&format!("{lead} {line}\n"));
+                }
+                text
+            }
+            Self::Api(error) => {
+                let mut text = format!("ERROR: {} ({})\n", error.description, error.error_code);
+                if let Some(remedy) = remedy(error, installation) {
+                    text.push_str(&format!("{remedy}\n"));
+                }
+                text
+            }
+            Self::NotInstalled(error) => format!("ERROR: {error}\n"),
+            Self::Other(message) => format!("ERROR: {message}\n"),
+        }
+    }
+
+    /// The same for programs (`--json`).
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let code = match self {
+            Self::Usage { .. } => "usage",
+            Self::Api(error) => error.error_code.as_str(),
+            Self::NotInstalled(_) => "not_installed",
+            Self::Other(_) => "failed",
+        };
+        json!({ "error_code": code, "description": self.to_string() })
+    }
+}
+
+/// What to do, unless the description says it already.
+fn remedy(error: &ApiError, installation: Option<&Installation>) -> Option<String> {
+    if error.error_code == ErrorCode::NotReady && error.description.contains("is not running") {
+        let supervisorctl =
+            installation.map_or("supervisorctl".to_owned(), |i| i.program("supervisorctl"));
+        return Some(format!(
+            "See `{supervisorctl} status`; start it with `{supervisorctl} start cnm_http`. \
+             Databases go on serving without it."
+        ));
+    }
+    let remedy = error.error_code.remedy();
+    (!error.description.contains(remedy)).then(|| remedy.to_owned())
+}

@@ -1,0 +1,521 @@
+//! From words to a command with its values.
+
+use super::commands::COMMANDS;
+use super::failure::Failure;
+use super::grammar::{Arity, Command, DatabaseRef, Field, Kind, Verb, database, node};
+use super::words::nearest;
+use model::{NodeUid, units, validate};
+use std::collections::BTreeMap;
+
+/// Options that may stand anywhere between keywords.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Options {
+    /// `-y`: yes to every question.
+    pub yes: bool,
+    /// `--json`.
+    pub json: bool,
+    /// `--help`.
+    pub help: bool,
+    /// `--version`.
+    pub version: bool,
+}
+
+impl Options {
+    /// Takes a word if it is an option.
+    fn take(&mut self, word: &str) -> bool {
+        match word {
+            "-y" | "--yes" => self.yes = true,
+            "--json" => self.json = true,
+            "-h" | "--help" => self.help = true,
+            "-V" | "--version" => self.version = true,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// A command as it was typed, values checked.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Which command.
+    pub command: &'static Command,
+    /// The value without a keyword.
+    pub operand: Option<String>,
+    values: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// What was typed.
+#[derive(Clone, Debug)]
+pub enum Typed {
+    /// Nothing but options.
+    Nothing,
+    /// `--help` after these words, or `help` and these words.
+    Help(Vec<String>),
+    /// A command.
+    Command(Box<Invocation>),
+}
+
+/// Reads the words of one command.
+///
+/// # Errors
+/// [`Failure::Usage`], naming the word that is wrong.
+pub fn parse(words: &[String]) -> Result<(Options, Typed), Failure> {
+    let mut options = Options::default();
+    let mut rest = words;
+    while let Some(first) = rest.first()
+        && options.take(first)
+    {
+        rest = &rest[1..];
+    }
+    if options.version || rest.is_empty() {
+        let typed = if options.help {
+            Typed::Help(Vec::new())
+        } else {
+            Typed::Nothing
+        };
+        return Ok((options, typed));
+    }
+    if rest[0] == "?" || rest[0] == "help" {
+        let topic = rest[1..]
+            .iter()
+            .filter(|word| !options.take(word))
+            .cloned()
+            .collect();
+        return Ok((options, Typed::Help(topic)));
+    }
+    if options.help || rest.iter().any(|word| word == "--help" || word == "-h") {
+        // What stands before the option is what help is wanted of, finished or not.
+        let topic = rest
+            .iter()
+            .take_while(|word| !word.starts_with('-'))
+            .cloned()
+            .collect();
+        return Ok((options, Typed::Help(topic)));
+    }
+    let (command, values) = find(rest)?;
+    let invocation = Reader {
+        command,
+        options: &mut options,
+    }
+    .read(values)?;
+    Ok((options, Typed::Command(Box::new(invocation))))
+}
+
+/// The command that words begin with, and the words after its name.
+fn find(words: &[String]) -> Result<(&'static Command, &[String]), Failure> {
+    let named = |command: &&Command| {
+        words.len() >= command.words.len() && command.words.iter().zip(words).all(|(a, b)| a == b)
+    };
+    if let Some(command) = COMMANDS.iter().find(named) {
+        return Ok((command, &words[command.words.len()..]));
+    }
+    let group: Vec<&Command> = COMMANDS.iter().filter(|c| c.words[0] == words[0]).collect();
+    if group.is_empty() {
+        let firsts = COMMANDS.iter().map(|command| command.words[0]);
+        return Err(Failure::Usage {
+            message: format!(
+                "unknown command '{}'{}",
+                validate::shown(&words[0]),
+                perhaps(nearest(&words[0], firsts))
+            ),
+            usage: vec!["help".to_owned()],
+        });
+    }
+    let seconds = group
+        .iter()
+        .filter_map(|command| command.words.get(1).copied());
+    let message = match words.get(1) {
+        Some(word) => format!(
+            "unknown word '{}' after '{}'{}",
+            validate::shown(word),
+            words[0],
+            perhaps(nearest(word, seconds))
+        ),
+        None => format!("'{}' needs one more word", words[0]),
+    };
+    Err(Failure::Usage {
+        message,
+        usage: group.iter().map(|command| command.usage()).collect(),
+    })
+}
+
+fn perhaps(word: Option<&str>) -> String {
+    word.map(|word| format!(" (did you mean '{word}'?)"))
+        .unwrap_or_default()
+}
+
+/// Reads the values of one command.
+struct Reader<'a> {
+    command: &'static Command,
+    options: &'a mut Options,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, message: impl Into<String>) -> Failure {
+        Failure::usage(message, self.command.usage())
+    }
+
+    fn read(self, words: &[String]) -> Result<Invocation, Failure> {
+        let mut operand = None;
+        let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+        let mut rest = words;
+        while let Some((word, after)) = rest.split_first() {
+            rest = after;
+            if let Some(field) = self.command.field(word) {
+                let taken = self.values_of(field, &mut rest)?;
+                if values.insert(field.word, taken).is_some() {
+                    return Err(self.wrong(format!("'{}' stands twice", field.word)));
+                }
+            } else if !self.options.take(word) {
+                let Some(expected) = self.command.operand.filter(|_| operand.is_none()) else {
+                    return Err(self.unknown(word));
+                };
+                if let Err(why) = expected.kind.check(word) {
+                    // A word that is no value at all was meant as a keyword.
+                    let meant = nearest(word, self.command.fields.iter().map(|f| f.word));
+                    let is_word = matches!(expected.kind, Kind::Choice(_)) || word.starts_with('-');
+                    return Err(match meant {
+                        Some(_) if !expected.required => self.unknown(word),
+                        _ if is_word && !expected.required => {
+                            self.wrong(format!("unknown word '{}': {why}", validate::shown(word)))
+                        }
+                        _ => self.wrong(why),
+                    });
+                }
+                operand = Some(word.clone());
+            }
+        }
+        self.complete(operand, values)
+    }
+
+    /// Values after a keyword.
+    fn values_of(&self, field: &Field, rest: &mut &[String]) -> Result<Vec<String>, Failure> {
+        let mut taken = Vec::new();
+        while field.arity != Arity::Flag
+            && let Some((word, after)) = rest.split_first()
+        {
+            if field.arity == Arity::One && !taken.is_empty() {
+                break;
+            }
+            if !taken.is_empty() && self.ends_list(field, word) {
+                break;
+            }
+            field
+                .kind
+                .check(word)
+                .map_err(|why| self.wrong(format!("{}: {why}", field.word)))?;
+            taken.push(word.clone());
+            *rest = after;
+        }
+        if taken.is_empty() && field.arity != Arity::Flag {
+            return Err(self.wrong(format!("'{}' needs a value", field.word)));
+        }
+        Ok(taken)
+    }
+
+    /// Whether `word` is no further value of a list.
+    fn ends_list(&self, field: &Field, word: &str) -> bool {
+        let operand = self
+            .command
+            .operand
+            .is_some_and(|o| matches!(o.kind, Kind::Choice(_)) && o.kind.check(word).is_ok());
+        self.command.field(word).is_some()
+            || word.starts_with('-')
+            || (operand && field.kind != Kind::Text && field.kind.check(word).is_err())
+    }
+
+    fn unknown(&self, word: &str) -> Failure {
+        let meant = nearest(word, self.command.fields.iter().map(|field| field.word));
+        self.wrong(format!(
+            "unknown word '{}'{}",
+            validate::shown(word),
+            perhaps(meant)
+        ))
+    }
+
+    fn complete(
+        self,
+        operand: Option<String>,
+        values: BTreeMap<&'static str, Vec<String>>,
+    ) -> Result<Invocation, Failure> {
+        if let Some(expected) = self
+            .command
+            .operand
+            .filter(|o| o.required && operand.is_none())
+        {
+            let value = expected.kind.placeholder(expected.name);
+            return Err(self.wrong(format!(
+                "{value} is missing after '{}'",
+                self.command.name()
+            )));
+        }
+        let missing = |field: &&Field| field.required && !values.contains_key(field.word);
+        if let Some(field) = self.command.fields.iter().find(missing) {
+            return Err(self.wrong(format!("'{}' is missing", field.word)));
+        }
+        if self.command.some_field && values.is_empty() {
+            return Err(self.wrong(format!(
+                "'{}' needs something to change",
+                self.command.name()
+            )));
+        }
+        Ok(Invocation {
+            command: self.command,
+            operand,
+            values,
+        })
+    }
+}
+
+impl Invocation {
+    /// What the command is.
+    #[must_use]
+    pub const fn verb(&self) -> Verb {
+        self.command.verb
+    }
+
+    /// Whether a keyword was given.
+    #[must_use]
+    pub fn has(&self, word: &str) -> bool {
+        self.values.contains_key(word)
+    }
+
+    /// The value of a keyword.
+    #[must_use]
+    pub fn text(&self, word: &str) -> Option<&str> {
+        self.values
+            .get(word)
+            .and_then(|values| values.first())
+            .map(String::as_str)
+    }
+
+    /// The value of a keyword, owned.
+    #[must_use]
+    pub fn owned(&self, word: &str) -> Option<String> {
+        self.text(word).map(str::to_owned)
+    }
+
+    /// All values of a keyword.
+    #[must_use]
+    pub fn list(&self, word: &str) -> &[String] {
+        self.values.get(word).map_or(&[], Vec::as_slice)
+    }
+
+    /// A size, bytes.
+    #[must_use]
+    pub fn size(&self, word: &str) -> Option<u64> {
+        self.text(word)
+            .and_then(|text| units::parse_size(text).ok())
+    }
+
+    /// A number (checked to be in the keyword's range).
+    #[must_use]
+    pub fn number<T: std::str::FromStr>(&self, word: &str) -> Option<T> {
+        self.text(word).and_then(|text| text.parse().ok())
+    }
+
+    /// A word that an enum of the model spells the same.
+    #[must_use]
+    pub fn choice<T: serde::de::DeserializeOwned>(&self, word: &str) -> Option<T> {
+        let text = self.text(word)?;
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, word: &str) -> Option<NodeUid> {
+        self.text(word).and_then(|text| node(text).ok())
+    }
+
+    /// The operand as a node; `None`: left out, or `all`.
+    #[must_use]
+    pub fn operand_node(&self) -> Option<NodeUid> {
+        self.operand.as_deref().and_then(|text| node(text).ok())
+    }
+
+    /// A database.
+    #[must_use]
+    pub fn database(&self, word: &str) -> Option<DatabaseRef> {
+        self.text(word).and_then(|text| database(text).ok())
+    }
+
+    /// The operand as a database.
+    #[must_use]
+    pub fn operand_database(&self) -> Option<DatabaseRef> {
+        self.operand.as_deref().and_then(|text| database(text).ok())
+    }
+
+    /// Whether the line holds a password that was typed in clear.
+    #[must_use]
+    pub fn shows_password(&self) -> bool {
+        self.text("password")
+            .is_some_and(|password| password != "-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rladmin::words::split;
+
+    fn command(line: &str) -> Result<(Options, Typed), Failure> {
+        parse(&split(line).unwrap())
+    }
+
+    fn invocation(line: &str) -> Invocation {
+        match command(line) {
+            Ok((_, Typed::Command(invocation))) => *invocation,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn message(line: &str) -> String {
+        match command(line) {
+            Err(failure @ Failure::Usage { .. }) => failure.to_string(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn values_in_any_order() {
+        for line in [
+            "cluster create name c.local username a@b.c password 'p w' rack_id r1",
+            "cluster create rack_id r1 password 'p w' username a@b.c name c.local",
+        ] {
+            let typed = invocation(line);
+            assert_eq!(typed.verb(), Verb::ClusterCreate);
+            assert_eq!(typed.text("name"), Some("c.local"));
+            assert_eq!(typed.text("password"), Some("p w"));
+            assert!(typed.shows_password());
+        }
+    }
+
+    #[test]
+    fn lists_end_at_the_next_keyword() {
+        let typed = invocation(
+            "cluster join nodes 10.0.0.1 10.0.0.2:9443 username a@b.c external_addr 1.2.3.4 ::1",
+        );
+        assert_eq!(typed.list("nodes"), ["10.0.0.1", "10.0.0.2:9443"]);
+        assert_eq!(typed.list("external_addr"), ["1.2.3.4", "::1"]);
+        let typed = invocation("status extra rack_id watchdog shards sort DB:ID NODE issues_only");
+        assert_eq!(typed.operand.as_deref(), Some("shards"));
+        assert_eq!(typed.list("extra"), ["rack_id", "watchdog"]);
+        assert_eq!(typed.list("sort"), ["DB:ID", "NODE"]);
+        assert!(typed.has("issues_only"));
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_keyword_or_an_option() {
+        let typed = invocation("cluster create name c.local username a@b.c password name");
+        assert_eq!(typed.text("password"), Some("name"));
+        let typed = invocation("cluster create name c.local username a@b.c password -y");
+        assert_eq!(typed.text("password"), Some("-y"));
+    }
+
+    #[test]
+    fn options_before_between_and_after() {
+        for line in [
+            "-y --json status nodes",
+            "status --json nodes -y",
+            "status nodes --json -y",
+        ] {
+            let (options, typed) = command(line).unwrap();
+            assert!(options.yes && options.json, "{line}");
+            assert!(matches!(typed, Typed::Command(_)));
+        }
+        assert!(
+            matches!(command("status --help").unwrap().1, Typed::Help(topic) if topic == ["status"])
+        );
+        assert!(
+            matches!(command("help cluster join").unwrap().1, Typed::Help(topic) if topic.len() == 2)
+        );
+        assert!(command("--version").unwrap().0.version);
+        assert!(matches!(command("").unwrap().1, Typed::Nothing));
+    }
+
+    #[test]
+    fn values_are_typed() {
+        let typed =
+            invocation("create db demo memory_size 1.5GB port 12000 proxy_policy all-nodes");
+        assert_eq!(typed.operand.as_deref(), Some("demo"));
+        assert_eq!(typed.size("memory_size"), Some(3 << 29));
+        assert_eq!(typed.number::<u16>("port"), Some(12_000));
+        assert_eq!(
+            typed.choice("proxy_policy"),
+            Some(model::documents::ProxyPolicy::AllNodes)
+        );
+        assert_eq!(
+            invocation("info node node:2").operand_node(),
+            Some(NodeUid(2))
+        );
+        assert_eq!(invocation("info proxy all").operand_node(), None);
+    }
+
+    #[test]
+    fn errors_name_the_word() {
+        for (line, part) in [
+            (
+                "statsu",
+                "unknown command 'statsu' (did you mean 'status'?)",
+            ),
+            ("cluster", "'cluster' needs one more word"),
+            (
+                "cluster craete",
+                "unknown word 'craete' after 'cluster' (did you mean 'create'?)",
+            ),
+            ("status foo", "unknown word 'foo'"),
+            ("status nodes shards", "unknown word 'shards'"),
+            ("status extra", "'extra' needs a value"),
+            ("status extra foo", "extra: 'foo' is not one of"),
+            ("status node x", "node: 'x' is not a node"),
+            ("create db", "<name> is missing after 'create db'"),
+            ("create db demo", "'memory_size' is missing"),
+            ("create db demo memory_size", "'memory_size' needs a value"),
+            (
+                "create db demo memory_size big",
+                "memory_size: 'big' is not a size",
+            ),
+            (
+                "create db demo memory_size 1GB port 80",
+                "port: '80' is not a whole number from 10000",
+            ),
+            (
+                "create db demo memory_size 1GB memory_size 2GB",
+                "'memory_size' stands twice",
+            ),
+            (
+                "create db -bad- memory_size 1GB",
+                "'-bad-' is not a database name",
+            ),
+            (
+                "create db demo memroy_size 1GB",
+                "unknown word 'memroy_size' (did you mean 'memory_size'?)",
+            ),
+            (
+                "create db memory_size 1GB",
+                "<name> is missing after 'create db'",
+            ),
+            ("tune db demo", "'tune db' needs something to change"),
+            ("tune cluster", "'tune cluster' needs something to change"),
+            ("delete db", "<db:id|name> is missing"),
+            ("info proxy", "<node|all> is missing"),
+            ("cluster join username a@b.c", "'nodes' is missing"),
+            (
+                "cluster join nodes host username a@b.c",
+                "nodes: 'host' is not an IP address",
+            ),
+            (
+                "cluster create name a_b username a@b.c",
+                "name: 'a_b' is not a cluster name",
+            ),
+            (
+                "cluster create name c username admin",
+                "username: 'admin' is not a user name",
+            ),
+            ("exit now", "unknown word 'now'"),
+        ] {
+            let found = message(line);
+            assert!(found.contains(part), "{line}: {found}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a command says and asks.
+
+use super::failure::Failure;
+use crate::terminal;
+use serde::Serialize;
+use std::io::{BufRead, IsTerminal, Read, Write};
+
+/// Longest answer to a question that is read, bytes.
+const ANSWER_MAX: u64 = 4096;
+
+/// Where a command writes and whom it asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Screen {
+    /// Whether standard output gets JSON and nothing else.
+    pub json: bool,
+    /// Whether every question is answered yes.
+    pub yes: bool,
+    /// Whether standard input holds further commands, so that no answer can be read from it.
+    pub script: bool,
+    /// Whether to colour.
+    pub colours: bool,
+}
+
+impl Screen {
+    /// A screen for a command line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            json: false,
+            yes: false,
+            script: false,
+            colours: terminal::wants_colours(),
+        }
+    }
+
+    /// A line to standard output. A reader that went away ends nothing: the command goes on.
+    pub fn line(&self, text: impl AsRef<str>) {
+        write(&format!("{}\n", text.as_ref()));
+    }
+
+    /// Text that ends with its own line feed.
+    pub fn text(&self, text: &str) {
+        write(text);
+    }
+
+    /// A line for people that follow what happens.
+    pub fn progress(&self, text: impl AsRef<str>) {
+        if !self.json {
+            self.line(text);
+        }
+    }
+
+    /// The beginning of a line for people that follow what happens.
+    pub fn begin(&self, text: &str) {
+        if !self.json {
+            write(text);
+        }
+    }
+
+    /// A warning, to standard error.
+    pub fn warn(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "warning: {text}");
+    }
+
+    /// An object, to standard output.
+    ///
+    /// # Errors
+    /// When it is not JSON: a programming error.
+    pub fn object(&self, object: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(object)
+            .map_err(|e| Failure::Other(format!("cannot print JSON: {e}")))?;
+        write(&format!("{text}\n"));
+        Ok(())
+    }
+
+    /// Asks for a yes. `y` and `yes` are yes, all else is no.
+    ///
+    /// # Errors
+    /// When nobody can answer.
+    pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        if self.yes {
+            return Ok(true);
+        }
+        if self.script {
+            return Err(Failure::Other(format!(
+                "{question} Nobody can answer here: add -y to say yes."
+            )));
+        }
+        self.ask_yes(question)
+    }
+
+    /// As [`Self::confirm`], but `-y` is no answer.
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub fn ask_yes(&self, question: &str) -> Result<bool, Failure> {
+        let mut err = std::io::stderr();
+        let _ = write!(err, "{question}\nPlease confirm [Y/N]: ");
+        let _ = err.flush();
+        let answer = read_line()?.unwrap_or_default();
+        if !std::io::stdin().is_terminal() {
+            let _ = writeln!(err);
+        }
+        Ok(matches!(
+            answer.trim().to_ascii_lowercase().as_str(),
+            "y" | "yes"
+        ))
+    }
+
+    /// Whether a person can be asked.
+    #[must_use]
+    pub fn interactive(&self) -> bool {
+        !self.script && std::io::stdin().is_terminal()
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn write(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// A line from standard input, without its end; `None`: there is none.
+///
+/// # Errors
+/// When it cannot be read, or is longer than 4 KiB.
+pub fn read_line() -> Result<Option<String>, Failure> {
+    let mut line = String::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(ANSWER_MAX)
+        .read_line(&mut line)
+        .map_err(|e| Failure::Other(format!("cannot read standard input: {e}")))?;
+    if read as u64 == ANSWER_MAX && !line.ends_with('\n') {
+        return Err(Failure::Other(format!(
+            "a line is longer than {ANSWER_MAX} bytes"
+        )));
+    }
+    if read == 0 {
+        return Ok(None);
+    }
+    Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned()))
+}

@@ -1,0 +1,188 @@
+//! The node's daemons and their sockets.
+
+use super::Subject;
+use super::report::Findings;
+use agent::shard_folder::ShardFolder;
+use agent::supervisord::{Supervisord, SupervisordError};
+use client::local::ExecClient;
+use model::observation::ServiceObservation;
+use model::rest::Bootstrap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Services of every node.
+const SERVICES: [&str; 3] = ["cnm_exec", "cnm_http", "dmcproxy"];
+/// How long supervisord may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Flag of a socket that accepts connections, in `/proc/net/unix`.
+const ACCEPTS: u32 = 0x0001_0000;
+
+/// `verify_bootstrap_status`: this node is part of a cluster.
+pub async fn bootstrap_status(subject: &Subject) -> Findings {
+    let (state, details) = match subject.rest.get::<Bootstrap>("/v1/bootstrap").await {
+        Ok(answer) => (
+            answer.bootstrap_status.state,
+            answer.bootstrap_status.error_details,
+        ),
+        // cnm_http only passes on what cnm_exec knows: its absence is told by verify_services too.
+        Err(error) => match ExecClient::new(subject.config.exec_socket())
+            .bootstrap()
+            .await
+        {
+            Ok(_) => {
+                return Findings::failure(format!(
+                    "the bootstrap request to cnm_http failed: {error}"
+                ));
+            }
+            Err(deeper) => {
+                return Findings::failure(format!(
+                    "the bootstrap request failed at cnm_http ({error}) and at cnm_exec ({deeper})"
+                ));
+            }
+        },
+    };
+    match state.as_str() {
+        "completed" => Findings::default(),
+        "idle" => Findings::failure(
+            "this node is in no cluster yet: run `rladmin cluster create` or `rladmin cluster \
+             join`",
+        ),
+        "error" => Findings::failure(format!(
+            "the bootstrap ended in an error: {}. Run it again",
+            details.unwrap_or_else(|| "no details given".to_owned())
+        )),
+        other => Findings::failure(format!("the bootstrap is not done yet: {other}")),
+    }
+}
+
+/// What supervisord runs.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn running_services(
+    subject: &Subject,
+) -> Result<Vec<ServiceObservation>, SupervisordError> {
+    Supervisord::of(&subject.config, PATIENCE).processes().await
+}
+
+/// `verify_services`: supervisord runs every service.
+pub async fn services(subject: &Subject) -> Findings {
+    let seen = match running_services(subject).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            return Findings::failure(format!("could not communicate with supervisord: {error}"));
+        }
+    };
+    let mut findings = Findings::default();
+    for name in SERVICES {
+        match seen.iter().find(|service| service.name == name) {
+            Some(service) if service.status == "RUNNING" => {}
+            Some(service) => findings.fail(format!(
+                "process {name} is not running ({}): see {}.log and `supervisorctl status`",
+                service.status,
+                subject.config.log_dir().join(name).display()
+            )),
+            None => findings.fail(format!(
+                "supervisord does not know {name}: run install.sh again"
+            )),
+        }
+    }
+    findings
+}
+
+/// `verify_existing_sockets`: every socket that a process should listen on is there and listened on.
+#[must_use]
+pub fn existing_sockets(subject: &Subject) -> Findings {
+    let listening = match fs::read_to_string("/proc/net/unix") {
+        Ok(text) => listening(&text),
+        Err(error) => return Findings::failure(format!("cannot read /proc/net/unix: {error}")),
+    };
+    let config = &subject.config;
+    let mut wanted = vec![
+        ("supervisord", config.supervisor_socket()),
+        ("cnm_exec", config.exec_socket()),
+        ("cnm_http", config.http_socket()),
+    ];
+    if subject.is_member {
+        wanted.push(("cnm_exec", config.proxy_socket()));
+        wanted.push(("dmcproxy", config.handover_socket()));
+    }
+    let mut findings = Findings::default();
+    match ShardFolder::list(config) {
+        Ok(folders) => {
+            let running = folders
+                .iter()
+                .filter(|folder| folder.is_locked().unwrap_or(false));
+            wanted.extend(running.map(|f| ("an engine", config.shard_socket(f.shard()))));
+        }
+        Err(error) => findings.fail(format!(
+            "cannot look into {}: {error}",
+            config.shards_dir().display()
+        )),
+    }
+    for (whose, path) in wanted {
+        if let Some(what) = fault(&path, &listening) {
+            findings.fail(format!(
+                "{} of {whose} {what}: see `supervisorctl status`",
+                path.display()
+            ));
+        }
+    }
+    findings
+}
+
+fn fault(path: &Path, listening: &BTreeSet<PathBuf>) -> Option<String> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Some("does not exist".to_owned())
+        }
+        Err(error) => Some(format!("cannot be looked at: {error}")),
+        Ok(meta) if !meta.file_type().is_socket() => Some("is not a socket".to_owned()),
+        Ok(_) if !is_listening(path, listening) => {
+            Some("is left behind: nobody listens on it".to_owned())
+        }
+        Ok(_) => None,
+    }
+}
+
+/// The kernel lists a socket by the path that was bound. One that was bound under a passing name
+/// and renamed is found by connecting; a socket of another type says so only when it is alive.
+fn is_listening(path: &Path, listening: &BTreeSet<PathBuf>) -> bool {
+    listening.contains(path)
+        || match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => true,
+            Err(error) => error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()),
+        }
+}
+
+/// Paths that are listened on.
+fn listening(proc_net_unix: &str) -> BTreeSet<PathBuf> {
+    proc_net_unix
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let flags = u32::from_str_radix(fields.get(3)?, 16).ok()?;
+            (flags & ACCEPTS != 0).then(|| fields.get(7).map(PathBuf::from))?
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_are_listened_on() {
+        let text = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1234 /run/a.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 1235 /run/b.sock\n\
+            0000000000000000: 00000002 00000000 00010000 0005 01 1236 /run/c.sock\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1237\n";
+        let found: Vec<PathBuf> = listening(text).into_iter().collect();
+        assert_eq!(found, [Path::new("/run/a.sock"), Path::new("/run/c.sock")]);
+    }
+}

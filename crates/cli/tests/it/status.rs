@@ -1,0 +1,248 @@
+//! Golden outputs of `status`.
+
+use crate::fake_node::FakeNode;
+use crate::fixtures::Cluster;
+use insta::assert_snapshot;
+use model::NodeUid;
+use model::documents::DatabaseStatus;
+use serde_json::Value;
+
+fn shown(cluster: &Cluster, line: &str) -> String {
+    let node = FakeNode::new();
+    cluster.show(&node);
+    node.output(line)
+}
+
+#[test]
+fn plain() {
+    assert_snapshot!(shown(&Cluster::well(), "status"));
+}
+
+#[test]
+fn all_columns() {
+    assert_snapshot!(shown(&Cluster::well(), "status extra all"));
+}
+
+#[test]
+fn sections() {
+    let node = FakeNode::new();
+    Cluster::well().show(&node);
+    let mut all = String::new();
+    for line in [
+        "status nodes",
+        "status databases extra redis_version",
+        "status endpoints extra watchdog",
+        "status shards extra shardstats frag",
+        "status modules extra all",
+        "status nodes extra rack_id sha",
+        "status databases extra state_machine",
+    ] {
+        all.push_str(&format!("$ rladmin {line}\n{}\n", node.output(line)));
+    }
+    assert_snapshot!(all);
+}
+
+#[test]
+fn nothing_but_a_cluster() {
+    let mut cluster = Cluster::well();
+    cluster.databases.clear();
+    cluster.shards.clear();
+    assert_snapshot!(shown(&cluster, "status"));
+}
+
+#[test]
+fn issues_only() {
+    let mut cluster = Cluster::well();
+    assert_snapshot!(
+        "issues_only_when_well",
+        shown(&cluster, "status issues_only")
+    );
+    cluster.silence(2, 33.2).failed(0).failed(10);
+    cluster.shards[0].detailed_status = "loading".to_owned();
+    cluster.shards[0].loading.progress = 40.0;
+    cluster.databases[0].status = Some(DatabaseStatus::CreationFailed);
+    assert_snapshot!(
+        "issues_only",
+        shown(&cluster, "status issues_only extra watchdog")
+    );
+}
+
+#[test]
+fn a_node_is_down() {
+    let mut cluster = Cluster::well();
+    cluster.silence(3, 33.2).failed(0).failed(10);
+    cluster.nodes[2].cores = 0;
+    assert_snapshot!(shown(&cluster, "status extra nodestats"));
+}
+
+#[test]
+fn filters_and_order() {
+    let node = FakeNode::new();
+    Cluster::well().show(&node);
+    let mut all = String::new();
+    for line in [
+        "status node 1",
+        "status node node:3",
+        "status db cache",
+        "status db db:1 shards",
+        "status databases sort NAME",
+        "status nodes sort overbooking_depth extra nodestats",
+        "status sort NODE:ID NAME",
+    ] {
+        all.push_str(&format!("$ rladmin {line}\n{}\n", node.output(line)));
+    }
+    assert_snapshot!(all);
+    for (line, code, part) in [
+        (
+            "status node 9",
+            1,
+            "there is no node:9, only node:1, node:2, node:3",
+        ),
+        ("status db nope", 1, "there is no database 'nope'"),
+        ("status sort FOO", 2, "sort: there is no column 'FOO'"),
+        (
+            "status shards sort FREE_RAM",
+            2,
+            "sort: there is no column 'FREE_RAM'",
+        ),
+    ] {
+        let (found, errors) = node.failure(line);
+        assert!(
+            found == code && errors.contains(part),
+            "{line}: {found} {errors}"
+        );
+    }
+}
+
+#[test]
+fn without_a_quorum() {
+    let mut cluster = Cluster::well();
+    cluster.silence(1, 33.2).silence(3, 41.0);
+    cluster.info.has_quorum = false;
+    cluster.info.primary_node = None;
+    let node = FakeNode::new();
+    cluster.show(&node);
+    for (name, line) in [("no_quorum", "status"), ("no_quorum_nodes", "status nodes")] {
+        let output = node.rladmin(line).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            errors,
+            "warning: no quorum: what is shown is what node:2 knew last\n"
+        );
+        assert_snapshot!(name, String::from_utf8(output.stdout).unwrap());
+    }
+}
+
+#[test]
+fn without_a_quorum_while_all_are_heard() {
+    let mut cluster = Cluster::well();
+    cluster.info.has_quorum = false;
+    cluster.info.primary_node = None;
+    let text = shown(&cluster, "status");
+    let second = text.lines().nth(1).unwrap();
+    assert_eq!(
+        second,
+        "NO QUORUM. All nodes were heard a moment ago: the cluster may be choosing a master."
+    );
+}
+
+#[test]
+fn mixed_versions_are_noted() {
+    let mut cluster = Cluster::well();
+    for node in &mut cluster.nodes[1..] {
+        "1.1.0".clone_into(&mut node.software_version);
+        "fedcba9876543210".clone_into(&mut node.software_version_sha);
+    }
+    let node = FakeNode::new();
+    cluster.show(&node);
+    let text = node.output("status");
+    let note = text
+        .lines()
+        .find(|line| line.starts_with("note: "))
+        .unwrap();
+    assert_eq!(
+        note,
+        "note: nodes run different releases: 1.0.0 (0123456789abcdef) on node:1; 1.1.0 \
+         (fedcba9876543210) on node:2, node:3. The cluster uses feature level 1 until all run the \
+         newest"
+    );
+    // Scripts that read the section alone find nothing else in it.
+    let output = node.rladmin("status nodes").output().unwrap();
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .starts_with("CLUSTER NODES:\nNODE:ID")
+    );
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .starts_with("warning: nodes run different")
+    );
+}
+
+#[test]
+fn health_is_counted_from_events() {
+    let mut cluster = Cluster::well();
+    cluster.failed(0).failed(5).failed(45);
+    let text = shown(&cluster, "status");
+    assert!(
+        text.contains("Cluster health: OK, [1, 0.13, 0.05]\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("failures/minute - avg1 1.00, avg15 0.13, avg60 0.05.\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn health_is_not_invented() {
+    let node = FakeNode::new();
+    Cluster::well().show(&node);
+    node.refuse(
+        "GET /v1/logs",
+        model::ErrorCode::NotReady,
+        "the log is being read",
+    );
+    let text = node.output("status");
+    assert!(
+        text.contains("Cluster health: OK, failures/minute unknown: the log is being read\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn no_primary_node_yet() {
+    let mut cluster = Cluster::well();
+    cluster.info.primary_node = None;
+    assert!(shown(&cluster, "status").contains("NO MASTER. The cluster is choosing one.\n"));
+}
+
+#[test]
+fn json() {
+    let node = FakeNode::new();
+    Cluster::well().show(&node);
+    let text = node.output("--json status");
+    let object: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(object["cluster"]["primary_node"], 1);
+    assert_eq!(object["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        object["failures_per_minute"],
+        serde_json::json!([0.0, 0.0, 0.0])
+    );
+    assert!(!text.contains("s3cret"), "passwords stay where they are");
+    let object: Value = serde_json::from_str(&node.output("status shards --json node 2")).unwrap();
+    assert_eq!(object["shards"][0]["uid"], 2);
+}
+
+#[test]
+fn local_node_is_marked() {
+    let mut cluster = Cluster::well();
+    cluster.info.local_node = NodeUid(3);
+    let text = shown(&cluster, "status nodes");
+    assert!(
+        text.contains("\n*node:3 ") && !text.contains("*node:2"),
+        "{text}"
+    );
+}

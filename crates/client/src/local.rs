@@ -1,0 +1,270 @@
+//! `cnm_exec` of this node, over its unix socket: HTTP/1.1, JSON.
+//!
+//! | call | answer |
+//! |---|---|
+//! | `GET /local/bootstrap` | [`BootstrapStatus`] |
+//! | `POST /local/create-cluster` [`CreateCluster`] | [`BootstrapStatus`] when done |
+//! | `POST /local/join-cluster` [`JoinCluster`] | [`BootstrapStatus`] when done |
+//! | `POST /local/admit` [`JoinRequest`] | [`JoinGrant`]; a member admits a joining node |
+//! | `GET /local/view?consistency=…` | [`ClusterView`] |
+//! | `POST /local/intent` [`Intent`] | [`IntentOutcome`] |
+//! | `GET /local/events` | the newest [`Event`]s, oldest first |
+//! | `POST /local/check/{uid}` | [`NodeCheck`] of that node |
+//! | `POST /local/stop-engines` | when every engine of this node has saved and stopped |
+//!
+//! A failed call answers [`ApiError`] with the code's HTTP status.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use model::documents::Event;
+use model::intent::{
+    BootstrapStatus, CreateCluster, Intent, IntentOutcome, JoinCluster, JoinGrant, JoinRequest,
+};
+use model::rest::NodeCheck;
+use model::view::{ClusterView, Consistency};
+use model::{ApiError, ErrorCode, NodeUid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Largest answer that is read, bytes.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// Client of `cnm_exec`. Opens a connection for each call: calls are few, and a restarted
+/// `cnm_exec` is met at once.
+#[derive(Clone, Debug)]
+pub struct ExecClient {
+    socket: PathBuf,
+}
+
+impl ExecClient {
+    /// For the socket at `socket` ([`model::node_config::NodeConfig::exec_socket`]).
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+        }
+    }
+
+    /// Where this node is in its bootstrap.
+    ///
+    /// # Errors
+    /// `not_ready` while `cnm_exec` does not answer.
+    pub async fn bootstrap(&self) -> Result<BootstrapStatus, ApiError> {
+        self.get("/local/bootstrap", 10).await
+    }
+
+    /// Makes this node the first of a new cluster; returns when it is.
+    ///
+    /// # Errors
+    /// As [`ErrorCode`] says.
+    pub async fn create_cluster(
+        &self,
+        request: &CreateCluster,
+    ) -> Result<BootstrapStatus, ApiError> {
+        self.post("/local/create-cluster", request, 60).await
+    }
+
+    /// Makes this node a member of a cluster; returns when it is.
+    ///
+    /// # Errors
+    /// As [`ErrorCode`] says.
+    pub async fn join_cluster(&self, request: &JoinCluster) -> Result<BootstrapStatus, ApiError> {
+        self.post("/local/join-cluster", request, 90).await
+    }
+
+    /// Admits a node that wants to join. The caller has checked who asks.
+    ///
+    /// # Errors
+    /// As [`ErrorCode`] says.
+    pub async fn admit(&self, request: &JoinRequest) -> Result<JoinGrant, ApiError> {
+        self.post("/local/admit", request, 30).await
+    }
+
+    /// The cluster.
+    ///
+    /// # Errors
+    /// `not_member` before the bootstrap, `not_ready` while `cnm_exec` does not answer.
+    pub async fn view(&self, consistency: Consistency) -> Result<ClusterView, ApiError> {
+        let word = match consistency {
+            Consistency::Linearizable => "linearizable",
+            Consistency::Local => "local",
+        };
+        self.get(&format!("/local/view?consistency={word}"), 15)
+            .await
+    }
+
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// As [`ErrorCode`] says.
+    pub async fn intent(&self, intent: &Intent) -> Result<IntentOutcome, ApiError> {
+        self.post("/local/intent", intent, 30).await
+    }
+
+    /// What happened.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn events(&self) -> Result<Vec<Event>, ApiError> {
+        self.get("/local/events", 15).await
+    }
+
+    /// Checks a node's settings and services.
+    ///
+    /// # Errors
+    /// `node_not_found`, or `connect_error` when it is not heard.
+    pub async fn check(&self, node: NodeUid) -> Result<NodeCheck, ApiError> {
+        self.post(&format!("/local/check/{node}"), &(), 60).await
+    }
+
+    /// Saves and stops every engine of this node: the node is going down.
+    ///
+    /// # Errors
+    /// `not_ready` while `cnm_exec` does not answer.
+    pub async fn stop_engines(&self) -> Result<(), ApiError> {
+        self.post("/local/stop-engines", &(), 60).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, seconds: u64) -> Result<T, ApiError> {
+        let answer = call(&self.socket, Method::GET, path, Bytes::new(), seconds).await?;
+        answer.json()
+    }
+
+    async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        seconds: u64,
+    ) -> Result<T, ApiError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|e| ApiError::new(ErrorCode::InternalError, format!("encode {path}: {e}")))?;
+        call(&self.socket, Method::POST, path, body.into(), seconds)
+            .await?
+            .json()
+    }
+}
+
+/// A raw answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: hyper::HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as an object, or the error that it holds.
+    ///
+    /// # Errors
+    /// The [`ApiError`] of a failed call; `internal_error` when the body is neither.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let wrong = |e: serde_json::Error| {
+            ApiError::new(ErrorCode::InternalError, format!("unexpected answer: {e}"))
+        };
+        if (200..300).contains(&self.status) {
+            let body: &[u8] = if self.body.is_empty() {
+                b"null"
+            } else {
+                &self.body
+            };
+            return serde_json::from_slice(body).map_err(wrong);
+        }
+        Err(
+            serde_json::from_slice::<ApiError>(&self.body).unwrap_or_else(|_| {
+                let text =
+                    String::from_utf8_lossy(&self.body[..self.body.len().min(300)]).into_owned();
+                ApiError::new(
+                    ErrorCode::InternalError,
+                    format!("HTTP status {}: {text}", self.status),
+                )
+            }),
+        )
+    }
+}
+
+/// One HTTP/1.1 call over a unix socket.
+///
+/// # Errors
+/// `not_ready` when nobody listens, `timeout` after `seconds`.
+pub async fn call(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    seconds: u64,
+) -> Result<Answer, ApiError> {
+    let who = socket
+        .file_stem()
+        .map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let work = async {
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|e| unreachable(&who, socket, &e))?;
+        exchange(TokioIo::new(stream), method, path, body)
+            .await
+            .map_err(|e| {
+                ApiError::new(
+                    ErrorCode::NotReady,
+                    format!("{who} ended the connection: {e}"),
+                )
+            })
+    };
+    tokio::time::timeout(Duration::from_secs(seconds), work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(ApiError::new(
+                ErrorCode::Timeout,
+                format!("{who} did not answer within {seconds} s; the change may still happen"),
+            ))
+        })
+}
+
+fn unreachable(who: &str, socket: &Path, error: &std::io::Error) -> ApiError {
+    let description = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => format!(
+            "{} may only be used by members of the node's group: use sudo, or join the group",
+            socket.display()
+        ),
+        _ => format!(
+            "{who} is not running on this node ({}: {error})",
+            socket.display()
+        ),
+    };
+    ApiError::new(ErrorCode::NotReady, description)
+}
+
+async fn exchange(
+    io: TokioIo<UnixStream>,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> anyhow::Result<Answer> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let driver = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::new(body))?;
+    let response = sender.send_request(request).await?;
+    let (parts, incoming) = response.into_parts();
+    let body = Limited::new(incoming, ANSWER_MAX)
+        .collect()
+        .await
+        .map_err(|e| anyhow::anyhow!("read answer: {e}"))?
+        .to_bytes();
+    driver.abort();
+    Ok(Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    })
+}

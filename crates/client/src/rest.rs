@@ -1,0 +1,75 @@
+//! `cnm_http` of this node, over its unix socket: the REST API without a password, for members of
+//! the node's group. What `rladmin`, `install.sh` and `rlcheck` use.
+
+use crate::local::{Answer, call};
+use bytes::Bytes;
+use hyper::Method;
+use model::{ApiError, ErrorCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+
+/// Client of REST over the unix socket.
+#[derive(Clone, Debug)]
+pub struct RestClient {
+    socket: PathBuf,
+}
+
+impl RestClient {
+    /// For the socket at `socket` ([`model::node_config::NodeConfig::http_socket`]).
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+        }
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// As REST answers; `not_ready` when `cnm_http` does not run, `timeout`.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.raw(Method::GET, path, Bytes::new()).await?.json()
+    }
+
+    /// `POST path` with a body.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ApiError> {
+        self.raw(Method::POST, path, encode(body)?).await?.json()
+    }
+
+    /// `PUT path` with a body.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ApiError> {
+        self.raw(Method::PUT, path, encode(body)?).await?.json()
+    }
+
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.raw(Method::DELETE, path, Bytes::new()).await?.json()
+    }
+
+    async fn raw(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ApiError> {
+        call(&self.socket, method, path, body, 120).await
+    }
+}
+
+fn encode<B: Serialize>(body: &B) -> Result<Bytes, ApiError> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|e| ApiError::new(ErrorCode::InternalError, format!("encode request: {e}")))
+}

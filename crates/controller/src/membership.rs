@@ -1,0 +1,3 @@
+//! Who votes on the configuration.
+
+pub mod plan;

@@ -1,0 +1,64 @@
+//! The wanted voters. Pure.
+
+use model::NodeUid;
+use model::limits::VOTERS_MAX;
+use std::collections::BTreeSet;
+
+/// The voters that a cluster should have, if they differ from those that it has: 1, 3, 5 or 7 of its
+/// nodes. Those that vote now stay; a node is added only while it is heard and caught up.
+#[must_use]
+pub fn wanted_voters(
+    nodes: &BTreeSet<NodeUid>,
+    voters: &BTreeSet<NodeUid>,
+    ready: &BTreeSet<NodeUid>,
+) -> Option<BTreeSet<NodeUid>> {
+    let most = nodes.len().min(VOTERS_MAX);
+    let count = if most % 2 == 0 {
+        most.saturating_sub(1)
+    } else {
+        most
+    };
+    let mut wanted: BTreeSet<NodeUid> = voters.intersection(nodes).copied().collect();
+    for node in ready.intersection(nodes) {
+        if wanted.len() >= count {
+            break;
+        }
+        wanted.insert(*node);
+    }
+    // An even number of voters survives no more losses than one less: wait for the next node.
+    if wanted.len() % 2 == 0 || wanted == *voters {
+        return None;
+    }
+    Some(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(uids: &[u64]) -> BTreeSet<NodeUid> {
+        uids.iter().copied().map(NodeUid).collect()
+    }
+
+    #[test]
+    fn odd_numbers_only() {
+        assert_eq!(wanted_voters(&set(&[1]), &set(&[1]), &set(&[1])), None);
+        assert_eq!(
+            wanted_voters(&set(&[1, 2]), &set(&[1]), &set(&[1, 2])),
+            None
+        );
+        assert_eq!(
+            wanted_voters(&set(&[1, 2, 3]), &set(&[1]), &set(&[1, 2, 3])),
+            Some(set(&[1, 2, 3]))
+        );
+        assert_eq!(
+            wanted_voters(&set(&[1, 2, 3]), &set(&[1]), &set(&[1, 3])),
+            None
+        );
+        let ten: Vec<u64> = (1..=10).collect();
+        assert_eq!(
+            wanted_voters(&set(&ten), &set(&[1, 2, 3]), &set(&ten)),
+            Some(set(&[1, 2, 3, 4, 5, 6, 7]))
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! Which node and port a shard gets.
+
+pub mod plan;

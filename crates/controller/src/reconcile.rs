@@ -1,0 +1,248 @@
+//! The loop on the primary node: observe, plan, execute, again. Runs on every node and does nothing
+//! where it is not the primary.
+
+use crate::database::execute::Executor;
+use crate::database::plan;
+use crate::membership::plan::wanted_voters;
+use crate::observed::Observations;
+use crate::request::{self, Fresh, RandomUsers};
+use crate::state::{ClusterState, Stored};
+use futures::future::BoxFuture;
+use model::command::{AgentCommand, AgentRefusal};
+use model::intent::{Intent, IntentOutcome};
+use model::observation::ShardObservation;
+use model::{ApiError, ErrorCode, NodeUid, OperationUid};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Member, Store, StoreError, TxnResult};
+use tokio::sync::Notify;
+
+/// How often the loop looks even when nothing happened: pauses end, nodes fall silent.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest run of writes without looking at anything else.
+const WRITES_IN_A_ROW: usize = 64;
+
+/// The way to the agents of all nodes; `client` implements it.
+pub trait Nodes: Send + Sync + std::fmt::Debug {
+    /// Orders a node's agent and returns how the shard is afterwards; `None`: it is gone.
+    fn order(
+        &self,
+        node: NodeUid,
+        command: AgentCommand,
+    ) -> BoxFuture<'static, Result<Option<ShardObservation>, NodeError>>;
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The node was not reached; the order may have been carried out.
+    #[error("the node was not reached: {0}")]
+    Unreachable(String),
+    /// Its agent said no.
+    #[error(transparent)]
+    Refused(#[from] AgentRefusal),
+}
+
+/// The controller of one node.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    store: Store,
+    observed: Arc<Mutex<Observations>>,
+    nudge: Arc<Notify>,
+}
+
+impl Controller {
+    /// A controller over a store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            observed: Arc::new(Mutex::new(Observations::default())),
+            nudge: Arc::new(Notify::new()),
+        }
+    }
+
+    /// What was heard of all nodes.
+    #[must_use]
+    pub fn observations(&self) -> Observations {
+        self.observed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes in a heartbeat.
+    pub fn heard(&self, observation: model::observation::NodeObservation) {
+        self.observed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record(observation, Instant::now());
+        self.nudge.notify_one();
+    }
+
+    /// Carries out an intent: plans a transaction from the newest state and writes it, again from
+    /// the start if somebody wrote in between.
+    ///
+    /// # Errors
+    /// Why it is refused; `no_quorum`, `no_primary` or `timeout` from the store.
+    pub async fn request(&self, intent: &Intent) -> Result<IntentOutcome, ApiError> {
+        let dry_run = matches!(intent, Intent::CreateDatabase(spec) if spec.dry_run);
+        for _ in 0..20 {
+            let state = self.store.barrier().await.map_err(|e| store_error(&e))?;
+            let state = ClusterState::read(&state)
+                .map_err(|e| store_error(&e))?
+                .ok_or_else(|| ApiError::from(ErrorCode::NotMember))?;
+            let fresh = Fresh {
+                now: jiff::Timestamp::now(),
+                instant: Instant::now(),
+                operation: OperationUid::fresh(),
+                users: &RandomUsers,
+            };
+            let (txn, outcome) = request::plan(&state, &self.observations(), intent, &fresh)?;
+            if dry_run || (txn.put.is_empty() && txn.delete.is_empty()) {
+                return Ok(if dry_run {
+                    IntentOutcome::default()
+                } else {
+                    outcome
+                });
+            }
+            match self.store.txn(txn).await.map_err(|e| store_error(&e))? {
+                TxnResult::Applied { .. } => {
+                    self.nudge.notify_one();
+                    return Ok(outcome);
+                }
+                TxnResult::Conflict { .. } => {}
+            }
+        }
+        Err(ErrorCode::WrongClusterStateId.into())
+    }
+
+    /// Runs until the task is dropped.
+    pub async fn run(self, nodes: Arc<dyn Nodes>) {
+        let mut executor = Executor::new(self.store.clone(), nodes, Arc::clone(&self.observed));
+        let mut revisions = self.store.watch();
+        let mut was_primary = false;
+        loop {
+            let primary = self.store.status().is_leader;
+            if primary != was_primary {
+                tracing::info!(primary, "this node's part in the cluster changed");
+                was_primary = primary;
+            }
+            if primary {
+                self.round(&mut executor).await;
+                self.membership().await;
+            }
+            tokio::select! {
+                () = self.nudge.notified() => {}
+                _ = revisions.changed() => {}
+                () = executor.ended() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn round(&self, executor: &mut Executor) {
+        for _ in 0..WRITES_IN_A_ROW {
+            let state = match ClusterState::read(&self.store.state()) {
+                Ok(Some(state)) => state,
+                Ok(None) => return,
+                Err(error) => return tracing::error!(%error, "cannot read the store"),
+            };
+            let now = jiff::Timestamp::now();
+            let plan = plan::plan(&state, &self.observations(), Instant::now(), now);
+            if plan.steps.is_empty() {
+                self.write_waits(&state, &plan, now).await;
+                return;
+            }
+            // A quorum must confirm this node before it orders anybody: a primary node that was
+            // replaced without noticing orders nothing.
+            if let Err(error) = self.store.barrier().await {
+                return tracing::warn!(%error, "not confirmed as primary node: nothing is done");
+            }
+            if !executor.take(plan.steps, Instant::now()).await {
+                return;
+            }
+        }
+    }
+
+    async fn write_waits(&self, state: &ClusterState, plan: &plan::Plan, now: jiff::Timestamp) {
+        if let Some(txn) = plan::waits(state, plan, now)
+            && let Err(error) = self.store.txn(txn).await
+        {
+            tracing::warn!(%error, "cannot note what operations wait for");
+        }
+    }
+
+    /// Brings the store's members in line with the stored nodes: first every node a learner, then
+    /// the wanted voters; one change at a time.
+    async fn membership(&self) {
+        let Ok(Some(state)) = ClusterState::read(&self.store.state()) else {
+            return;
+        };
+        let status = self.store.status();
+        if status.changing {
+            return;
+        }
+        let voters: BTreeSet<NodeUid> = status.voters.iter().map(|m| m.member.uid).collect();
+        let members: BTreeSet<NodeUid> = status
+            .learners
+            .iter()
+            .map(|m| m.member.uid)
+            .chain(voters.clone())
+            .collect();
+        let nodes: BTreeSet<NodeUid> = state.nodes.iter().map(|n| n.uid).collect();
+        let result = if let Some(node) = state.nodes.iter().find(|n| !members.contains(&n.uid)) {
+            tracing::info!(node = %node.uid, "a node joins the configuration store");
+            self.store
+                .add_learner(Member {
+                    uid: node.uid,
+                    address: node.internode_address(),
+                })
+                .await
+        } else if let Some(gone) = members.difference(&nodes).find(|uid| !voters.contains(uid)) {
+            tracing::info!(node = %gone, "a node leaves the configuration store");
+            self.store.remove_member(*gone).await
+        } else {
+            let ready = self.ready(&state);
+            let Some(wanted) = wanted_voters(&nodes, &voters, &ready) else {
+                return;
+            };
+            tracing::info!(?wanted, "changing the voters");
+            self.store.set_voters(wanted).await
+        };
+        match result {
+            Ok(_) => self.nudge.notify_one(),
+            Err(error) => tracing::warn!(%error, "cannot change the store's members"),
+        }
+    }
+
+    /// Nodes that were heard with a store that has applied their own admission.
+    fn ready(&self, state: &ClusterState) -> BTreeSet<NodeUid> {
+        let observed = self.observations();
+        let now = Instant::now();
+        let applied = |node: &Stored<model::documents::Node>| {
+            observed
+                .fresh(node.uid, now)
+                .is_some_and(|seen| seen.applied.0 >= node.revision)
+        };
+        state
+            .nodes
+            .iter()
+            .filter(|n| applied(n))
+            .map(|n| n.uid)
+            .collect()
+    }
+}
+
+/// A store's error as the outside sees it.
+#[must_use]
+pub fn store_error(error: &StoreError) -> ApiError {
+    let code = match error {
+        StoreError::NotLeader { .. } => ErrorCode::NoPrimary,
+        StoreError::NoQuorum(_) => ErrorCode::NoQuorum,
+        StoreError::Timeout => ErrorCode::Timeout,
+        _ => ErrorCode::InternalError,
+    };
+    ApiError::new(code, format!("{error}. {}", code.remedy()))
+}

@@ -1,0 +1,456 @@
+//! An operator's intent becomes one transaction. Pure: what is refused changes nothing.
+
+use crate::observed::Observations;
+use crate::placement::plan as placement;
+use crate::state::{Change, ClusterState, Stored};
+use jiff::Timestamp;
+use model::documents::{
+    Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
+    OperationStatus, Persistence, Role, Severity, Shard, SlotRange, keys,
+};
+use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
+use model::limits::{DATABASES_MAX, SLOTS};
+use model::units::format_size;
+use model::{ApiError, DatabaseUid, Epoch, ErrorCode, Generation, OperationUid, Secret, validate};
+use serde_json::json;
+use std::time::Instant;
+use store::Txn;
+
+/// What a planner may not make up itself.
+#[derive(Debug)]
+pub struct Fresh<'a> {
+    /// Wall-clock time.
+    pub now: Timestamp,
+    /// Monotonic time.
+    pub instant: Instant,
+    /// A new operation's name.
+    pub operation: OperationUid,
+    /// Passwords for engine users, newly drawn each time.
+    pub users: &'a dyn Users,
+}
+
+/// Draws passwords.
+pub trait Users: std::fmt::Debug + Sync {
+    /// New passwords for one engine.
+    fn draw(&self) -> EngineUsers;
+}
+
+/// Passwords from the system's random numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomUsers;
+
+impl Users for RandomUsers {
+    fn draw(&self) -> EngineUsers {
+        use rand::Rng;
+        use rand::distr::Alphanumeric;
+        let one = || {
+            let mut rng = rand::rng();
+            Secret::new(
+                (0..40)
+                    .map(|_| char::from(rng.sample(Alphanumeric)))
+                    .collect::<String>(),
+            )
+        };
+        EngineUsers {
+            cnm: one(),
+            repl: one(),
+            proxy: one(),
+        }
+    }
+}
+
+/// Turns an intent into a transaction. An empty transaction means that nothing has to change.
+///
+/// # Errors
+/// Why it is refused.
+pub fn plan(
+    state: &ClusterState,
+    observed: &Observations,
+    intent: &Intent,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    match intent {
+        Intent::CreateDatabase(spec) => create_database(state, observed, spec, fresh),
+        Intent::UpdateDatabase { database, change } => {
+            update_database(state, find(state, *database)?, change, fresh)
+        }
+        Intent::DeleteDatabase { database } => {
+            delete_database(state, find(state, *database)?, fresh)
+        }
+        Intent::UpdateCluster(change) => update_cluster(state, observed, change, fresh),
+        Intent::ChangePrimaryNode { .. } => Err(ApiError::new(
+            ErrorCode::InternalError,
+            "changing the primary node is not a transaction".to_owned(),
+        )),
+    }
+}
+
+fn find(state: &ClusterState, uid: DatabaseUid) -> Result<&Stored<Database>, ApiError> {
+    state.database(uid).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::DbNotFound,
+            format!(
+                "there is no database db:{uid}: {}",
+                ErrorCode::DbNotFound.remedy()
+            ),
+        )
+    })
+}
+
+fn free_name(state: &ClusterState, name: &str, me: Option<DatabaseUid>) -> Result<(), ApiError> {
+    validate::database_name(name)?;
+    match state
+        .databases
+        .iter()
+        .find(|d| d.name == name && Some(d.uid) != me)
+    {
+        None => Ok(()),
+        Some(other) => Err(ApiError::new(
+            ErrorCode::NameAlreadyExists,
+            format!(
+                "a database named '{name}' exists already (db:{}): choose another",
+                other.uid
+            ),
+        )),
+    }
+}
+
+fn not_in_this_release(spec: &DatabaseSpec) -> Result<(), ApiError> {
+    if spec.shards_count.is_some_and(|count| count != 1) {
+        return Err(ErrorCode::InvalidSharding.into());
+    }
+    if spec.replication == Some(true) {
+        return Err(ErrorCode::InvalidReplication.into());
+    }
+    Ok(())
+}
+
+fn persistence(value: Persistence) -> Result<Persistence, ApiError> {
+    match value {
+        Persistence::Snapshot { seconds, writes } if seconds == 0 || writes == 0 => {
+            Err(ApiError::new(
+                ErrorCode::InvalidDataPersistence,
+                "a snapshot policy needs secs and writes of at least 1".to_owned(),
+            ))
+        }
+        other => Ok(other),
+    }
+}
+
+fn new_uid(
+    state: &ClusterState,
+    change: &mut Change,
+    wish: Option<DatabaseUid>,
+) -> Result<DatabaseUid, ApiError> {
+    let next = state.cluster.next_database;
+    let uid = match wish {
+        None => next,
+        Some(uid) if uid >= next && uid.0 <= 1_000_000 => uid,
+        Some(uid) if uid < next => {
+            return Err(ApiError::new(
+                ErrorCode::UidExists,
+                format!("uid {uid} is or was in use: leave it out, or take {next} or more"),
+            ));
+        }
+        Some(uid) => {
+            return Err(ApiError::new(
+                ErrorCode::InvalidParam,
+                format!("uid {uid} is too large: at most 1000000"),
+            ));
+        }
+    };
+    change.cluster().next_database = uid.next();
+    Ok(uid)
+}
+
+fn create_database(
+    state: &ClusterState,
+    observed: &Observations,
+    spec: &DatabaseSpec,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    free_name(state, &spec.name, None)?;
+    not_in_this_release(spec)?;
+    if state.databases.len() >= DATABASES_MAX {
+        return Err(ErrorCode::InsufficientResources.into());
+    }
+    let settings = &state.cluster.settings;
+    let memory_size = placement::memory_size(spec.memory_size)?;
+    let wish = spec
+        .redis_version
+        .as_deref()
+        .or(settings.default_redis_version.as_deref());
+    let engine = placement::engine(state, observed, wish, fresh.instant)?;
+    let node = placement::node_for_shard(state, observed, &engine, memory_size, fresh.instant)?;
+    let port = placement::endpoint_port(state, spec.port)?;
+    if let Some(password) = spec.password.as_ref().filter(|p| !p.expose().is_empty()) {
+        validate::password(password.expose())?;
+    }
+    let mut change = Change::of(state, fresh.now);
+    let uid = new_uid(state, &mut change, spec.uid)?;
+    let shard_uid = state.cluster.next_shard;
+    change.cluster().next_shard = shard_uid.next();
+    let database = Database {
+        schema: 1,
+        uid,
+        name: spec.name.clone(),
+        port,
+        memory_size,
+        status: DatabaseStatus::Pending,
+        engine: engine.clone(),
+        shards_count: 1,
+        replication: false,
+        persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
+        eviction_policy: spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru),
+        proxy_policy: spec
+            .proxy_policy
+            .unwrap_or(settings.default_non_sharded_proxy_policy),
+        shards_placement: spec
+            .shards_placement
+            .unwrap_or(settings.default_shards_placement),
+        password: spec.password.clone().filter(|p| !p.expose().is_empty()),
+        max_connections: spec.max_connections.unwrap_or(0),
+        tags: spec.tags.clone(),
+        operation: Some(fresh.operation.clone()),
+        created: fresh.now,
+        changed: fresh.now,
+        extra: serde_json::Map::new(),
+    };
+    let shard = Shard {
+        schema: 1,
+        uid: shard_uid,
+        database: uid,
+        node,
+        port: placement::shard_port(state)?,
+        role: Role::Primary,
+        slots: SlotRange {
+            first: 0,
+            last: SLOTS - 1,
+        },
+        epoch: Epoch(1),
+        generation: Generation(1),
+        engine,
+        memory_bytes: memory_size,
+        run_id: None,
+        serving: None,
+        users: fresh.users.draw(),
+        extra: serde_json::Map::new(),
+    };
+    change.create(keys::database(uid), &database);
+    change.create(keys::shard(shard_uid), &shard);
+    let operation = operation(OperationKind::CreateDatabase, uid, fresh);
+    change.create(keys::operation(&fresh.operation), &operation);
+    let outcome = IntentOutcome {
+        database: Some(uid),
+        operation: Some(fresh.operation.clone()),
+    };
+    Ok((change.into_txn(), outcome))
+}
+
+fn operation(kind: OperationKind, database: DatabaseUid, fresh: &Fresh<'_>) -> Operation {
+    Operation {
+        schema: 1,
+        uid: fresh.operation.clone(),
+        kind,
+        database,
+        status: OperationStatus::Active,
+        waiting_on: None,
+        error: None,
+        created: fresh.now,
+        ended: None,
+        extra: serde_json::Map::new(),
+    }
+}
+
+fn not_busy(database: &Database) -> Result<(), ApiError> {
+    match (&database.operation, database.status) {
+        (None, DatabaseStatus::Active) => Ok(()),
+        (operation, status) => Err(ApiError::new(
+            ErrorCode::Busy,
+            format!(
+                "database '{}' (db:{}) is {}: wait until operation {} ends (GET /v1/actions)",
+                database.name,
+                database.uid,
+                serde_json::to_value(status)
+                    .ok()
+                    .and_then(|v| v.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+                operation
+                    .as_ref()
+                    .map_or_else(|| "?".to_owned(), ToString::to_string),
+            ),
+        )),
+    }
+}
+
+fn grown_memory(state: &ClusterState, database: &Database, wanted: u64) -> Result<(), ApiError> {
+    for shard in state.shards_of(database.uid) {
+        let Some(node) = state.node(shard.node) else {
+            continue;
+        };
+        let others = state.promised_memory(shard.node) - shard.memory_bytes;
+        let left = node.memory_bytes.saturating_sub(others);
+        if wanted > left {
+            return Err(ApiError::new(
+                ErrorCode::InsufficientResources,
+                format!(
+                    "node:{} has {} for this shard, less than {}",
+                    node.uid,
+                    format_size(left),
+                    format_size(wanted)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn update_database(
+    state: &ClusterState,
+    stored: &Stored<Database>,
+    wanted: &DatabaseChange,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let mut database = stored.doc.clone();
+    if let Some(name) = &wanted.name {
+        free_name(state, name, Some(database.uid))?;
+        database.name.clone_from(name);
+    }
+    if let Some(bytes) = wanted.memory_size {
+        database.memory_size = placement::memory_size(bytes)?;
+    }
+    if let Some(value) = wanted.persistence {
+        database.persistence = persistence(value)?;
+    }
+    if let Some(password) = &wanted.password {
+        if !password.expose().is_empty() {
+            validate::password(password.expose())?;
+        }
+        database.password = Some(password.clone()).filter(|p| !p.expose().is_empty());
+    }
+    database.eviction_policy = wanted.eviction_policy.unwrap_or(database.eviction_policy);
+    database.proxy_policy = wanted.proxy_policy.unwrap_or(database.proxy_policy);
+    database.max_connections = wanted.max_connections.unwrap_or(database.max_connections);
+    if let Some(tags) = &wanted.tags {
+        database.tags.clone_from(tags);
+    }
+    let outcome = |operation| IntentOutcome {
+        database: Some(stored.uid),
+        operation,
+    };
+    if database == stored.doc {
+        return Ok((Txn::default(), outcome(None)));
+    }
+    not_busy(stored)?;
+    if database.memory_size > stored.memory_size {
+        grown_memory(state, stored, database.memory_size)?;
+    }
+    let engine_changes = database.memory_size != stored.memory_size
+        || database.persistence != stored.persistence
+        || database.eviction_policy != stored.eviction_policy;
+    database.status = DatabaseStatus::ActiveChangePending;
+    database.operation = Some(fresh.operation.clone());
+    database.changed = fresh.now;
+    let mut change = Change::of(state, fresh.now);
+    change.replace(keys::database(stored.uid), stored.revision, &database);
+    if engine_changes {
+        for shard in state.shards_of(stored.uid) {
+            let mut doc = shard.doc.clone();
+            doc.generation = doc.generation.next();
+            doc.memory_bytes = database.memory_size;
+            change.replace(keys::shard(shard.uid), shard.revision, &doc);
+        }
+    }
+    let operation = operation(OperationKind::UpdateDatabase, stored.uid, fresh);
+    change.create(keys::operation(&fresh.operation), &operation);
+    Ok((change.into_txn(), outcome(Some(fresh.operation.clone()))))
+}
+
+fn delete_database(
+    state: &ClusterState,
+    stored: &Stored<Database>,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    if stored.status == DatabaseStatus::DeletePending {
+        // Asked twice: the first one goes on.
+        let outcome = IntentOutcome {
+            database: Some(stored.uid),
+            operation: stored.operation.clone(),
+        };
+        return Ok((Txn::default(), outcome));
+    }
+    let mut change = Change::of(state, fresh.now);
+    let mut database = stored.doc.clone();
+    // A creation or change that waits is overtaken: its operation ends here.
+    let overtaken = stored.operation.as_ref();
+    if let Some(old) = state.operations.iter().find(|o| Some(&o.uid) == overtaken) {
+        let mut doc = old.doc.clone();
+        doc.status = OperationStatus::Failed;
+        doc.error = Some("the database was deleted".to_owned());
+        doc.ended = Some(fresh.now);
+        change.replace(keys::operation(&old.uid), old.revision, &doc);
+    }
+    database.status = DatabaseStatus::DeletePending;
+    database.operation = Some(fresh.operation.clone());
+    database.changed = fresh.now;
+    change.replace(keys::database(stored.uid), stored.revision, &database);
+    let operation = operation(OperationKind::DeleteDatabase, stored.uid, fresh);
+    change.create(keys::operation(&fresh.operation), &operation);
+    let outcome = IntentOutcome {
+        database: Some(stored.uid),
+        operation: Some(fresh.operation.clone()),
+    };
+    Ok((change.into_txn(), outcome))
+}
+
+fn update_cluster(
+    state: &ClusterState,
+    observed: &Observations,
+    wanted: &ClusterChange,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let mut settings = state.cluster.settings.clone();
+    if let Some(policy) = wanted.default_non_sharded_proxy_policy {
+        settings.default_non_sharded_proxy_policy = policy;
+    }
+    if let Some(policy) = wanted.default_sharded_proxy_policy {
+        settings.default_sharded_proxy_policy = policy;
+    }
+    if let Some(placement) = wanted.default_shards_placement {
+        settings.default_shards_placement = placement;
+    }
+    if let Some(version) = &wanted.default_redis_version {
+        settings.default_redis_version = Some(version.clone()).filter(|v| !v.is_empty());
+        placement::engine(
+            state,
+            observed,
+            settings.default_redis_version.as_deref(),
+            fresh.instant,
+        )?;
+    }
+    if let Some(minutes) = wanted.cm_session_timeout_minutes {
+        if minutes > 7 * 24 * 60 {
+            return Err(ApiError::new(
+                ErrorCode::InvalidParam,
+                "cm_session_timeout_minutes is at most 10080 (a week)".to_owned(),
+            ));
+        }
+        settings.cm_session_timeout_minutes = minutes;
+    }
+    if let Some(sensitivity) = wanted.failure_detection_sensitivity {
+        settings.failure_detection_sensitivity = sensitivity;
+    }
+    let mut change = Change::of(state, fresh.now);
+    if settings != state.cluster.settings {
+        change.cluster().settings = settings;
+        change.event(
+            Severity::Info,
+            "cluster_updated",
+            &[(
+                "fields",
+                json!(serde_json::to_value(wanted).unwrap_or_default()),
+            )],
+        );
+    }
+    Ok((change.into_txn(), IntentOutcome::default()))
+}

@@ -1,0 +1,149 @@
+//! The cluster as this node's `cnm_exec` sees it: what an upgrade asks before and after.
+
+use crate::layout;
+use anyhow::{Result, bail};
+use client::local::ExecClient;
+use model::ErrorCode;
+use model::documents::OperationStatus;
+use model::node_config::NodeConfig;
+use model::observation::EngineState;
+use model::view::{ClusterView, Consistency};
+use semver::Version;
+use std::time::{Duration, Instant};
+
+/// How long a cluster may take to be whole again after the daemons of a node were replaced.
+const WHOLE_AGAIN: Duration = Duration::from_secs(90);
+
+/// Whether this node is in a cluster, and if so, what it looks like.
+///
+/// # Errors
+/// When `cnm_exec` does not say.
+pub fn view(config: &NodeConfig) -> Result<Option<ClusterView>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let exec = ExecClient::new(config.exec_socket());
+    match runtime.block_on(exec.view(Consistency::Linearizable)) {
+        Ok(view) => Ok(Some(view)),
+        Err(error) if error.error_code == ErrorCode::NotMember => Ok(None),
+        Err(error) => bail!("cnm_exec cannot tell of the cluster: {}", error.description),
+    }
+}
+
+/// What is not as it should be, one line each.
+#[must_use]
+pub fn faults(view: &ClusterView) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !view.has_quorum {
+        faults.push("the cluster has no quorum: bring its other nodes up".to_owned());
+    }
+    for node in &view.nodes {
+        if !view.is_heard(node.uid) {
+            faults.push(format!("node {} ({}) is down", node.uid, node.address));
+        }
+    }
+    for shard in &view.shards {
+        let seen = view.observed(shard.node).and_then(|node| {
+            node.observation
+                .shards
+                .iter()
+                .find(|seen| seen.shard == shard.uid)
+        });
+        let state = seen.map(|seen| seen.state);
+        if state != Some(EngineState::Running) {
+            let state = state.map_or("not seen".to_owned(), |state| format!("{state:?}"));
+            faults.push(format!(
+                "shard {} on node {} is {}",
+                shard.uid,
+                shard.node,
+                state.to_lowercase()
+            ));
+        }
+    }
+    for operation in &view.operations {
+        if matches!(
+            operation.status,
+            OperationStatus::Pending | OperationStatus::Active
+        ) {
+            faults.push(format!(
+                "operation {} on database {} is under way: wait until it has ended",
+                operation.uid, operation.database
+            ));
+        }
+    }
+    faults
+}
+
+/// The primary node's address, if it is another one than this and still runs a version before
+/// `target`.
+#[must_use]
+pub fn older_primary(view: &ClusterView, target: &Version) -> Option<String> {
+    let primary = view
+        .primary_node
+        .filter(|primary| *primary != view.local_node)?;
+    let upgraded = view
+        .observed(primary)
+        .and_then(|seen| seen.observation.software_version.parse::<Version>().ok())
+        .is_some_and(|version| version >= *target);
+    if upgraded {
+        return None;
+    }
+    let node = view.nodes.iter().find(|node| node.uid == primary);
+    Some(node.map_or_else(
+        || primary.to_string(),
+        |node| format!("node {primary} ({})", node.address),
+    ))
+}
+
+/// Waits until this node is heard with `build_id`, proxy included, and the cluster is whole.
+///
+/// # Errors
+/// What it still waits for when the time is over.
+pub fn wait_until_whole(config: &NodeConfig, build_id: &str) -> Result<()> {
+    let deadline = Instant::now() + WHOLE_AGAIN;
+    loop {
+        let waiting = match view(config) {
+            Ok(None) => return Ok(()),
+            Ok(Some(view)) => waiting_for(&view, build_id),
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "after {} s the cluster is not whole again:\n{}\n(logs: {})",
+                WHOLE_AGAIN.as_secs(),
+                waiting.join("\n"),
+                config.log_dir().display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+fn waiting_for(view: &ClusterView, build_id: &str) -> Vec<String> {
+    let mut waiting = faults(view);
+    let here = view.observed(view.local_node).map(|seen| &seen.observation);
+    if here.is_none_or(|here| here.build_id != build_id) {
+        waiting.push("cnm_exec of this node is not heard with the new build".to_owned());
+    }
+    let proxy = here.and_then(|here| here.proxy.as_ref());
+    match proxy {
+        Some(proxy) if proxy.build_id == build_id => {
+            for database in proxy
+                .databases
+                .iter()
+                .filter(|database| !database.shards_connected)
+            {
+                let error = database.error.as_deref().unwrap_or("not connected");
+                waiting.push(format!("proxy, database {}: {error}", database.database));
+            }
+        }
+        _ => waiting.push(format!(
+            "{} of this node is not heard with the new build",
+            layout::DAEMONS[2]
+        )),
+    }
+    waiting
+}

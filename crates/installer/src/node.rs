@@ -1,0 +1,376 @@
+//! mainstay-node: the unit's main process. Runs supervisord in the foreground and starts it again
+//! when it dies; serves as a container's entry point too.
+//!
+//! SIGTERM or SIGINT: engines save and stop, then the daemons, then it ends. SIGHUP: it replaces
+//! itself by the program of the release that `current` points at, and keeps its supervisord.
+
+use crate::{accounts, host, layout};
+use anyhow::{Context, Result, bail};
+use client::local::ExecClient;
+use jiff::Timestamp;
+use model::node_config::{CONFIG_ENV, NodeConfig};
+use model::release::MANIFEST;
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getppid, getrlimit, getuid, kill_process,
+    set_parent_process_death_signal, setrlimit, setsid, umask, waitpid,
+};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Name of the lock file in the run folder; holds the pid.
+pub const LOCK: &str = "mainstay-node.lock";
+/// How many descriptors supervisord and what it starts may have, if the machine allows.
+const DESCRIPTORS: u64 = 65_536;
+/// How long the engines may take to save and stop.
+const ENGINES_STOP: Duration = Duration::from_secs(30);
+/// How long supervisord may take to stop the daemons.
+const SUPERVISORD_STOP: Duration = Duration::from_secs(60);
+/// Shortest and longest wait before a dead supervisord is started again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A supervisord that lived this long did not die of its start.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How often children are looked after.
+const TICK: Duration = Duration::from_millis(100);
+/// Names the supervisord that a replaced mainstay-node hands to its successor.
+const ADOPT_ENV: &str = "MAINSTAY_NODE_SUPERVISORD";
+
+/// The node's configuration, found from this program's own path.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn own_config() -> Result<NodeConfig> {
+    let path = match std::env::var_os(CONFIG_ENV) {
+        Some(path) => PathBuf::from(path),
+        None => NodeConfig::path_for(&own_program()?).context("this program lies in no install")?,
+    };
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    NodeConfig::parse(&text).with_context(|| path.display().to_string())
+}
+
+fn own_program() -> Result<PathBuf> {
+    std::env::current_exe()?
+        .canonicalize()
+        .context("path of this program")
+}
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// When it cannot start; what happens later is logged and got over.
+pub fn run(detached: bool) -> Result<()> {
+    let config = own_config()?;
+    if getuid().is_root() {
+        return Err(become_user(&config)?);
+    }
+    if detached {
+        // Fails for one that leads its group already, which is as good.
+        let _ = setsid();
+    }
+    umask(Mode::from_raw_mode(0o027));
+    let mut node = Node::start(config)?;
+    // One thread: supervisord ends with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(node.serve())
+}
+
+/// Starts this program again as the OS user; returns only when that fails.
+fn become_user(config: &NodeConfig) -> Result<anyhow::Error> {
+    let name = &config.os_user;
+    let user = accounts::user(name).with_context(|| format!("user {name} does not exist"))?;
+    let group = accounts::group(&config.os_group)
+        .with_context(|| format!("group {} does not exist", config.os_group))?;
+    let error = Command::new(own_program()?)
+        .args(std::env::args_os().skip(1))
+        .uid(user.uid)
+        .gid(group)
+        .exec();
+    Ok(anyhow::Error::new(error).context(format!("cannot run as user {name}")))
+}
+
+/// The part of supervisord's start that must happen in its own process: it is to end with
+/// mainstay-node, even when that is killed, because a second one would be started.
+///
+/// # Errors
+/// Whenever it returns.
+pub fn exec_supervisord() -> Result<()> {
+    let config = own_config()?;
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != parent {
+        bail!("mainstay-node ended meanwhile");
+    }
+    let python = host::python().context("python3 is missing: install it")?;
+    let folder = layout::supervisor(&config, &supervisor_version()?);
+    let descriptors = getrlimit(Resource::Nofile)
+        .maximum
+        .unwrap_or(DESCRIPTORS)
+        .min(DESCRIPTORS);
+    let error = Command::new(python)
+        .args(["-m", "supervisor.supervisord", "--nodaemon", "--silent"])
+        .arg("--minfds")
+        .arg(descriptors.to_string())
+        .arg("--configuration")
+        .arg(config.supervisor_config())
+        .env("PYTHONPATH", folder)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .exec();
+    Err(anyhow::Error::new(error).context("cannot run python3"))
+}
+
+/// The release's manifest says which supervisord goes with it.
+fn supervisor_version() -> Result<String> {
+    let release =
+        NodeConfig::release_of(&own_program()?).context("this program lies in no release")?;
+    let path = release.join(MANIFEST);
+    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    Ok(crate::bundle::parse(&text)?.supervisor_version)
+}
+
+/// Tells the node to stop, and waits until it has.
+///
+/// # Errors
+/// When it does not end in time.
+pub fn stop() -> Result<()> {
+    crate::services::stop_node(&own_config()?)
+}
+
+struct Node {
+    config: NodeConfig,
+    program: PathBuf,
+    log: File,
+    /// Held as long as this process lives.
+    _lock: File,
+    supervisord: Option<Supervisord>,
+    backoff: Duration,
+    restart_at: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Supervisord {
+    pid: Pid,
+    started: Instant,
+}
+
+impl Node {
+    fn start(config: NodeConfig) -> Result<Self> {
+        let path = config.log_dir().join("mainstay-node.log");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o640)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
+        let lock = take_lock(&config.run_file(LOCK))?;
+        raise_descriptors();
+        let adopted = std::env::var(ADOPT_ENV)
+            .ok()
+            .and_then(|text| Pid::from_raw(text.parse().ok()?))
+            .map(|pid| Supervisord {
+                pid,
+                started: Instant::now(),
+            });
+        Ok(Self {
+            program: own_program()?,
+            config,
+            log,
+            _lock: lock,
+            supervisord: adopted,
+            backoff: BACKOFF.0,
+            restart_at: Instant::now(),
+        })
+    }
+
+    /// A line in the log; a full disk is no reason to stop.
+    fn say(&mut self, text: &str) {
+        let now = Timestamp::now();
+        let _ = writeln!(self.log, "{now} mainstay-node: {text}");
+        let _ = writeln!(std::io::stderr(), "mainstay-node: {text}");
+    }
+
+    async fn serve(&mut self) -> Result<()> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let mut hup = signal(SignalKind::hangup())?;
+        let program = self.program.display().to_string();
+        self.say(&format!("runs, {program}"));
+        loop {
+            self.reap();
+            if self.supervisord.is_none() && Instant::now() >= self.restart_at {
+                self.start_supervisord();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                _ = hup.recv() => self.replace(),
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    fn start_supervisord(&mut self) {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("exec-supervisord")
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("LANG", "C.UTF-8")
+            .current_dir(&self.config.var_dir)
+            .stdin(Stdio::null());
+        if let Some(path) = std::env::var_os(CONFIG_ENV) {
+            command.env(CONFIG_ENV, path);
+        }
+        let output = self.config.log_dir().join("supervisord.out");
+        if let Ok(file) = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o640)
+            .open(output)
+            && let Ok(copy) = file.try_clone()
+        {
+            command.stdout(file).stderr(copy);
+        }
+        let pid = command.spawn().map(|child| {
+            // Reaped with all others that end up as this process's children.
+            i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+        });
+        match pid {
+            Ok(Some(pid)) => {
+                self.say(&format!(
+                    "started supervisord, pid {}",
+                    pid.as_raw_nonzero()
+                ));
+                self.supervisord = Some(Supervisord {
+                    pid,
+                    started: Instant::now(),
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.say(&format!("cannot start supervisord: {error}"));
+                self.wait_longer();
+            }
+        }
+    }
+
+    /// Looks after every child that ended; as a container's first process it gets those of others.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            let Some(supervisord) = self
+                .supervisord
+                .filter(|supervisord| supervisord.pid == pid)
+            else {
+                continue;
+            };
+            self.supervisord = None;
+            if supervisord.started.elapsed() >= HEALTHY_AFTER {
+                self.backoff = BACKOFF.0;
+            }
+            let how = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, Some(signal)) => format!("signal {signal}"),
+                _ => "unknown".to_owned(),
+            };
+            self.say(&format!("supervisord ended ({how}); it is started again"));
+            self.wait_longer();
+        }
+    }
+
+    fn wait_longer(&mut self) {
+        self.restart_at = Instant::now() + self.backoff;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
+    }
+
+    /// Becomes the program of the current release. The process, and with it what supervisord is the
+    /// child of, stays the same.
+    fn replace(&mut self) {
+        let path = self.config.current().join("bin/mainstay-node");
+        let mut command = match path.canonicalize() {
+            Ok(program) => Command::new(program),
+            Err(error) => {
+                self.say(&format!("stays as it is: {} ({error})", path.display()));
+                return;
+            }
+        };
+        if let Some(supervisord) = self.supervisord {
+            command.env(ADOPT_ENV, supervisord.pid.as_raw_nonzero().to_string());
+        } else {
+            command.env_remove(ADOPT_ENV);
+        }
+        self.say("is replaced by the program of the current release");
+        let error = command.exec();
+        self.say(&format!("stays as it is: {error}"));
+    }
+
+    async fn stop(&mut self) {
+        self.say("stops: engines first");
+        let exec = ExecClient::new(self.config.exec_socket());
+        match tokio::time::timeout(ENGINES_STOP, exec.stop_engines()).await {
+            Ok(Ok(())) => self.say("engines have saved and stopped"),
+            Ok(Err(error)) => self.say(&format!("engines were not stopped: {}", error.description)),
+            Err(_) => self.say("engines have not stopped in time; they go on alone"),
+        }
+        self.reap();
+        let Some(supervisord) = self.supervisord else {
+            return;
+        };
+        let _ = kill_process(supervisord.pid, Signal::TERM);
+        let deadline = Instant::now() + SUPERVISORD_STOP;
+        while self.supervisord.is_some() && Instant::now() < deadline {
+            tokio::time::sleep(TICK).await;
+            self.reap();
+        }
+        if self.supervisord.is_some() {
+            self.say("supervisord does not end: killed");
+            let _ = kill_process(supervisord.pid, Signal::KILL);
+        }
+        self.say("stopped");
+    }
+}
+
+/// A replaced mainstay-node gives the lock up for a moment: its successor has the same pid.
+fn take_lock(path: &Path) -> Result<File> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o640)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!(
+            "another mainstay-node of this install runs ({})",
+            path.display()
+        )
+    })?;
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+/// As many descriptors as the machine allows, for all that is started from here.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}

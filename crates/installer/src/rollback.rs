@@ -1,0 +1,142 @@
+//! The way back to the version before the last upgrade.
+
+use crate::bundle::sha256_of;
+use crate::console::Console;
+use crate::install::Outcome;
+use crate::registry::{self, Install, RecordFacts};
+use crate::{accounts, cluster, files, layout, release_folder, services};
+use anyhow::{Context, Result, bail};
+use model::node_config::NodeConfig;
+use model::release::{InstallRecord, Manifest, PendingInstall};
+
+/// Goes back to the version before, or from an unfinished upgrade to the version in force.
+///
+/// # Errors
+/// Why not, or what did not come up.
+pub fn run(console: &Console, install: &Install) -> Result<Outcome> {
+    let config = &install.entry.config;
+    let record = install
+        .record
+        .as_ref()
+        .filter(|record| record.is_complete());
+    let Some(record) = record else {
+        bail!(
+            "the install in {} was never finished: there is no way back",
+            config.install_dir.display()
+        );
+    };
+    let unfinished = record
+        .pending
+        .as_ref()
+        .is_some_and(|pending| pending.step != STEP);
+    let to = if unfinished {
+        Some(&record.version)
+    } else {
+        record.previous.as_ref()
+    };
+    let Some(to) = to.cloned() else {
+        bail!(
+            "Mainstay {} is the first version here: there is none to go back to",
+            record.version
+        );
+    };
+    let _ = console.log_to(&layout::install_log(config));
+    let release = layout::release(config, &to);
+    let manifest = release_folder::read_manifest(&release, &record.trusted_keys)
+        .with_context(|| format!("Mainstay {to} cannot come back"))?;
+    let owner = owner(config)?;
+    let bad = release_folder::faults(&manifest, &release, owner);
+    if !bad.is_empty() {
+        bail!(
+            "Mainstay {to} cannot come back, its files were altered:\n{}",
+            bad.join("\n")
+        );
+    }
+    level_allows(config, &manifest)?;
+    console.note(format!(
+        "going back from Mainstay {} to {to}",
+        in_force(record)
+    ));
+    let mut record = record.clone();
+    record.pending = Some(PendingInstall {
+        to: to.clone(),
+        step: STEP.to_owned(),
+    });
+    registry::write_record(config, Some(owner.1), &record)?;
+
+    files::link(&config.current(), format!("releases/{to}").as_ref(), owner)?;
+    services::replace_daemons(console, config, &manifest.supervisor_version, &release)?;
+    services::replace_node(config, &release)?;
+    cluster::wait_until_whole(config, &manifest.build_id)?;
+    root_program(config, &manifest)?;
+
+    record.version = to.clone();
+    record.build_id = manifest.build_id.clone();
+    record.previous = None;
+    record.pending = None;
+    registry::write_record(config, Some(owner.1), &record)?;
+    console.note(format!(
+        "the node at {} runs Mainstay {to} again",
+        config.address
+    ));
+    Ok(Outcome::Done)
+}
+
+/// The word of this work in the install record.
+const STEP: &str = "rollback";
+
+fn in_force(record: &InstallRecord) -> String {
+    match &record.pending {
+        Some(pending) if pending.step != STEP => format!("{} (unfinished)", pending.to),
+        _ => record.version.to_string(),
+    }
+}
+
+fn owner(config: &NodeConfig) -> Result<files::Owner> {
+    let user = accounts::user(&config.os_user)
+        .with_context(|| format!("user {} does not exist", config.os_user))?;
+    let group = accounts::group(&config.os_group)
+        .with_context(|| format!("group {} does not exist", config.os_group))?;
+    Ok((user.uid, group))
+}
+
+/// Once the whole cluster uses what only the newer version knows, there is no way back.
+fn level_allows(config: &NodeConfig, manifest: &Manifest) -> Result<()> {
+    // A node whose new release does not answer is just the one that must be able to go back.
+    let Ok(Some(view)) = cluster::view(config) else {
+        return Ok(());
+    };
+    if view.cluster.feature_level > manifest.feature_max {
+        bail!(
+            "the upgrade is finalised: the cluster uses feature level {}, Mainstay {} knows {} at \
+             most",
+            view.cluster.feature_level,
+            manifest.version,
+            manifest.feature_max
+        );
+    }
+    Ok(())
+}
+
+/// Root's own copy of the installer goes back with the release that it came from.
+fn root_program(config: &NodeConfig, manifest: &Manifest) -> Result<()> {
+    const INSIDE: &str = "bin/mainstay-install";
+    let source = layout::release(config, &manifest.version).join(INSIDE);
+    let target = layout::sbin(config).join("mainstay-install");
+    let wanted = manifest
+        .files
+        .get(&format!("release/{INSIDE}"))
+        .map(|entry| &entry.sha256);
+    if sha256_of(&target).ok().as_ref() == wanted {
+        return Ok(());
+    }
+    let bytes = std::fs::read(&source).with_context(|| source.display().to_string())?;
+    let partial = layout::sbin(config).join(".from-release");
+    files::write_atomic(&partial, &bytes, 0o755, Some((0, 0)))?;
+    // The source lies in a folder of the OS user: what counts is what was read.
+    if sha256_of(&partial).ok().as_ref() != wanted {
+        files::remove(&partial)?;
+        bail!("{} changed while it was copied", source.display());
+    }
+    std::fs::rename(&partial, &target).with_context(|| target.display().to_string())
+}

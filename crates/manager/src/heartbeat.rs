@@ -1,0 +1,107 @@
+//! Telling the primary node of this one: once a second, and at once when an engine or the proxy
+//! changes.
+
+use crate::member::Member;
+use crate::primary::{self, Primary};
+use crate::view;
+use model::limits::HEARTBEAT_EVERY;
+use model::observation::{NodeObservation, ServiceObservation};
+use model::release::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Changes that come together are told together.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often supervisord is asked: it answers in Python, and that costs.
+const SERVICES_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs until the task is dropped.
+pub async fn run(member: Arc<Member>) {
+    let mut engines = member.agent.changed();
+    let mut proxy = member.proxy.subscribe();
+    let mut services: Vec<ServiceObservation> = Vec::new();
+    let mut services_asked: Option<Instant> = None;
+    loop {
+        if services_asked.is_none_or(|at| at.elapsed() > SERVICES_EVERY) {
+            services = member.agent.services().await;
+            services_asked = Some(Instant::now());
+        }
+        beat(&member, &services).await;
+        tokio::select! {
+            () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+            _ = engines.changed() => tokio::time::sleep(GATHER).await,
+            () = proxy_changed(&mut proxy) => tokio::time::sleep(GATHER).await,
+        }
+    }
+}
+
+/// Returns when the proxy came, went, or took over another configuration: its counters alone are
+/// no news.
+async fn proxy_changed(
+    proxy: &mut tokio::sync::watch::Receiver<Option<model::observation::ProxyObservation>>,
+) {
+    let news = |seen: &Option<model::observation::ProxyObservation>| {
+        seen.as_ref().map(|p| {
+            let databases: Vec<_> = p
+                .databases
+                .iter()
+                .map(|d| (d.database, d.listening, d.shards_connected, d.error.clone()))
+                .collect();
+            (p.pid, p.applied, databases)
+        })
+    };
+    let before = news(&proxy.borrow_and_update());
+    loop {
+        if proxy.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        if news(&proxy.borrow_and_update()) != before {
+            return;
+        }
+    }
+}
+
+async fn beat(member: &Member, services: &[ServiceObservation]) {
+    let observation = observe(member, services);
+    match primary::find(member).await {
+        Ok(Primary::Me) => {
+            member.controller.heard(observation);
+            let observed = view::observed(&member.controller.observations(), Instant::now());
+            let acked = member.store.status().quorum_age_ms;
+            // A primary node without a quorum is no source of news.
+            if acked.is_none_or(|ms| ms < 3_000) {
+                member.remember(observed);
+            }
+        }
+        Ok(Primary::Other(node, address)) => {
+            match member.internode.heartbeat(&address, &observation).await {
+                Ok(answer) if answer.primary == Some(node) => member.remember(answer.observed),
+                Ok(_) => tracing::debug!(%node, "no longer the primary node"),
+                Err(error) => tracing::debug!(%node, %error, "heartbeat not delivered"),
+            }
+        }
+        Err(error) => tracing::debug!(%error, "no primary node to tell"),
+    }
+}
+
+/// What this node knows of itself.
+#[must_use]
+pub fn observe(member: &Member, services: &[ServiceObservation]) -> NodeObservation {
+    let state = member.store.state();
+    NodeObservation {
+        node: member.identity.node,
+        taken: jiff::Timestamp::now(),
+        software_version: member.program.version.clone(),
+        build_id: member.program.build_id.clone(),
+        feature_min: FEATURE_LEVEL_MIN,
+        feature_max: FEATURE_LEVEL,
+        started: member.started,
+        host: member.agent.host(),
+        engines: member.agent.engines(),
+        shards: member.agent.shards(),
+        proxy: member.proxy.borrow().clone(),
+        services: services.to_vec(),
+        applied: state.revision,
+        state_hash: state.hash(),
+    }
+}

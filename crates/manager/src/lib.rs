@@ -1,0 +1,28 @@
+//! `cnm_exec`: wires the configuration store, the controller and the agent of one node together.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`program`] | finds the node's configuration and its own release; one copy at a time |
+//! | [`exec`] | the running program: before and after the node belongs to a cluster |
+//! | [`bootstrap`] | create a cluster, join one, admit a node |
+//! | [`certificates`] | the cluster's CA and the nodes' certificates |
+//! | [`member`] | everything that a node of a cluster runs |
+//! | [`primary`] | asking the primary node, wherever it is |
+//! | [`view`] | stored and observed state together |
+//! | [`heartbeat`] | telling the primary node of this one |
+//! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
+//! | [`internode`], [`local`] | the two interfaces: other nodes, this node's programs |
+//! | [`transport`] | how the store and the controller reach other nodes |
+
+pub mod bootstrap;
+pub mod certificates;
+pub mod exec;
+pub mod heartbeat;
+pub mod internode;
+pub mod local;
+pub mod member;
+pub mod primary;
+pub mod program;
+pub mod proxy_feed;
+pub mod transport;
+pub mod view;

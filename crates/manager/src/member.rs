@@ -1,0 +1,166 @@
+//! Everything that a node of a cluster runs: store, controller, both interfaces' state, heartbeats.
+
+use crate::program::Program;
+use crate::transport::{AgentRoutes, RaftTransport};
+use crate::{heartbeat, internode, proxy_feed};
+use agent::Agent;
+use anyhow::Context as _;
+use client::internode::{InternodeClient, NodeCertificates};
+use controller::reconcile::Controller;
+use jiff::Timestamp;
+use model::NodeUid;
+use model::node_config::NodeIdentity;
+use model::observation::ProxyObservation;
+use model::view::Observed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Store, StoreConfig};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What was last heard from the primary node.
+#[derive(Clone, Debug, Default)]
+pub struct LastKnown {
+    /// When.
+    pub at: Option<Instant>,
+    /// What it had heard of every node then.
+    pub observed: Vec<Observed>,
+}
+
+/// A node of a cluster.
+pub struct Member {
+    /// The program.
+    pub program: Program,
+    /// Who this node is.
+    pub identity: NodeIdentity,
+    /// The CA, for its fingerprint.
+    pub ca_certificate: String,
+    /// The configuration store.
+    pub store: Store,
+    /// The controller; acts only on the primary node.
+    pub controller: Controller,
+    /// This node's agent.
+    pub agent: Agent,
+    /// The other nodes.
+    pub internode: InternodeClient,
+    /// What this node's proxy said last.
+    pub proxy: watch::Sender<Option<ProxyObservation>>,
+    /// When this program started.
+    pub started: Timestamp,
+    last_known: Mutex<LastKnown>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the store of a node.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn open_store(
+    program: &Program,
+    node: NodeUid,
+    client: &InternodeClient,
+) -> anyhow::Result<Store> {
+    let folder = program.config.store_dir();
+    let config = StoreConfig::new(node, &folder);
+    Store::open(config, Arc::new(RaftTransport(client.clone())))
+        .await
+        .with_context(|| format!("open the configuration store in {}", folder.display()))
+}
+
+impl Member {
+    /// Starts everything but the local interface.
+    ///
+    /// # Errors
+    /// When the internode address cannot be bound or the certificates cannot be used.
+    pub async fn start(
+        program: Program,
+        agent: Agent,
+        identity: NodeIdentity,
+        certificates: &NodeCertificates,
+        store: Store,
+        client: InternodeClient,
+    ) -> anyhow::Result<Arc<Self>> {
+        let listener = internode::bind(&program.config)?;
+        let acceptor = internode::acceptor(certificates)?;
+        let member = Arc::new(Self {
+            controller: Controller::new(store.clone()),
+            ca_certificate: certificates.ca.clone(),
+            identity,
+            store,
+            agent,
+            internode: client,
+            proxy: watch::Sender::new(None),
+            started: Timestamp::now(),
+            last_known: Mutex::new(LastKnown::default()),
+            tasks: Mutex::new(JoinSet::new()),
+            program,
+        });
+        let routes = AgentRoutes {
+            me: member.identity.node,
+            agent: member.agent.clone(),
+            internode: member.internode.clone(),
+            store: member.store.clone(),
+        };
+        let feed = proxy_feed::bind(&member.program.config)?;
+        let mut tasks = member.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(internode::serve(Arc::clone(&member), listener, acceptor));
+        tasks.spawn(proxy_feed::serve(Arc::clone(&member), feed));
+        tasks.spawn(heartbeat::run(Arc::clone(&member)));
+        tasks.spawn(member.controller.clone().run(Arc::new(routes)));
+        drop(tasks);
+        Ok(member)
+    }
+
+    /// Takes in what the primary node knows.
+    pub fn remember(&self, observed: Vec<Observed>) {
+        let known = LastKnown {
+            at: Some(Instant::now()),
+            observed,
+        };
+        *self
+            .last_known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// What was last heard from the primary node.
+    #[must_use]
+    pub fn last_known(&self) -> LastKnown {
+        self.last_known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Ends: the leadership goes to another voter first, so that nobody has to find out by silence.
+    pub async fn shut_down(&self) {
+        let status = self.store.status();
+        if status.is_leader {
+            let heard = self.controller.observations();
+            let now = Instant::now();
+            let next = status
+                .voters
+                .iter()
+                .map(|m| m.member.uid)
+                .find(|uid| *uid != status.node && heard.fresh(*uid, now).is_some());
+            if let Some(next) = next {
+                let handed =
+                    tokio::time::timeout(Duration::from_secs(3), self.store.hand_over(next)).await;
+                tracing::info!(to = %next, ?handed, "handed the leadership over");
+            }
+        }
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .abort_all();
+        self.store.shutdown().await;
+    }
+}

@@ -1,0 +1,224 @@
+//! Asking the primary node, wherever it is. A question is asked again while no primary node is
+//! known, as long as that is likely to pass; a change only when it has surely not been made.
+
+use crate::member::Member;
+use crate::transport::internode_address;
+use crate::view;
+use controller::reconcile::store_error;
+use model::documents::{Event, keys};
+use model::intent::{Intent, IntentOutcome};
+use model::view::{ClusterView, Consistency};
+use model::{ApiError, ErrorCode, NodeUid};
+use std::time::{Duration, Instant};
+use store::StoreError;
+
+/// How long an election may take before the question is given up.
+const ELECTION_WAIT: Duration = Duration::from_secs(5);
+/// Silence of the primary node after which nobody waits for an election any more.
+const SILENCE: Duration = Duration::from_secs(4);
+/// Pause between two looks for the primary node.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Where the primary node is.
+#[derive(Clone, Debug)]
+pub enum Primary {
+    /// Here.
+    Me,
+    /// There.
+    Other(NodeUid, String),
+}
+
+/// Finds the primary node, waiting for a running election.
+///
+/// # Errors
+/// `no_quorum` or `no_primary`.
+pub async fn find(member: &Member) -> Result<Primary, ApiError> {
+    let deadline = Instant::now() + ELECTION_WAIT;
+    loop {
+        let status = member.store.status();
+        if status.is_leader {
+            return Ok(Primary::Me);
+        }
+        let silent = member
+            .last_known()
+            .at
+            .is_some_and(|at| at.elapsed() > SILENCE);
+        if let Some(leader) = status.leader.filter(|_| !silent)
+            && let Some(address) = internode_address(&member.store, leader)
+        {
+            return Ok(Primary::Other(leader, address));
+        }
+        if silent || Instant::now() > deadline {
+            return Err(no_quorum(member));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn no_quorum(member: &Member) -> ApiError {
+    let voters = member.store.status().voters.len();
+    ApiError::new(
+        ErrorCode::NoQuorum,
+        format!(
+            "no primary node: fewer than {} of {voters} voters of the configuration can be \
+             reached. {}",
+            voters / 2 + 1,
+            ErrorCode::NoQuorum.remedy()
+        ),
+    )
+}
+
+/// The cluster's view.
+///
+/// # Errors
+/// `not_ready` before the configuration has arrived.
+pub async fn view(member: &Member, consistency: Consistency) -> Result<ClusterView, ApiError> {
+    if consistency == Consistency::Linearizable {
+        match confirmed_view(member).await {
+            Ok(view) => return Ok(view),
+            Err(error) => tracing::debug!(%error, "answering with what this node knows"),
+        }
+    }
+    let mut view = view::build(member, &member.store.state(), false)?;
+    if consistency == Consistency::Local {
+        // Not confirmed for this answer, but nothing speaks against it.
+        let known = member
+            .last_known()
+            .at
+            .is_some_and(|at| at.elapsed() < SILENCE);
+        let status = member.store.status();
+        let acked = status
+            .quorum_age_ms
+            .is_some_and(|ms| u128::from(ms) < SILENCE.as_millis());
+        view.has_quorum = if status.is_leader { acked } else { known };
+    }
+    Ok(view)
+}
+
+async fn confirmed_view(member: &Member) -> Result<ClusterView, ApiError> {
+    match find(member).await? {
+        Primary::Me => here(member).await,
+        Primary::Other(_, address) => {
+            let mut view = member.internode.view(&address).await?;
+            view.local_node = member.identity.node;
+            Ok(view)
+        }
+    }
+}
+
+/// The view of this node, if it is the primary node.
+///
+/// # Errors
+/// `no_quorum`, `no_primary`.
+pub async fn here(member: &Member) -> Result<ClusterView, ApiError> {
+    let state = member.store.barrier().await.map_err(|e| store_error(&e))?;
+    view::build(member, &state, true)
+}
+
+/// Carries an intent out at the primary node.
+///
+/// # Errors
+/// As [`ErrorCode`] says.
+pub async fn intent(member: &Member, intent: &Intent) -> Result<IntentOutcome, ApiError> {
+    let deadline = Instant::now() + ELECTION_WAIT;
+    loop {
+        let result = match find(member).await? {
+            Primary::Me => intent_here(member, intent).await,
+            Primary::Other(_, address) => member
+                .internode
+                .intent(&address, intent)
+                .await
+                .map_err(ApiError::from),
+        };
+        match result {
+            // Not made for sure: the asked node was no longer, or not yet, the primary node.
+            Err(error) if error.error_code == ErrorCode::NoPrimary && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Carries an intent out here, if this is the primary node.
+///
+/// # Errors
+/// As [`ErrorCode`] says.
+pub async fn intent_here(member: &Member, intent: &Intent) -> Result<IntentOutcome, ApiError> {
+    match intent {
+        Intent::ChangePrimaryNode { node } => change_primary(member, *node).await,
+        other => member.controller.request(other).await,
+    }
+}
+
+async fn change_primary(
+    member: &Member,
+    wanted: Option<NodeUid>,
+) -> Result<IntentOutcome, ApiError> {
+    let status = member.store.status();
+    if !status.is_leader {
+        return Err(ErrorCode::NoPrimary.into());
+    }
+    if wanted == Some(status.node) {
+        return Ok(IntentOutcome::default());
+    }
+    let heard = member.controller.observations();
+    let now = Instant::now();
+    let mut candidates = status
+        .voters
+        .iter()
+        .map(|m| m.member.uid)
+        .filter(|uid| *uid != status.node && heard.fresh(*uid, now).is_some());
+    let target = match wanted {
+        None => candidates.next(),
+        Some(uid) => candidates.find(|candidate| *candidate == uid),
+    };
+    let target = target.ok_or_else(|| match wanted {
+        Some(uid) if !status.voters.iter().any(|m| m.member.uid == uid) => ApiError::new(
+            ErrorCode::NodeNotFound,
+            format!("node:{uid} is no voter of the configuration, or does not exist"),
+        ),
+        _ => ApiError::new(
+            ErrorCode::ConnectError,
+            "the node that should become the primary node is not heard".to_owned(),
+        ),
+    })?;
+    member
+        .store
+        .hand_over(target)
+        .await
+        .map_err(|e| store_error(&e))?;
+    Ok(IntentOutcome::default())
+}
+
+/// The newest events.
+///
+/// # Errors
+/// `internal_error` when the store cannot be read.
+pub async fn events(member: &Member) -> Result<Vec<Event>, ApiError> {
+    let state = match find(member).await {
+        Ok(Primary::Me) => member
+            .store
+            .barrier()
+            .await
+            .unwrap_or_else(|_| member.store.state()),
+        Ok(Primary::Other(_, address)) => match member.internode.events(&address).await {
+            Ok(events) => return Ok(events),
+            Err(_) => member.store.state(),
+        },
+        Err(_) => member.store.state(),
+    };
+    events_of(&state).map_err(|e| store_error(&e))
+}
+
+/// Events of a state, oldest first.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn events_of(state: &store::State) -> Result<Vec<Event>, StoreError> {
+    Ok(state
+        .list::<Event>(keys::EVENTS)?
+        .into_iter()
+        .map(|(event, _)| event)
+        .collect())
+}

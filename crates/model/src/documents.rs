@@ -1,0 +1,604 @@
+//! What the configuration store holds. A document is JSON under a key; it carries its schema number,
+//! and fields that this release does not know are kept when it is written back.
+//!
+//! `DataChange`: a change here that older releases cannot read needs a migration at finalise and a
+//! test from the last release.
+
+use crate::ids::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, ShardUid, UserUid};
+use crate::release::EngineId;
+use crate::secret::Secret;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Keys of the documents. One place, so that two kinds can never collide.
+pub mod keys {
+    use super::{DatabaseUid, NodeUid, OperationUid, ShardUid, UserUid};
+
+    /// The one [`super::Cluster`] document.
+    pub const CLUSTER: &str = "cluster";
+    /// Prefix of [`super::Node`] documents.
+    pub const NODES: &str = "node/";
+    /// Prefix of [`super::Database`] documents.
+    pub const DATABASES: &str = "bdb/";
+    /// Prefix of [`super::Shard`] documents.
+    pub const SHARDS: &str = "shard/";
+    /// Prefix of [`super::User`] documents.
+    pub const USERS: &str = "user/";
+    /// Prefix of [`super::Operation`] documents.
+    pub const OPERATIONS: &str = "operation/";
+    /// Prefix of [`super::Event`] documents.
+    pub const EVENTS: &str = "event/";
+
+    /// Key of a node.
+    #[must_use]
+    pub fn node(uid: NodeUid) -> String {
+        format!("{NODES}{uid}")
+    }
+    /// Key of a database.
+    #[must_use]
+    pub fn database(uid: DatabaseUid) -> String {
+        format!("{DATABASES}{uid}")
+    }
+    /// Key of a shard.
+    #[must_use]
+    pub fn shard(uid: ShardUid) -> String {
+        format!("{SHARDS}{uid}")
+    }
+    /// Key of a user.
+    #[must_use]
+    pub fn user(uid: UserUid) -> String {
+        format!("{USERS}{uid}")
+    }
+    /// Key of an operation.
+    #[must_use]
+    pub fn operation(uid: &OperationUid) -> String {
+        format!("{OPERATIONS}{uid}")
+    }
+    /// Key of an event; `number` counts up from 1 (see [`super::Cluster::next_event`]).
+    #[must_use]
+    pub fn event(number: u64) -> String {
+        format!("{EVENTS}{number:012}")
+    }
+}
+
+/// The cluster itself, and the counters from which new ids come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// The cluster's name (FQDN), fixed for life.
+    pub name: String,
+    /// A UUID, fixed for life.
+    pub cluster_id: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What the whole cluster may use; see [`crate::release::FEATURE_LEVEL`].
+    pub feature_level: u32,
+    /// Certificate of the cluster's CA, PEM.
+    pub ca_certificate: String,
+    /// Key of the cluster's CA, PEM.
+    pub ca_key: Secret,
+    /// Next node id.
+    pub next_node: NodeUid,
+    /// Next database id.
+    pub next_database: DatabaseUid,
+    /// Next shard id.
+    pub next_shard: ShardUid,
+    /// Next user id.
+    pub next_user: UserUid,
+    /// Number of the next event.
+    pub next_event: u64,
+    /// Settings that `rladmin cluster config` and `tune cluster` change.
+    #[serde(default)]
+    pub settings: ClusterSettings,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Settings of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterSettings {
+    /// Policy of new databases.
+    pub default_non_sharded_proxy_policy: ProxyPolicy,
+    /// Policy of new databases with several shards.
+    pub default_sharded_proxy_policy: ProxyPolicy,
+    /// Placement of new databases.
+    pub default_shards_placement: ShardsPlacement,
+    /// Engine of new databases: `None` is the newest that every node carries.
+    pub default_redis_version: Option<String>,
+    /// Idle time after which the console signs out, minutes, 0 is never.
+    pub cm_session_timeout_minutes: u32,
+    /// Whether failures are judged fast (`high`) or with patience (`low`).
+    pub failure_detection_sensitivity: Sensitivity,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            default_non_sharded_proxy_policy: ProxyPolicy::Single,
+            default_sharded_proxy_policy: ProxyPolicy::AllMasterShards,
+            default_shards_placement: ShardsPlacement::Dense,
+            default_redis_version: None,
+            cm_session_timeout_minutes: 15,
+            failure_detection_sensitivity: Sensitivity::High,
+            extra: Map::new(),
+        }
+    }
+}
+
+/// How fast failures are judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Sensitivity {
+    /// Local network.
+    High,
+    /// Networks with jitter.
+    Low,
+}
+
+/// A node, as the cluster knows it. What changes by itself is an observation, not stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its id.
+    pub uid: NodeUid,
+    /// The address that all its sockets bind.
+    pub address: String,
+    /// Addresses as seen from outside, if others.
+    #[serde(default)]
+    pub external_address: Vec<String>,
+    /// Its rack, if told.
+    #[serde(default)]
+    pub rack_id: Option<String>,
+    /// Name of the host when it joined.
+    pub hostname: String,
+    /// Port of internode traffic.
+    pub internode_port: u16,
+    /// Port of REST.
+    pub https_port: u16,
+    /// Memory that it offers to databases, bytes.
+    pub memory_bytes: u64,
+    /// Whether it may hold shards.
+    pub accept_servers: bool,
+    /// When it joined.
+    pub joined: Timestamp,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Node {
+    /// `address:port` of its internode interface.
+    #[must_use]
+    pub fn internode_address(&self) -> String {
+        match self.address.parse::<std::net::IpAddr>() {
+            Ok(ip) => std::net::SocketAddr::new(ip, self.internode_port).to_string(),
+            Err(_) => format!("{}:{}", self.address, self.internode_port),
+        }
+    }
+}
+
+/// Where a database is in its life (the REST field `status`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum DatabaseStatus {
+    /// Being created.
+    Pending,
+    /// Serving.
+    Active,
+    /// Serving, a change is under way.
+    ActiveChangePending,
+    /// Being deleted.
+    DeletePending,
+    /// Creation was given up.
+    CreationFailed,
+}
+
+/// Which proxies serve a database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ProxyPolicy {
+    /// The proxy of the node of the first primary shard.
+    Single,
+    /// The proxies of all nodes with a primary shard.
+    AllMasterShards,
+    /// Every node's proxy.
+    AllNodes,
+}
+
+impl ProxyPolicy {
+    /// As it is written in REST and rladmin.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::AllMasterShards => "all-master-shards",
+            Self::AllNodes => "all-nodes",
+        }
+    }
+}
+
+/// How shards are spread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ShardsPlacement {
+    /// On as few nodes as hold them.
+    Dense,
+    /// On as many nodes as there are.
+    Sparse,
+}
+
+/// What survives a restart of the engine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Persistence {
+    /// Nothing.
+    Disabled,
+    /// Append-only file, synced every second.
+    AofEverySecond,
+    /// Append-only file, synced at every write.
+    AofEveryWrite,
+    /// A snapshot after `seconds` if at least `writes` keys changed.
+    Snapshot {
+        /// Interval, seconds.
+        seconds: u32,
+        /// Least number of changes.
+        writes: u32,
+    },
+}
+
+/// What the engine does when it is full.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum EvictionPolicy {
+    /// Refuse writes.
+    Noeviction,
+    /// Least recently used of all keys.
+    AllkeysLru,
+    /// Least frequently used of all keys.
+    AllkeysLfu,
+    /// Any key.
+    AllkeysRandom,
+    /// Least recently used of keys that expire.
+    VolatileLru,
+    /// Least frequently used of keys that expire.
+    VolatileLfu,
+    /// Any key that expires.
+    VolatileRandom,
+    /// The key that expires first.
+    VolatileTtl,
+}
+
+impl EvictionPolicy {
+    /// As the engine's `maxmemory-policy` spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Noeviction => "noeviction",
+            Self::AllkeysLru => "allkeys-lru",
+            Self::AllkeysLfu => "allkeys-lfu",
+            Self::AllkeysRandom => "allkeys-random",
+            Self::VolatileLru => "volatile-lru",
+            Self::VolatileLfu => "volatile-lfu",
+            Self::VolatileRandom => "volatile-random",
+            Self::VolatileTtl => "volatile-ttl",
+        }
+    }
+}
+
+/// A database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Database {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its id.
+    pub uid: DatabaseUid,
+    /// Its name, unique.
+    pub name: String,
+    /// Port of its endpoint.
+    pub port: u16,
+    /// Memory limit, bytes: primaries and replicas together.
+    pub memory_size: u64,
+    /// Where it is in its life.
+    pub status: DatabaseStatus,
+    /// Engine that its shards run.
+    pub engine: EngineId,
+    /// Number of primary shards.
+    pub shards_count: u32,
+    /// Whether each primary has a replica.
+    pub replication: bool,
+    /// What survives a restart.
+    pub persistence: Persistence,
+    /// What happens when it is full.
+    pub eviction_policy: EvictionPolicy,
+    /// Which proxies serve it.
+    pub proxy_policy: ProxyPolicy,
+    /// How its shards are spread.
+    pub shards_placement: ShardsPlacement,
+    /// Password of the default user; `None`: no password asked.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// Most client connections per proxy, 0: no limit but the proxy's own.
+    #[serde(default)]
+    pub max_connections: u32,
+    /// Tags as the operator set them.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// The operation that changes it now.
+    #[serde(default)]
+    pub operation: Option<OperationUid>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was changed last.
+    pub changed: Timestamp,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A free note on a database.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What a shard is in its replica set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes writes. Printed `master`.
+    Primary,
+    /// Follows the primary. Printed `slave`.
+    Replica,
+}
+
+impl Role {
+    /// The operator's word for it.
+    #[must_use]
+    pub const fn operator_word(self) -> &'static str {
+        match self {
+            Self::Primary => "master",
+            Self::Replica => "slave",
+        }
+    }
+}
+
+/// A range of hash slots, both ends included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SlotRange {
+    /// First slot.
+    pub first: u16,
+    /// Last slot.
+    pub last: u16,
+}
+
+/// One engine process of a database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its id.
+    pub uid: ShardUid,
+    /// Its database.
+    pub database: DatabaseUid,
+    /// Its node.
+    pub node: NodeUid,
+    /// Its port on that node's address.
+    pub port: u16,
+    /// What it is.
+    pub role: Role,
+    /// Slots of its replica set.
+    pub slots: SlotRange,
+    /// Epoch of its replica set: raised whenever the primary changes or restarts.
+    pub epoch: Epoch,
+    /// Version of the wanted process: raised whenever it must be started anew.
+    pub generation: Generation,
+    /// Engine of this process.
+    pub engine: EngineId,
+    /// Memory limit of this process, bytes.
+    pub memory_bytes: u64,
+    /// Run id of the process that holds the role of `epoch`, once the agent confirmed it. Another
+    /// run id means that the engine restarted and needs a new epoch.
+    #[serde(default)]
+    pub run_id: Option<String>,
+    /// Epoch in which its agent has confirmed the role; proxies use the shard only when it is
+    /// `epoch`.
+    #[serde(default)]
+    pub serving: Option<Epoch>,
+    /// Passwords of the users inside the engine.
+    pub users: EngineUsers,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Shard {
+    /// Whether proxies may use it: a primary whose agent confirmed the role of this epoch.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.role == Role::Primary && self.serving == Some(self.epoch)
+    }
+
+    /// The user that proxies use in this epoch.
+    #[must_use]
+    pub fn proxy_user(&self) -> String {
+        proxy_user(self.epoch)
+    }
+}
+
+/// Name of the proxies' user of one epoch.
+#[must_use]
+pub fn proxy_user(epoch: Epoch) -> String {
+    format!("proxy@e{epoch}")
+}
+
+/// Passwords of the users inside an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineUsers {
+    /// Of `cnm`, the agent's user.
+    pub cnm: Secret,
+    /// Of `repl`, the replication user.
+    pub repl: Secret,
+    /// Of `proxy@e<epoch>`.
+    pub proxy: Secret,
+}
+
+/// A user of the platform.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its id.
+    pub uid: UserUid,
+    /// What it signs in with.
+    pub email: String,
+    /// Its name.
+    pub name: String,
+    /// argon2id hash of the password, PHC string.
+    pub password_hash: Secret,
+    /// What it may do.
+    pub management: ManagementRole,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Management part of a role.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ManagementRole {
+    /// Everything.
+    Admin,
+    /// Databases and nodes.
+    ClusterMember,
+    /// Look at everything.
+    ClusterViewer,
+    /// Change databases.
+    DbMember,
+    /// Look at databases.
+    DbViewer,
+    /// Users.
+    UserManager,
+    /// Nothing.
+    None,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// `SMCreateBDB`.
+    CreateDatabase,
+    /// `SMUpdateBDB`.
+    UpdateDatabase,
+    /// `SMDeleteBDB`.
+    DeleteDatabase,
+}
+
+impl OperationKind {
+    /// The operator's name of it.
+    #[must_use]
+    pub const fn operator_word(self) -> &'static str {
+        match self {
+            Self::CreateDatabase => "SMCreateBDB",
+            Self::UpdateDatabase => "SMUpdateBDB",
+            Self::DeleteDatabase => "SMDeleteBDB",
+        }
+    }
+}
+
+/// Where an operation is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum OperationStatus {
+    /// Not started.
+    Pending,
+    /// Under way.
+    Active,
+    /// Done.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+/// A persisted piece of work on a database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its id.
+    pub uid: OperationUid,
+    /// What it does.
+    pub kind: OperationKind,
+    /// The database that it works on.
+    pub database: DatabaseUid,
+    /// Where it is.
+    pub status: OperationStatus,
+    /// What it waits for, in words.
+    #[serde(default)]
+    pub waiting_on: Option<String>,
+    /// Why it was given up.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When it ended.
+    #[serde(default)]
+    pub ended: Option<Timestamp>,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// How grave an event is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Severity {
+    /// For information.
+    Info,
+    /// Look at it.
+    Warning,
+    /// Something failed.
+    Error,
+    /// Data or service is in danger.
+    Critical,
+}
+
+/// Something that happened, for `/v1/logs`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its number.
+    pub number: u64,
+    /// When.
+    pub time: Timestamp,
+    /// Its type, such as `bdb_created`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How grave.
+    pub severity: Severity,
+    /// Facts of this type, such as `bdb_uid`.
+    #[serde(flatten)]
+    pub facts: Map<String, Value>,
+}

@@ -1,0 +1,140 @@
+//! The one table of public errors: code, HTTP status, cause, remedy. `docs/errors.md` is generated
+//! from it (`cargo xtask fix`).
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal, $status:literal, $cause:literal, $remedy:literal;)*) => {
+        /// A public error code: what REST puts into `error_code` and `rladmin` prints.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub enum ErrorCode {
+            $(#[doc = $cause] #[serde(rename = $code)] $variant,)*
+        }
+
+        impl ErrorCode {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code as it is printed.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The HTTP status that goes with it.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// Why it happens.
+            #[must_use]
+            pub const fn cause(self) -> &'static str {
+                match self { $(Self::$variant => $cause,)* }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest = "bad_request", 400, "The request cannot be read.", "Send a JSON body as in openapi/v1.json.";
+    InvalidSchema = "invalid_schema", 400, "A field is unknown or has the wrong type.", "Compare the body with the object in openapi/v1.json.";
+    InvalidParam = "invalid_param", 400, "A value is outside its range.", "Use a value in the range that the message names.";
+    Unauthorized = "unauthorized", 401, "The user name or password is wrong, or none was sent.", "Send the e-mail and password of a cluster user by HTTP Basic.";
+    UnauthorizedAction = "unauthorized_action", 403, "The user's role does not allow this.", "Use a user whose role allows it.";
+    NotFound = "not_found", 404, "There is no such path.", "See openapi/v1.json for the paths.";
+    MethodNotAllowed = "method_not_allowed", 405, "The path does not have this method.", "See openapi/v1.json for the methods.";
+    DbNotFound = "db_not_found", 404, "There is no such database.", "List them with `rladmin status databases`.";
+    NodeNotFound = "node_not_found", 404, "There is no such node.", "List them with `rladmin status nodes`.";
+    ShardNotExist = "shard_not_exist", 404, "There is no such shard.", "List them with `rladmin status shards`.";
+    ActionNotFound = "action_not_found", 404, "There is no such action.", "List them with GET /v1/actions.";
+    MissingDbName = "missing_db_name", 406, "A database needs a name.", "Give `name`.";
+    MissingMemorySize = "missing_memory_size", 406, "A database needs a memory limit.", "Give `memory_size` in bytes (rladmin: `memory_size 1GB`).";
+    NameViolation = "name_violation", 406, "The name breaks the rules for names.", "1-64 letters, digits, '-', '_' or '.', first and last a letter or digit.";
+    NameAlreadyExists = "name_already_exists", 409, "The name is taken.", "Choose another name.";
+    UidExists = "uid_exists", 409, "The uid is taken, or was used before.", "Leave `uid` out: the cluster chooses one.";
+    PortUnavailable = "port_unavailable", 409, "The port is taken, or outside 10000-19999.", "Choose another port, or leave it out.";
+    InsufficientResources = "insufficient_resources", 406, "No node has room for this.", "Choose a smaller memory limit, delete a database, or add a node.";
+    InvalidVersion = "invalid_version", 406, "No node carries this engine version.", "See `supported_database_versions` in GET /v1/nodes.";
+    InvalidDataPersistence = "invalid_data_persistence", 406, "The persistence settings do not fit together.", "Use disabled, aof or snapshot with their own settings.";
+    InvalidProxyPolicy = "invalid_proxy_policy", 406, "The proxy policy is unknown.", "Use single, all-master-shards or all-nodes.";
+    InvalidReplication = "invalid_replication", 406, "Replication is not available in this release.", "Leave `replication` out or set it to false.";
+    InvalidSharding = "invalid_sharding", 406, "More than one shard is not available in this release.", "Leave `shards_count` out or set it to 1.";
+    Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (GET /v1/actions) and try again.";
+    WrongClusterStateId = "wrong_cluster_state_id", 409, "The configuration changed since it was read.", "Read it again and repeat the change.";
+    ConfigError = "config_error", 406, "The cluster's settings cannot be applied to this node.", "Follow the message.";
+    ConnectError = "connect_error", 406, "The other node cannot be reached.", "Check the address, and that its ports 9443 and 3342 are open.";
+    AccessDenied = "access_denied", 406, "The other node refused the user name or password.", "Use the e-mail and password given to `cluster create`.";
+    FingerprintMismatch = "fingerprint_mismatch", 406, "The certificate of the other node was not issued by the expected CA.", "Compare with the fingerprint that `cluster create` printed; `rladmin info cluster` shows it again.";
+    AlreadyMember = "already_member", 409, "This node is already part of a cluster.", "Nothing to do; to move it, uninstall and install it again.";
+    NotMember = "not_member", 406, "This node is not part of a cluster yet.", "Run `rladmin cluster create` or `rladmin cluster join` first.";
+    JoinSelf = "join_self", 406, "A node cannot join itself.", "Give the address of a node that is in the cluster.";
+    VersionMismatch = "version_mismatch", 406, "This node's version is not the cluster's.", "Install the version that the cluster runs.";
+    InsufficientNodeMemory = "insufficient_node_memory", 406, "The node has too little memory.", "Use a node with more memory.";
+    TooManyNodes = "too_many_nodes", 406, "The cluster is full.", "Remove a node first.";
+    NoQuorum = "no_quorum", 503, "Fewer than half of the configuration store's voters can be reached: nothing can be changed.", "Bring the other nodes' cnm_exec back; databases go on serving meanwhile.";
+    NoPrimary = "no_primary", 503, "The cluster is choosing a primary node.", "Try again in a moment.";
+    NotReady = "not_ready", 503, "A part of this node is not running yet.", "Try again in a moment; see `supervisorctl status`.";
+    Timeout = "timeout", 504, "The answer did not come in time; the change may still happen.", "Look with `rladmin status`, then try again.";
+    BodyTooLarge = "body_too_large", 413, "The body is larger than 1 MiB.", "Send a smaller body.";
+    InternalError = "internal_error", 500, "Something failed that should not.", "See the log that the message names, and report it.";
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error as the outside sees it: the body of a failed REST call.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[error("{error_code}: {description}")]
+pub struct ApiError {
+    /// The code.
+    pub error_code: ErrorCode,
+    /// What went wrong here, and what to do.
+    pub description: String,
+}
+
+impl ApiError {
+    /// An error with its own description.
+    pub fn new(error_code: ErrorCode, description: impl Into<String>) -> Self {
+        Self {
+            error_code,
+            description: description.into(),
+        }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, format!("{} {}", code.cause(), code.remedy()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_have_a_remedy() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in ErrorCode::ALL {
+            assert!(seen.insert(code.as_str()), "{code} stands twice");
+            assert!(
+                code.remedy().ends_with('.') && code.cause().ends_with('.'),
+                "{code}"
+            );
+            assert!((400..=599).contains(&code.status()), "{code}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What an operator may ask of the cluster. `cnm_http` turns requests into intents, `cnm_exec` on
+//! the primary node carries them out.
+
+use crate::documents::{
+    EvictionPolicy, Persistence, ProxyPolicy, Sensitivity, ShardsPlacement, Tag,
+};
+use crate::ids::{DatabaseUid, NodeUid, OperationUid};
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+
+/// A change that is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "intent", rename_all = "snake_case")]
+pub enum Intent {
+    /// Create a database.
+    CreateDatabase(DatabaseSpec),
+    /// Change a database.
+    UpdateDatabase {
+        /// Which.
+        database: DatabaseUid,
+        /// What.
+        change: Box<DatabaseChange>,
+    },
+    /// Delete a database and its data.
+    DeleteDatabase {
+        /// Which.
+        database: DatabaseUid,
+    },
+    /// Change settings of the cluster.
+    UpdateCluster(ClusterChange),
+    /// Make another node the primary node.
+    ChangePrimaryNode {
+        /// Which; `None`: any other.
+        node: Option<NodeUid>,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IntentOutcome {
+    /// The database that was created or changed.
+    pub database: Option<DatabaseUid>,
+    /// The operation that goes on.
+    pub operation: Option<OperationUid>,
+}
+
+/// A database to be created. What is `None` comes from the cluster's settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseSpec {
+    /// Its id, if the operator insists.
+    pub uid: Option<DatabaseUid>,
+    /// Its name.
+    pub name: String,
+    /// Its port; `None`: the next free one.
+    pub port: Option<u16>,
+    /// Its memory limit, bytes.
+    pub memory_size: u64,
+    /// Engine version as the operator writes it: `9.1`, `9.1.2`, `valkey-9.1`, `redis-7.0`.
+    pub redis_version: Option<String>,
+    /// Number of primary shards.
+    pub shards_count: Option<u32>,
+    /// Whether each primary has a replica.
+    pub replication: Option<bool>,
+    /// What survives a restart.
+    pub persistence: Option<Persistence>,
+    /// What happens when it is full.
+    pub eviction_policy: Option<EvictionPolicy>,
+    /// Which proxies serve it.
+    pub proxy_policy: Option<ProxyPolicy>,
+    /// How its shards are spread.
+    pub shards_placement: Option<ShardsPlacement>,
+    /// Password of the default user.
+    pub password: Option<Secret>,
+    /// Most client connections per proxy.
+    pub max_connections: Option<u32>,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// Only check, create nothing.
+    pub dry_run: bool,
+}
+
+/// A change of a database: what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseChange {
+    /// New name.
+    pub name: Option<String>,
+    /// New memory limit, bytes.
+    pub memory_size: Option<u64>,
+    /// New persistence.
+    pub persistence: Option<Persistence>,
+    /// New eviction policy.
+    pub eviction_policy: Option<EvictionPolicy>,
+    /// New proxy policy.
+    pub proxy_policy: Option<ProxyPolicy>,
+    /// New password; `Some("")` takes it away.
+    pub password: Option<Secret>,
+    /// New limit of connections.
+    pub max_connections: Option<u32>,
+    /// New tags.
+    pub tags: Option<Vec<Tag>>,
+}
+
+/// A change of the cluster's settings: what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterChange {
+    /// Policy of new databases with one shard.
+    pub default_non_sharded_proxy_policy: Option<ProxyPolicy>,
+    /// Policy of new databases with several shards.
+    pub default_sharded_proxy_policy: Option<ProxyPolicy>,
+    /// Placement of new databases.
+    pub default_shards_placement: Option<ShardsPlacement>,
+    /// Engine of new databases; `Some("")`: the newest again.
+    pub default_redis_version: Option<String>,
+    /// Idle time of the console, minutes.
+    pub cm_session_timeout_minutes: Option<u32>,
+    /// How fast failures are judged.
+    pub failure_detection_sensitivity: Option<Sensitivity>,
+}
+
+/// What `cluster create` needs (local interface of `cnm_exec`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateCluster {
+    /// The cluster's name (FQDN).
+    pub name: String,
+    /// E-mail of the first admin.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+    /// Rack of this node.
+    pub rack_id: Option<String>,
+    /// Addresses of this node as seen from outside.
+    #[serde(default)]
+    pub external_address: Vec<String>,
+}
+
+/// What `cluster join` needs (local interface of `cnm_exec`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinCluster {
+    /// Addresses of nodes of the cluster, `ip` or `ip:port`; tried in order.
+    pub nodes: Vec<String>,
+    /// E-mail of an admin.
+    pub username: String,
+    /// Its password: sent only to a node whose CA matches.
+    pub password: Secret,
+    /// SHA-256 of the CA's certificate (DER), hex, colons allowed.
+    pub ca_fingerprint: Option<String>,
+    /// The CA's certificate itself, PEM, instead of the fingerprint.
+    pub trusted_ca: Option<String>,
+    /// Rack of this node.
+    pub rack_id: Option<String>,
+    /// Addresses of this node as seen from outside.
+    #[serde(default)]
+    pub external_address: Vec<String>,
+}
+
+/// What a joining node sends to a member (through its REST port).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Its address.
+    pub address: String,
+    /// Its host's name.
+    pub hostname: String,
+    /// Its internode port.
+    pub internode_port: u16,
+    /// Its REST port.
+    pub https_port: u16,
+    /// Memory that it offers, bytes.
+    pub memory_bytes: u64,
+    /// Its version.
+    pub software_version: String,
+    /// Highest feature level that it can run.
+    pub feature_max: u32,
+    /// Lowest feature level that it can run.
+    pub feature_min: u32,
+    /// Public key and names for its certificate: a certificate signing request, PEM.
+    pub csr: String,
+    /// Its rack.
+    pub rack_id: Option<String>,
+    /// Addresses as seen from outside.
+    #[serde(default)]
+    pub external_address: Vec<String>,
+}
+
+/// What it gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinGrant {
+    /// Its id.
+    pub node: NodeUid,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The CA's certificate, PEM.
+    pub ca_certificate: String,
+    /// Its own certificate, PEM.
+    pub certificate: String,
+    /// Members: uid and internode address (`ip:port`).
+    pub members: Vec<(NodeUid, String)>,
+}
+
+/// What `GET /local/bootstrap` answers, and REST shows of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootstrapStatus {
+    /// `idle`, `creating_cluster`, `joining_cluster`, `completed`, `error`.
+    pub state: String,
+    /// When it began, RFC 3339.
+    pub start_time: Option<String>,
+    /// When it ended.
+    pub end_time: Option<String>,
+    /// Code of the error.
+    pub error_code: Option<String>,
+    /// Details of the error.
+    pub error_details: Option<String>,
+    /// This node's id, once it has one.
+    pub node: Option<NodeUid>,
+    /// This node's version.
+    pub software_version: String,
+    /// The host.
+    pub host: crate::observation::HostFacts,
+    /// This node's address.
+    pub address: String,
+    /// SHA-256 of the CA's certificate, hex with colons, once there is one.
+    pub ca_fingerprint: Option<String>,
+}

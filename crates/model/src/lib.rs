@@ -1,0 +1,37 @@
+//! The nouns of Mainstay: ids, limits, error codes, feature levels, the documents that are stored
+//! and the messages that its programs exchange. No I/O.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`ids`] | newtypes for every number that names something |
+//! | [`documents`] | what the configuration store holds, and under which keys |
+//! | [`observation`] | what a node says of itself: heartbeats, engines, services |
+//! | [`view`] | stored and observed state together, as `cnm_http` and the tools read it |
+//! | [`intent`] | what an operator may ask of the cluster |
+//! | [`command`] | what the controller orders an agent to do |
+//! | [`proxy`] | what `cnm_exec` and `dmcproxy` tell each other |
+//! | [`node_config`] | the node's own configuration file and the layout of its folders |
+//! | [`release`] | bundle manifest, install record, supported paths, versions |
+//! | [`error_code`] | the one table of public errors |
+//! | [`rest`] | the objects of the REST API |
+//! | [`limits`], [`units`], [`validate`] | bounds, sizes as text, rules for names |
+
+pub mod command;
+pub mod documents;
+pub mod error_code;
+pub mod ids;
+pub mod intent;
+pub mod limits;
+pub mod node_config;
+pub mod observation;
+pub mod proxy;
+pub mod release;
+pub mod rest;
+pub mod secret;
+pub mod units;
+pub mod validate;
+pub mod view;
+
+pub use error_code::{ApiError, ErrorCode};
+pub use ids::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, Revision, ShardUid};
+pub use secret::Secret;

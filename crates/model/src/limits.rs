@@ -1,0 +1,44 @@
+//! Bounds. Every input, queue and wait of the platform has one; those that several programs share
+//! stand here.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Longest cluster name, in bytes (RFC 1123 as operators of the field know it).
+pub const CLUSTER_NAME_MAX: usize = 64;
+/// Longest database name, in bytes.
+pub const DATABASE_NAME_MAX: usize = 64;
+/// Longest user name (e-mail), in bytes.
+pub const USER_NAME_MAX: usize = 256;
+/// Password length, in bytes.
+pub const PASSWORD_LEN: RangeInclusive<usize> = 1..=256;
+/// Ports of database endpoints.
+pub const ENDPOINT_PORTS: RangeInclusive<u16> = 10_000..=19_999;
+/// Ports of engines.
+pub const SHARD_PORTS: RangeInclusive<u16> = 20_000..=29_999;
+/// Smallest memory limit of a database, in bytes.
+pub const DATABASE_MEMORY_MIN: u64 = 1024 * 1024;
+/// Most nodes in a cluster.
+pub const NODES_MAX: usize = 35;
+/// Most databases in a cluster.
+pub const DATABASES_MAX: usize = 1_000;
+/// Most engines on a node.
+pub const SHARDS_PER_NODE_MAX: u32 = 100;
+/// Most voters of the configuration store; the others are learners.
+pub const VOTERS_MAX: usize = 7;
+/// Largest body that REST and the local interfaces accept, in bytes.
+pub const BODY_MAX: usize = 1024 * 1024;
+/// Most events kept.
+pub const EVENTS_MAX: usize = 1_000;
+/// Most finished operations kept.
+pub const OPERATIONS_KEPT: usize = 200;
+/// Longest path of a unix socket, in bytes (`sun_path` less its end).
+pub const SOCKET_PATH_MAX: usize = 107;
+/// Hash slots of a database.
+pub const SLOTS: u16 = 16_384;
+/// How often a node tells the primary node of itself.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(1_000);
+/// After how long without a heartbeat a node is shown as down.
+pub const HEARTBEAT_LOST: Duration = Duration::from_millis(4_000);
+/// How long `rladmin` and `install.sh` wait for a database or a node to become ready.
+pub const READY_WAIT: Duration = Duration::from_secs(60);

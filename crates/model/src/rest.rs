@@ -1,0 +1,675 @@
+//! The objects of the REST API, as they travel. Names and values as operators know them; fields that
+//! are ours alone say so.
+
+use crate::documents::{
+    DatabaseStatus, EvictionPolicy, OperationStatus, ProxyPolicy, Sensitivity, ShardsPlacement, Tag,
+};
+use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+macro_rules! object {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        $(#[$meta])*
+        pub struct $name { $($body)* }
+    };
+}
+
+object! {
+    /// `GET /v1/cluster`.
+    pub struct ClusterInfo {
+        /// The cluster's name.
+        pub name: String,
+        /// When it was created, RFC 3339.
+        pub created_time: String,
+        /// REST port.
+        pub cnm_https_port: u16,
+        /// Console port.
+        pub cm_port: u16,
+        /// Idle time of the console, minutes.
+        pub cm_session_timeout_minutes: u32,
+        /// Whether nodes run different releases.
+        pub upgrade_mode: bool,
+        /// Ours: id of the cluster.
+        pub cluster_id: String,
+        /// Ours: what the whole cluster may use.
+        pub feature_level: u32,
+        /// Ours: SHA-256 of the CA's certificate, hex with colons.
+        pub ca_fingerprint: String,
+        /// Ours: the CA's certificate, PEM.
+        pub ca_certificate: String,
+        /// Ours: the primary node, if one is known.
+        pub primary_node: Option<NodeUid>,
+        /// Ours: whether a quorum confirmed this answer; `false`: it is what the asked node knew
+        /// last, and nothing can be changed.
+        pub has_quorum: bool,
+        /// Ours: the node that answered.
+        pub local_node: NodeUid,
+        /// Ours: nodes that vote on the configuration.
+        pub voters: Vec<NodeUid>,
+        /// Ours: revision of the configuration (also header `cluster-state-id`).
+        pub state_id: u64,
+        /// Ours: settings that `GET /v1/cluster/policy` shows too.
+        pub policy: ClusterPolicy,
+    }
+}
+
+object! {
+    /// Settings (`/v1/cluster/policy`, and part of `/v1/cluster`).
+    pub struct ClusterPolicy {
+        /// Policy of new databases with one shard.
+        pub default_non_sharded_proxy_policy: Option<ProxyPolicy>,
+        /// Policy of new databases with several shards.
+        pub default_sharded_proxy_policy: Option<ProxyPolicy>,
+        /// Placement of new databases.
+        pub default_shards_placement: Option<ShardsPlacement>,
+        /// Engine of new databases, `x.y`; empty: the newest.
+        pub default_provisioned_redis_version: Option<String>,
+        /// How fast failures are judged.
+        pub failure_detection_sensitivity: Option<Sensitivity>,
+    }
+}
+
+object! {
+    /// Body of `PUT /v1/cluster` and `PUT /v1/cluster/policy`: what is absent stays.
+    #[serde(deny_unknown_fields, default)]
+    pub struct ClusterUpdate {
+        /// Idle time of the console, minutes.
+        pub cm_session_timeout_minutes: Option<u32>,
+        /// Policy of new databases with one shard.
+        pub default_non_sharded_proxy_policy: Option<ProxyPolicy>,
+        /// Policy of new databases with several shards.
+        pub default_sharded_proxy_policy: Option<ProxyPolicy>,
+        /// Placement of new databases.
+        pub default_shards_placement: Option<ShardsPlacement>,
+        /// Engine of new databases, `x.y`; empty: the newest.
+        pub default_provisioned_redis_version: Option<String>,
+        /// How fast failures are judged.
+        pub failure_detection_sensitivity: Option<Sensitivity>,
+    }
+}
+
+object! {
+    /// An engine version that a node carries.
+    pub struct DatabaseVersion {
+        /// `redis` or `valkey`.
+        pub db_type: String,
+        /// Its version.
+        pub version: String,
+    }
+}
+
+object! {
+    /// A node (`/v1/nodes`).
+    pub struct NodeInfo {
+        /// Its id.
+        pub uid: NodeUid,
+        /// Its address.
+        pub addr: String,
+        /// Addresses as seen from outside.
+        pub external_addr: Vec<String>,
+        /// `active` or `down`.
+        pub status: String,
+        /// Its rack.
+        pub rack_id: String,
+        /// Whether it may hold shards.
+        pub accept_servers: bool,
+        /// `x86_64`.
+        pub architecture: String,
+        /// Cores.
+        pub cores: u32,
+        /// Memory that it offers, bytes.
+        pub total_memory: u64,
+        /// Its host's name.
+        pub hostname: String,
+        /// `debian`.
+        pub os_family: String,
+        /// As the host prints it.
+        pub os_version: String,
+        /// Folder of what must survive.
+        pub persistent_storage_path: String,
+        /// Size of its file system, bytes.
+        pub persistent_storage_size: u64,
+        /// Ours: free there, bytes.
+        pub persistent_storage_free: u64,
+        /// Folder for scratch.
+        pub ephemeral_storage_path: String,
+        /// Size of its file system, bytes.
+        pub ephemeral_storage_size: u64,
+        /// Shards on it.
+        pub shard_count: u32,
+        /// Uids of its shards.
+        pub shard_list: Vec<ShardUid>,
+        /// Version of its release.
+        pub software_version: String,
+        /// Ours: build id of its release.
+        pub software_version_sha: String,
+        /// Engines that it carries.
+        pub supported_database_versions: Vec<DatabaseVersion>,
+        /// Seconds since its host started.
+        pub uptime: u64,
+        /// Most shards.
+        pub max_redis_servers: u32,
+        /// Ours: lowest feature level that it can run.
+        pub feature_min: u32,
+        /// Ours: highest feature level that it can run.
+        pub feature_max: u32,
+        /// Ours: seconds since it was heard last; absent: never.
+        pub last_heard_seconds: Option<f64>,
+        /// Ours: its services.
+        pub services: BTreeMap<String, ServiceInfo>,
+        /// Ours: its proxy.
+        pub proxy: Option<ProxyInfo>,
+    }
+}
+
+object! {
+    /// A service of a node (`/v1/local/services`, and part of a node).
+    pub struct ServiceInfo {
+        /// When it was started, RFC 3339.
+        pub start_time: Option<String>,
+        /// `RUNNING`, `STARTING`, `RESTARTING`, `STOPPED`.
+        pub status: String,
+        /// Ours: its process.
+        pub pid: Option<u32>,
+    }
+}
+
+object! {
+    /// Ours: a node's proxy.
+    pub struct ProxyInfo {
+        /// Its process.
+        pub pid: u32,
+        /// Its version.
+        pub software_version: String,
+        /// Build id of its release.
+        pub software_version_sha: String,
+        /// Revision of the configuration that it serves.
+        pub applied_state_id: u64,
+        /// Worker threads.
+        pub threads: u32,
+        /// Client connections.
+        pub connections: u64,
+    }
+}
+
+object! {
+    /// A node's entry in `/v1/nodes/status`, keyed by its uid.
+    pub struct NodeStatus {
+        /// Cores.
+        pub cores: u32,
+        /// Memory left for new shards, bytes, less overhead.
+        pub free_provisional_ram: u64,
+        /// Free memory, bytes.
+        pub free_ram: u64,
+        /// Its host's name.
+        pub hostname: String,
+        /// Uids of its primaries.
+        pub master_shards: Vec<ShardUid>,
+        /// Uids of its replicas.
+        pub slave_shards: Vec<ShardUid>,
+        /// Memory left for new shards after those that exist have grown to their limits, bytes;
+        /// negative: promised too often.
+        pub node_overbooking_depth: i64,
+        /// `OK` or `DOWN`.
+        pub node_status: String,
+        /// `master` (the primary node) or `slave`.
+        pub role: String,
+        /// Version of its release.
+        pub software_version: String,
+        /// Build id of its release.
+        pub software_version_sha: String,
+        /// Memory that it offers, bytes.
+        pub total_memory: u64,
+        /// Memory that it offers to shards, bytes.
+        pub total_provisional_ram: u64,
+        /// Ours: its address.
+        pub addr: String,
+        /// Ours: seconds since it was heard last; absent: never.
+        pub last_heard_seconds: Option<f64>,
+    }
+}
+
+object! {
+    /// Endpoint of a database (inside a bdb).
+    pub struct Endpoint {
+        /// `<bdb uid>:1`.
+        pub uid: String,
+        /// Addresses of its proxies.
+        pub addr: Vec<String>,
+        /// `internal`.
+        pub addr_type: String,
+        /// `redis-<port>.<cluster name>`.
+        pub dns_name: String,
+        /// Its port.
+        pub port: u16,
+        /// Its policy.
+        pub proxy_policy: Option<ProxyPolicy>,
+        /// Ours: nodes whose proxies serve it, and how.
+        pub proxies: Vec<EndpointProxy>,
+    }
+}
+
+object! {
+    /// Ours: one proxy of an endpoint.
+    pub struct EndpointProxy {
+        /// Its node.
+        pub node_uid: NodeUid,
+        /// Whether it listens and reaches the shards.
+        pub ok: bool,
+        /// Why not.
+        pub error: Option<String>,
+        /// Client connections.
+        pub connections: u64,
+    }
+}
+
+object! {
+    /// One rule of a snapshot policy.
+    #[serde(deny_unknown_fields)]
+    pub struct SnapshotPolicy {
+        /// Interval, seconds.
+        pub secs: u32,
+        /// Least number of changed keys.
+        pub writes: u32,
+    }
+}
+
+object! {
+    /// A database (`/v1/bdbs`).
+    pub struct Bdb {
+        /// Its id.
+        pub uid: DatabaseUid,
+        /// Its name.
+        pub name: String,
+        /// `redis`.
+        #[serde(rename = "type")]
+        pub kind: String,
+        /// Where it is in its life.
+        pub status: Option<DatabaseStatus>,
+        /// Its port.
+        pub port: u16,
+        /// Memory limit, bytes.
+        pub memory_size: u64,
+        /// Primary shards.
+        pub shards_count: u32,
+        /// Whether it has several shards.
+        pub sharding: bool,
+        /// Whether primaries have replicas.
+        pub replication: bool,
+        /// `disabled`, `aof`, `snapshot`.
+        pub data_persistence: String,
+        /// `appendfsync-every-sec` or `appendfsync-always`.
+        pub aof_policy: String,
+        /// Rules of snapshots.
+        pub snapshot_policy: Vec<SnapshotPolicy>,
+        /// What happens when it is full.
+        pub eviction_policy: Option<EvictionPolicy>,
+        /// Which proxies serve it.
+        pub proxy_policy: Option<ProxyPolicy>,
+        /// How its shards are spread.
+        pub shards_placement: Option<ShardsPlacement>,
+        /// Version of its engine.
+        pub redis_version: String,
+        /// Ours: `redis` or `valkey`.
+        pub engine: String,
+        /// Whether a password is asked (the password itself is shown to those who may see it).
+        pub default_user: bool,
+        /// Password of the default user; empty: none.
+        pub authentication_redis_pass: String,
+        /// Most client connections per proxy, 0: no limit.
+        pub max_connections: u32,
+        /// Its endpoints.
+        pub endpoints: Vec<Endpoint>,
+        /// Uids of its shards.
+        pub shard_list: Vec<ShardUid>,
+        /// Memory used by data, bytes.
+        pub used_memory: u64,
+        /// The running operation; empty: none.
+        pub action_uid: String,
+        /// Tags.
+        pub tags: Vec<Tag>,
+        /// When it was created, RFC 3339.
+        pub created_time: String,
+        /// When it was changed last, RFC 3339.
+        pub last_changed_time: String,
+        /// Always false: TLS for clients is not in this release.
+        pub ssl: bool,
+        /// Ours: running operation's kind, `N/A` without one.
+        pub exec_state_machine: String,
+        /// Ours: what it waits for, `N/A` without one.
+        pub exec_state: String,
+    }
+}
+
+object! {
+    /// Body of `POST /v1/bdbs` and `PUT /v1/bdbs/{uid}`.
+    #[serde(deny_unknown_fields, default)]
+    pub struct BdbRequest {
+        /// Its id, if the caller insists (create only).
+        pub uid: Option<DatabaseUid>,
+        /// Its name.
+        pub name: Option<String>,
+        /// `redis` (create only).
+        #[serde(rename = "type")]
+        pub kind: Option<String>,
+        /// Its port (create only).
+        pub port: Option<u16>,
+        /// Memory limit, bytes.
+        pub memory_size: Option<u64>,
+        /// Primary shards (create only).
+        pub shards_count: Option<u32>,
+        /// Whether it has several shards (create only).
+        pub sharding: Option<bool>,
+        /// Whether primaries have replicas (create only).
+        pub replication: Option<bool>,
+        /// `disabled`, `aof`, `snapshot`.
+        pub data_persistence: Option<String>,
+        /// `appendfsync-every-sec` or `appendfsync-always`.
+        pub aof_policy: Option<String>,
+        /// Rules of snapshots: exactly one.
+        pub snapshot_policy: Option<Vec<SnapshotPolicy>>,
+        /// What happens when it is full.
+        pub eviction_policy: Option<EvictionPolicy>,
+        /// Which proxies serve it.
+        pub proxy_policy: Option<ProxyPolicy>,
+        /// How its shards are spread (create only).
+        pub shards_placement: Option<ShardsPlacement>,
+        /// Engine version (create only): `9.1`, `valkey-9.1`, `redis-7.0`.
+        pub redis_version: Option<String>,
+        /// Password of the default user; empty: none.
+        pub authentication_redis_pass: Option<String>,
+        /// Most client connections per proxy.
+        pub max_connections: Option<u32>,
+        /// Tags.
+        pub tags: Option<Vec<Tag>>,
+    }
+}
+
+object! {
+    /// A shard (`/v1/shards`).
+    pub struct ShardInfo {
+        /// Its id.
+        pub uid: ShardUid,
+        /// Its database.
+        pub bdb_uid: DatabaseUid,
+        /// Ours: its database's name.
+        pub bdb_name: String,
+        /// Its node.
+        pub node_uid: NodeUid,
+        /// `master` or `slave`.
+        pub role: String,
+        /// `0-16383`.
+        pub assigned_slots: String,
+        /// `active` or `inactive`.
+        pub status: String,
+        /// `ok`, `loading`, `down`, `timeout`, `unknown`.
+        pub detailed_status: String,
+        /// Ours: why it is not `ok`.
+        pub error: Option<String>,
+        /// Ours: its port.
+        pub port: u16,
+        /// Ours: its process.
+        pub pid: Option<u32>,
+        /// Ours: its engine and version.
+        pub engine: String,
+        /// Ours: epoch of its replica set.
+        pub epoch: u64,
+        /// Figures of the engine: `used_memory`, `mem_frag_ratio`, `no_of_keys`, `connected_clients`.
+        pub redis_info: Map<String, Value>,
+        /// Loading.
+        pub loading: ShardLoading,
+        /// When its node reported, RFC 3339.
+        pub report_timestamp: String,
+    }
+}
+
+object! {
+    /// Loading of a shard.
+    pub struct ShardLoading {
+        /// Percent.
+        pub progress: f64,
+        /// `in_progress` or `idle`.
+        pub status: String,
+    }
+}
+
+object! {
+    /// An operation in `/v1/actions`, under `state-machines`.
+    pub struct StateMachine {
+        /// Its id.
+        pub action_uid: String,
+        /// `bdb:1`.
+        pub object_name: String,
+        /// Where it is.
+        pub status: Option<OperationStatus>,
+        /// `SMCreateBDB`, `SMUpdateBDB`, `SMDeleteBDB`.
+        pub name: String,
+        /// What it waits for.
+        pub state: String,
+        /// Why it was given up.
+        pub error: Option<String>,
+        /// Percent.
+        pub progress: f64,
+        /// Ours: when it was asked for, RFC 3339.
+        pub creation_time: String,
+    }
+}
+
+object! {
+    /// `GET /v1/actions`.
+    pub struct Actions {
+        /// Actions of nodes and cluster.
+        pub actions: Vec<StateMachine>,
+        /// Operations on databases.
+        #[serde(rename = "state-machines")]
+        pub state_machines: Vec<StateMachine>,
+    }
+}
+
+object! {
+    /// Answer to a change that goes on: `action_uid` is followed at `/v1/actions/{uid}`.
+    pub struct ActionStarted {
+        /// Its id.
+        pub action_uid: Option<OperationUid>,
+    }
+}
+
+object! {
+    /// `GET /v1/bootstrap`.
+    pub struct Bootstrap {
+        /// How far it is.
+        pub bootstrap_status: BootstrapState,
+        /// This node.
+        pub local_node_info: LocalNodeInfo,
+    }
+}
+
+object! {
+    /// How far the bootstrap is.
+    pub struct BootstrapState {
+        /// `idle`, `initiated`, `creating_cluster`, `joining_cluster`, `error`, `completed`.
+        pub state: String,
+        /// When it began, RFC 3339.
+        pub start_time: Option<String>,
+        /// When it ended, RFC 3339.
+        pub end_time: Option<String>,
+        /// Code of the error.
+        pub error_code: Option<String>,
+        /// Details of the error.
+        pub error_details: Option<String>,
+    }
+}
+
+object! {
+    /// This node, before and after it belongs to a cluster.
+    pub struct LocalNodeInfo {
+        /// Its id, once it has one.
+        pub uid: Option<NodeUid>,
+        /// Its version.
+        pub software_version: String,
+        /// Cores.
+        pub cores: u32,
+        /// Size of scratch, bytes.
+        pub ephemeral_storage_size: u64,
+        /// Size of what must survive, bytes.
+        pub persistent_storage_size: u64,
+        /// As the host prints it.
+        pub os_version: String,
+        /// Memory that it offers, bytes.
+        pub total_memory: u64,
+        /// Seconds since its host started.
+        pub uptime: u64,
+        /// Its addresses.
+        pub available_addrs: Vec<AvailableAddress>,
+        /// Ours: SHA-256 of the CA's certificate, once there is one.
+        pub ca_fingerprint: Option<String>,
+    }
+}
+
+object! {
+    /// An address of a node.
+    pub struct AvailableAddress {
+        /// The address.
+        pub address: String,
+        /// `ipv4` or `ipv6`.
+        pub format: String,
+        /// Interface; empty when unknown.
+        pub if_name: String,
+        /// Whether it is a private one.
+        pub private: bool,
+    }
+}
+
+object! {
+    /// Body of `POST /v1/bootstrap/create_cluster` and `…/join_cluster`.
+    #[serde(deny_unknown_fields, default)]
+    pub struct BootstrapRequest {
+        /// `create_cluster` or `join_cluster`; may be left out, the path says it.
+        pub action: Option<String>,
+        /// The cluster.
+        pub cluster: ClusterIdentity,
+        /// The admin's.
+        pub credentials: Credentials,
+        /// This node.
+        pub node: NodeIdentityRequest,
+    }
+}
+
+object! {
+    /// The cluster, in a bootstrap request.
+    #[serde(deny_unknown_fields, default)]
+    pub struct ClusterIdentity {
+        /// Its name (create).
+        pub name: Option<String>,
+        /// Addresses of members (join).
+        pub nodes: Vec<String>,
+        /// Whether the call waits for the end; default true.
+        pub wait_command: Option<bool>,
+    }
+}
+
+object! {
+    /// Who asks, in a bootstrap request.
+    #[serde(deny_unknown_fields, default)]
+    pub struct Credentials {
+        /// E-mail.
+        pub username: Option<String>,
+        /// Password.
+        pub password: Option<String>,
+        /// The CA's certificate, PEM (join).
+        pub trusted_ca: Option<String>,
+        /// Ours: its SHA-256, hex, colons allowed (join).
+        pub ca_fingerprint: Option<String>,
+    }
+}
+
+object! {
+    /// The node, in a bootstrap request.
+    #[serde(deny_unknown_fields, default)]
+    pub struct NodeIdentityRequest {
+        /// Its identity.
+        pub identity: Option<NodeIdentityFields>,
+    }
+}
+
+object! {
+    /// Identity of a node, in a bootstrap request.
+    #[serde(deny_unknown_fields, default)]
+    pub struct NodeIdentityFields {
+        /// Its rack.
+        pub rack_id: Option<String>,
+        /// Addresses as seen from outside.
+        pub external_addr: Option<Vec<String>>,
+    }
+}
+
+object! {
+    /// An event (`/v1/logs`).
+    pub struct LogEvent {
+        /// When, RFC 3339.
+        pub time: String,
+        /// Its type.
+        #[serde(rename = "type")]
+        pub kind: String,
+        /// `INFO`, `WARNING`, `ERROR`, `CRITICAL`.
+        pub severity: String,
+        /// Facts of its type.
+        #[serde(flatten)]
+        pub facts: Map<String, Value>,
+    }
+}
+
+object! {
+    /// `GET /v1/nodes/check/{uid}`, and part of `/v1/cluster/check`.
+    pub struct NodeCheck {
+        /// Which node.
+        pub node_uid: NodeUid,
+        /// Whether all passed.
+        pub result: bool,
+        /// What did not.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub error: Option<String>,
+    }
+}
+
+object! {
+    /// `GET /v1/cluster/check`.
+    pub struct ClusterCheck {
+        /// Whether all nodes passed.
+        pub cluster_test_result: bool,
+        /// Each node.
+        pub nodes: Vec<NodeCheck>,
+    }
+}
+
+object! {
+    /// `GET /v1/local/node/master_healthcheck`.
+    pub struct PrimaryHealthcheck {
+        /// `active`: this node has a valid link to the primary node and to a quorum of the
+        /// configuration store; `inactive`: it has not.
+        pub status: String,
+    }
+}
+
+object! {
+    /// Body of `POST /v1/cluster/actions/change_master`.
+    #[serde(deny_unknown_fields, default)]
+    pub struct ChangePrimaryNode {
+        /// The node that becomes the primary node; left out: any other.
+        pub node_uid: Option<NodeUid>,
+    }
+}
+
+object! {
+    /// `POST /v1/bootstrap/validate/{action}`: what is wrong comes as an error.
+    pub struct BootstrapCheck {
+        /// `create_cluster` or `join_cluster`.
+        pub action: String,
+        /// Always true.
+        pub valid: bool,
+    }
+}

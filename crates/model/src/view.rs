@@ -1,0 +1,70 @@
+//! Stored and observed state together: what `cnm_http` shapes into REST and the tools print.
+
+use crate::documents::{Cluster, Database, Node, Operation, Shard, User};
+use crate::ids::{NodeUid, Revision};
+use crate::observation::NodeObservation;
+use serde::{Deserialize, Serialize};
+
+/// How fresh a view must be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// From the primary node, after everything that was acknowledged before; without a quorum the
+    /// local state instead, marked by `has_quorum: false`.
+    Linearizable,
+    /// What this node knows, at once.
+    Local,
+}
+
+/// The whole cluster as seen from one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Revision of the stored part.
+    pub revision: Revision,
+    /// The node that was asked.
+    pub local_node: NodeUid,
+    /// The primary node, if one is known.
+    pub primary_node: Option<NodeUid>,
+    /// Whether a quorum confirmed this view. `false`: it is what the asked node knew last.
+    pub has_quorum: bool,
+    /// Nodes that vote on the configuration.
+    pub voters: Vec<NodeUid>,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Its nodes, by uid.
+    pub nodes: Vec<Node>,
+    /// Its databases, by uid.
+    pub databases: Vec<Database>,
+    /// Its shards, by uid.
+    pub shards: Vec<Shard>,
+    /// Users of the platform.
+    pub users: Vec<User>,
+    /// Operations, oldest first.
+    pub operations: Vec<Operation>,
+    /// What was heard of each node.
+    pub observed: Vec<Observed>,
+}
+
+/// What was heard of one node, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The last observation.
+    pub observation: NodeObservation,
+    /// Milliseconds since it arrived at the primary node.
+    pub age_ms: u64,
+}
+
+impl ClusterView {
+    /// The last observation of a node and its age.
+    #[must_use]
+    pub fn observed(&self, node: NodeUid) -> Option<&Observed> {
+        self.observed.iter().find(|o| o.observation.node == node)
+    }
+
+    /// Whether a node was heard of within [`crate::limits::HEARTBEAT_LOST`].
+    #[must_use]
+    pub fn is_heard(&self, node: NodeUid) -> bool {
+        self.observed(node)
+            .is_some_and(|o| u128::from(o.age_ms) <= crate::limits::HEARTBEAT_LOST.as_millis())
+    }
+}

@@ -1,0 +1,43 @@
+//! Bounds of the data path. All sizes are bytes.
+
+use std::time::Duration;
+
+/// What a worker receives from clients in one call.
+pub const RECEIVE: usize = 64 * 1024;
+/// What a worker receives from a shard in one call.
+pub const REPLY_RECEIVE: usize = 256 * 1024;
+/// A command that is longer than this and not whole yet is passed on as it comes, over a connection
+/// of its own.
+pub const STREAM_ABOVE: usize = 64 * 1024;
+/// Unsent replies of a client above which its commands, and what comes for it alone, are not read.
+pub const CLIENT_OUT_SOFT: usize = 1024 * 1024;
+/// Unsent replies of a client above which a connection is not read that others share with it. It
+/// bounds what a client can make the proxy hold.
+pub const CLIENT_OUT_HARD: usize = 16 * 1024 * 1024;
+/// Unsent commands to a shard above which the clients that send there are not read.
+pub const SHARD_OUT_MAX: usize = 1024 * 1024;
+/// A reply that must be looked into as a whole.
+pub const REWRITTEN_REPLY_MAX: usize = 4 * 1024 * 1024;
+/// A client that takes none of its replies for so long, while others wait behind them, is closed.
+pub const STUCK_CLIENT: Duration = Duration::from_secs(10);
+/// How long commands wait for a shard that is not reachable, counted from its loss.
+pub const HOLD: Duration = Duration::from_secs(5);
+/// How long connecting and greeting a shard may take.
+pub const CONNECT: Duration = Duration::from_secs(5);
+/// Shortest and longest pause before connecting again.
+pub const RETRY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(1);
+/// How long connections of an earlier epoch may finish what is in flight.
+pub const RETIRE: Duration = Duration::from_secs(2);
+/// Unused connections for single clients that are kept per shard, and for how long.
+pub const IDLE_KEPT: usize = 32;
+/// See [`IDLE_KEPT`].
+pub const IDLE_TIME: Duration = Duration::from_secs(10);
+/// Reads of one socket in one turn, so that none keeps the others waiting.
+pub const READS_PER_TURN: usize = 4;
+/// Messages to a worker that wait.
+pub const INBOX: usize = 1024;
+/// How long connected clients of a server that is replaced or stopped may go on.
+pub const DRAIN: Duration = Duration::from_secs(60);
+/// How long a server without a launcher waits for a successor.
+pub const SUCCESSOR: Duration = Duration::from_secs(60);

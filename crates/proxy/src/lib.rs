@@ -1,0 +1,31 @@
+//! `dmcproxy`: the data path of a node. Clients connect to a database's endpoint here; their
+//! commands go to its shards.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`launcher`] | the supervised process: starts a server and ends with it |
+//! | [`server`] | the serving process: starts everything, and ends it |
+//! | [`environment`] | where the configuration and the release are |
+//! | [`control`] | configuration from `cnm_exec`, what is told back |
+//! | [`persisted`] | the last configuration, on disk |
+//! | [`listeners`] | endpoints: opening them, accepting, choosing a worker |
+//! | [`handover`] | a new server takes the endpoints of the old one |
+//! | [`topology`], [`stats`] | what workers serve and count |
+//! | [`worker`] | the data path itself |
+//! | [`bounds`], [`texts`], [`buffer`] | sizes and times; the proxy's own answers; bytes on their way |
+//!
+//! `docs/life-of-a-request.md` follows one `GET` through it.
+
+pub mod bounds;
+mod buffer;
+mod control;
+pub mod environment;
+mod handover;
+pub mod launcher;
+mod listeners;
+mod persisted;
+pub mod server;
+mod stats;
+mod texts;
+mod topology;
+mod worker;

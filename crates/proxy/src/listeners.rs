@@ -1,0 +1,262 @@
+//! The endpoints of databases: opening them, accepting clients, choosing a worker.
+
+use crate::stats::ServerStats;
+use crate::texts;
+use crate::topology::{Database, Topology};
+use crate::worker::{Accepted, Message, WorkerHandle};
+use model::DatabaseUid;
+use model::proxy::ProxyConfig;
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// Clients that the kernel keeps for us before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// What every accepting task needs.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) stats: Arc<ServerStats>,
+    pub(crate) topology: Mutex<Option<Arc<Topology>>>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    database: Arc<AtomicU64>,
+    socket: TcpListener,
+    task: AbortHandle,
+}
+
+/// The open endpoints.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    acceptor: Arc<Acceptor>,
+    open: HashMap<SocketAddr, Endpoint>,
+    /// Taken from the server before this one, not wanted by a configuration yet.
+    inherited: HashMap<SocketAddr, TcpListener>,
+    wanted: Vec<(SocketAddr, DatabaseUid)>,
+    errors: HashMap<SocketAddr, String>,
+}
+
+impl Listeners {
+    pub(crate) fn new(acceptor: Arc<Acceptor>, inherited: Vec<TcpListener>) -> Self {
+        let inherited = inherited
+            .into_iter()
+            .filter_map(|socket| socket.local_addr().ok().map(|address| (address, socket)))
+            .collect();
+        Self {
+            acceptor,
+            open: HashMap::new(),
+            inherited,
+            wanted: Vec::new(),
+            errors: HashMap::new(),
+        }
+    }
+
+    /// Opens and closes endpoints as a configuration wants it.
+    pub(crate) fn follow(&mut self, config: &ProxyConfig) {
+        self.wanted = config
+            .databases
+            .iter()
+            .flat_map(|database| {
+                database
+                    .listen
+                    .iter()
+                    .map(|address| (*address, database.uid))
+            })
+            .collect();
+        let wanted: HashMap<SocketAddr, DatabaseUid> = self.wanted.iter().copied().collect();
+        self.open.retain(|address, endpoint| {
+            let keep = wanted.contains_key(address);
+            if !keep {
+                tracing::info!(%address, "an endpoint is closed");
+                endpoint.task.abort();
+            }
+            keep
+        });
+        self.errors
+            .retain(|address, _| wanted.contains_key(address));
+        self.open_missing();
+        self.inherited.clear();
+    }
+
+    /// Tries again what could not be opened.
+    pub(crate) fn open_missing(&mut self) {
+        for (address, uid) in self.wanted.clone() {
+            if let Some(endpoint) = self.open.get(&address) {
+                endpoint.database.store(uid.0, Ordering::Relaxed);
+                continue;
+            }
+            let socket = match self.inherited.remove(&address) {
+                Some(socket) => Ok(socket),
+                None => listen(address),
+            };
+            match socket.and_then(|socket| self.start(address, uid, socket)) {
+                Ok(()) => {
+                    self.errors.remove(&address);
+                    tracing::info!(%address, database = %uid, "an endpoint is open");
+                }
+                Err(error) => {
+                    let text = format!("cannot listen on {address}: {error}");
+                    if self.errors.insert(address, text).is_none() {
+                        tracing::warn!(%address, database = %uid, %error, "an endpoint cannot be opened; it is tried again");
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        address: SocketAddr,
+        uid: DatabaseUid,
+        socket: TcpListener,
+    ) -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let database = Arc::new(AtomicU64::new(uid.0));
+        let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+        let task = tokio::spawn(accept(
+            accepting,
+            address,
+            Arc::clone(&database),
+            Arc::clone(&self.acceptor),
+        ));
+        self.open.insert(
+            address,
+            Endpoint {
+                database,
+                socket,
+                task: task.abort_handle(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether a database's endpoints are open, and why one is not.
+    pub(crate) fn state(&self, uid: DatabaseUid) -> (bool, Option<String>) {
+        let mut of_it = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| *wanted == uid)
+            .map(|(a, _)| a);
+        let error = of_it
+            .clone()
+            .find_map(|address| self.errors.get(address).cloned());
+        (of_it.all(|address| self.open.contains_key(address)), error)
+    }
+
+    /// The sockets, for a successor.
+    pub(crate) fn sockets(&self) -> std::io::Result<Vec<TcpListener>> {
+        self.open
+            .values()
+            .map(|endpoint| endpoint.socket.try_clone())
+            .collect()
+    }
+
+    /// Accepts no more.
+    pub(crate) fn close(&mut self) {
+        for (_, endpoint) in self.open.drain() {
+            endpoint.task.abort();
+        }
+        self.inherited.clear();
+        self.wanted.clear();
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    local: SocketAddr,
+    database: Arc<AtomicU64>,
+    acceptor: Arc<Acceptor>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Ok(stream) = stream.into_std() {
+                    let uid = DatabaseUid(database.load(Ordering::Relaxed));
+                    acceptor.admit(stream, peer, local, uid).await;
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, or the client left already.
+                tracing::warn!(%local, %error, "a client cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    fn database(&self, uid: DatabaseUid) -> Option<Arc<Database>> {
+        let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
+        topology.as_ref()?.databases.get(&uid).cloned()
+    }
+
+    async fn admit(
+        &self,
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        uid: DatabaseUid,
+    ) {
+        let Some(database) = self.database(uid) else {
+            return;
+        };
+        let most = usize::try_from(database.max_connections).unwrap_or(usize::MAX);
+        let connections = database.stats.connections.load(Ordering::Relaxed);
+        let all = self.stats.connections.load(Ordering::Relaxed);
+        if (most > 0 && connections >= most)
+            || all >= self.stats.clients_max()
+            || self.stats.sockets.load(Ordering::Relaxed) >= self.stats.sockets_max
+        {
+            let mut stream = stream;
+            // It may have left already; there is nobody else to tell.
+            let _ = stream.write(texts::MAX_CLIENTS);
+            return;
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "a client left at once");
+            return;
+        }
+        database.stats.connections.fetch_add(1, Ordering::Relaxed);
+        self.stats.connections.fetch_add(1, Ordering::Relaxed);
+        self.stats.sockets.fetch_add(1, Ordering::Relaxed);
+        let id = self.stats.next_client.fetch_add(1, Ordering::Relaxed);
+        let mut client = Accepted {
+            id,
+            stream,
+            peer,
+            local,
+            database,
+        };
+        loop {
+            let Some(worker) = self.workers.iter().min_by_key(|worker| worker.clients()) else {
+                return;
+            };
+            match worker.give(client) {
+                Ok(()) => return,
+                Err(Message::Client(back)) => client = back,
+                Err(_) => return,
+            }
+            // The inbox is full: the kernel keeps further clients meanwhile.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! The serving process: starts the workers and the endpoints, follows the configuration, and ends
+//! when it is told to, when a successor has taken over, or when it has waited for one in vain.
+
+use crate::environment::Environment;
+use crate::handover::{self, Asked, Taken};
+use crate::listeners::{Acceptor, Listeners};
+use crate::stats::ServerStats;
+use crate::topology::Topology;
+use crate::worker::{Message, Prepared, WorkerHandle};
+use crate::{bounds, control, persisted};
+use anyhow::Context;
+use model::Revision;
+use model::observation::{ProxyDatabaseObservation, ProxyObservation};
+use model::proxy::ProxyConfig;
+use rustix::process::{Resource, Rlimit};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// How often something is told and looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// How long workers may take to apply a configuration before it is told that they have not.
+const APPLY_WAIT: Duration = Duration::from_secs(5);
+/// How long clients that have something under way may go on after [`bounds::DRAIN`].
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// Serves until the end of the process's life.
+///
+/// # Errors
+/// It cannot start.
+pub fn serve(environment: &Environment, launched: bool) -> anyhow::Result<()> {
+    let descriptors = raise_descriptors();
+    let path = environment.config.handover_socket();
+    let taken = match handover::take(&path, &environment.build_id) {
+        Ok(taken) => taken,
+        Err(error) => {
+            tracing::warn!("no endpoints are taken over: {error:#}");
+            None
+        }
+    };
+    let next_client = taken.as_ref().map_or(1, |taken| taken.next_client);
+    let stats = Arc::new(ServerStats::new(descriptors, next_client));
+    let last = persisted::load(&persisted::path(environment));
+    let threads = last.as_ref().map_or(0, |config| config.settings.threads);
+    let (workers, threads) = start_workers(environment, &stats, worker_count(threads))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the control thread")?;
+    runtime.block_on(async {
+        let server = Server::new(environment, workers.clone(), stats, taken.as_ref());
+        server.run(taken, last, launched).await
+    })?;
+    runtime.shutdown_background();
+    for worker in workers {
+        // A full inbox means that it will not hear of it; the process ends all the same.
+        let _ = worker.tell(Message::Stop);
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+    tracing::info!("the server ends");
+    Ok(())
+}
+
+/// As many descriptors as this process may have.
+fn raise_descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(1 << 20).min(1 << 20);
+    let raised = Rlimit {
+        current: Some(most),
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the descriptor limit cannot be raised");
+        return limit.current.unwrap_or(1024);
+    }
+    most
+}
+
+fn worker_count(wanted: u32) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match wanted {
+        0 if cores <= 2 => 1,
+        0 => cores / 2,
+        wanted => (wanted as usize).min(256),
+    }
+}
+
+fn start_workers(
+    environment: &Environment,
+    stats: &Arc<ServerStats>,
+    count: usize,
+) -> anyhow::Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>)> {
+    let prepared: Vec<Prepared> = (0..count)
+        .map(|_| Prepared::new())
+        .collect::<Result<_, _>>()
+        .context("making a worker")?;
+    let handles: Vec<WorkerHandle> = prepared.iter().map(Prepared::handle).collect();
+    let mut threads = Vec::new();
+    for (number, worker) in prepared.into_iter().enumerate() {
+        let source = environment.config.address;
+        let worker = worker.into_worker(number, &handles, Arc::clone(stats), source);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let _end_together = EndTogether;
+                if let Err(error) = worker.run() {
+                    tracing::error!(%error, "a worker has failed; the server ends");
+                    std::process::abort();
+                }
+            })
+            .context("starting a worker")?;
+        threads.push(thread);
+    }
+    Ok((handles, threads))
+}
+
+/// A worker that panics takes the process with it: its launcher starts a whole one.
+struct EndTogether;
+
+impl Drop for EndTogether {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// Why a server is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// The launcher has ended; a successor is waited for until then.
+    Orphaned(Instant),
+    /// No clients are accepted any more; those that are there may go on until then.
+    Draining(Instant),
+    /// Clients that have something under way may finish it until then.
+    Ending(Instant),
+}
+
+struct Server {
+    environment: Environment,
+    workers: Vec<WorkerHandle>,
+    stats: Arc<ServerStats>,
+    acceptor: Arc<Acceptor>,
+    listeners: Listeners,
+    config: Option<ProxyConfig>,
+    persisted: PathBuf,
+    phase: Phase,
+    /// A successor is being served: endpoints stay as they are.
+    frozen: bool,
+    observations: watch::Sender<Option<ProxyObservation>>,
+}
+
+impl Server {
+    fn new(
+        environment: &Environment,
+        workers: Vec<WorkerHandle>,
+        stats: Arc<ServerStats>,
+        taken: Option<&Taken>,
+    ) -> Self {
+        let inherited = taken.map_or_else(Vec::new, |taken| {
+            taken
+                .listeners
+                .iter()
+                .filter_map(|socket| socket.try_clone().ok())
+                .collect()
+        });
+        let acceptor = Arc::new(Acceptor {
+            workers: workers.clone(),
+            stats: Arc::clone(&stats),
+            topology: Mutex::new(None),
+        });
+        Self {
+            environment: environment.clone(),
+            workers,
+            stats,
+            listeners: Listeners::new(Arc::clone(&acceptor), inherited),
+            acceptor,
+            config: None,
+            persisted: persisted::path(environment),
+            phase: Phase::Serving,
+            frozen: false,
+            observations: watch::Sender::new(None),
+        }
+    }
+
+    async fn run(
+        mut self,
+        taken: Option<Taken>,
+        last: Option<ProxyConfig>,
+        launched: bool,
+    ) -> anyhow::Result<()> {
+        if let Some(config) = last {
+            self.apply(config, false).await;
+        }
+        let (questions, mut asked) = mpsc::channel(4);
+        self.open_desk(questions)?;
+        if let Some(taken) = taken
+            && let Err(error) = tokio::task::spawn_blocking(move || taken.commit()).await?
+        {
+            tracing::warn!("the old server did not confirm the handover: {error:#}");
+        }
+        let (sender, mut configs) = mpsc::channel(1);
+        tokio::spawn(control::keep_connected(
+            self.environment.config.proxy_socket(),
+            sender,
+            self.observations.subscribe(),
+        ));
+        let mut orphaned = watch_launcher(launched)?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Without its supervisor's terminal the server goes on.
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(config) = configs.recv() => self.apply(config, true).await,
+                Some(question) = asked.recv() => self.answer(question).await,
+                _ = terminate.recv() => self.drain("it was told to end"),
+                _ = interrupt.recv() => self.drain("it was told to end"),
+                _ = hangup.recv() => {}
+                Some(()) = orphaned.recv() => self.orphaned(),
+                _ = tick.tick() => {
+                    if self.tick().await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_desk(&self, questions: mpsc::Sender<Asked>) -> anyhow::Result<()> {
+        let desk = handover::open_desk(&self.environment.config.handover_socket())?;
+        let build_id = self.environment.build_id.clone();
+        std::thread::Builder::new()
+            .name("handover".to_owned())
+            .spawn(move || desk.serve(&build_id, &questions))
+            .context("starting the handover thread")?;
+        Ok(())
+    }
+
+    /// Serves a configuration, unless it is older than the one that is served.
+    async fn apply(&mut self, config: ProxyConfig, keep: bool) {
+        if let Some(current) = &self.config
+            && current.cluster_id == config.cluster_id
+            && config.revision < current.revision
+        {
+            tracing::warn!(revision = %config.revision, served = %current.revision, "an older configuration is ignored");
+            return;
+        }
+        let changed = self.config.as_ref() != Some(&config);
+        if changed {
+            self.spread(&config).await;
+            if !self.frozen && !self.leaving() {
+                self.listeners.follow(&config);
+            }
+            if keep && !self.leaving() {
+                let stored = persisted::store(&self.persisted, &config);
+                if let Err(error) = stored {
+                    tracing::error!("the configuration is not kept: {error:#}");
+                }
+            }
+            tracing::info!(revision = %config.revision, databases = config.databases.len(), "a configuration is served");
+            self.config = Some(config);
+        }
+        self.observe();
+    }
+
+    /// Gives a configuration to all workers and waits until they serve it.
+    async fn spread(&self, config: &ProxyConfig) {
+        let topology = {
+            let mut current = self
+                .acceptor
+                .topology
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let made = Arc::new(Topology::new(
+                config,
+                current.as_deref(),
+                self.workers.len(),
+            ));
+            *current = Some(Arc::clone(&made));
+            made
+        };
+        let deadline = Instant::now() + APPLY_WAIT;
+        for worker in &self.workers {
+            let mut message = Message::Topology(Arc::clone(&topology));
+            while let Err(back) = worker.tell(message) {
+                message = back;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        while self
+            .workers
+            .iter()
+            .any(|worker| worker.applied() != config.revision)
+        {
+            if Instant::now() > deadline {
+                tracing::error!(revision = %config.revision, "a worker does not apply the configuration");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn leaving(&self) -> bool {
+        matches!(self.phase, Phase::Draining(_) | Phase::Ending(_))
+    }
+
+    async fn answer(&mut self, question: Asked) {
+        match question {
+            Asked::Offer(answer) => {
+                self.frozen = true;
+                let sockets = self.listeners.sockets().unwrap_or_else(|error| {
+                    tracing::error!(%error, "the endpoints cannot be handed over");
+                    Vec::new()
+                });
+                let next = self.stats.next_client.load(Ordering::Relaxed) + 1_000_000;
+                // A successor that is gone meanwhile is noticed by the handover thread.
+                let _ = answer.send((sockets, next));
+            }
+            Asked::Commit(done) => {
+                self.drain("a successor serves");
+                let _ = done.send(());
+            }
+            Asked::Abandoned => {
+                self.frozen = false;
+                if let Some(config) = self.config.clone()
+                    && !self.leaving()
+                {
+                    self.listeners.follow(&config);
+                }
+            }
+        }
+    }
+
+    fn orphaned(&mut self) {
+        if self.phase == Phase::Serving {
+            tracing::info!("the launcher has ended; the server waits for a successor");
+            self.phase = Phase::Orphaned(Instant::now() + bounds::SUCCESSOR);
+        }
+    }
+
+    fn drain(&mut self, reason: &str) {
+        if !self.leaving() {
+            tracing::info!(
+                reason,
+                clients = self.stats.connections.load(Ordering::Relaxed),
+                "no clients are accepted any more"
+            );
+            self.listeners.close();
+            self.phase = Phase::Draining(Instant::now() + bounds::DRAIN);
+            // A successor speaks for the node now.
+            self.observations.send_replace(None);
+        }
+    }
+
+    /// Looks after what time brings; `true`: the server ends.
+    async fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Serving => {}
+            Phase::Orphaned(until) if now >= until => self.drain("no successor came"),
+            Phase::Orphaned(_) => {}
+            Phase::Draining(until) if now >= until => {
+                for worker in &self.workers {
+                    // It has until the last moment to hear of it.
+                    let _ = worker.tell(Message::Drain);
+                }
+                self.phase = Phase::Ending(now + LAST_WAIT);
+            }
+            Phase::Ending(until) if now >= until => return true,
+            Phase::Draining(_) | Phase::Ending(_) => {}
+        }
+        if self.leaving() {
+            return self.stats.connections.load(Ordering::Relaxed) == 0;
+        }
+        if !self.frozen {
+            self.listeners.open_missing();
+        }
+        self.observe();
+        false
+    }
+
+    /// Notes what is to be told to `cnm_exec`.
+    fn observe(&self) {
+        let (Some(config), false) = (&self.config, self.leaving()) else {
+            return;
+        };
+        let topology = self
+            .acceptor
+            .topology
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some(topology) = topology else { return };
+        let applied = self
+            .workers
+            .iter()
+            .map(WorkerHandle::applied)
+            .min()
+            .unwrap_or(Revision(0));
+        let mut commands = 0;
+        let databases = config
+            .databases
+            .iter()
+            .filter_map(|database| topology.databases.get(&database.uid))
+            .map(|database| {
+                let (listening, not_listening) = self.listeners.state(database.uid);
+                let (shards_connected, not_connected) = database.stats.link();
+                commands += database.stats.commands();
+                ProxyDatabaseObservation {
+                    database: database.uid,
+                    listening,
+                    shards_connected,
+                    error: not_listening.or(not_connected),
+                    connections: database.stats.connections.load(Ordering::Relaxed) as u64,
+                    commands: database.stats.commands(),
+                }
+            })
+            .collect();
+        self.observations.send_replace(Some(ProxyObservation {
+            pid: std::process::id(),
+            software_version: self.environment.version.clone(),
+            build_id: self.environment.build_id.clone(),
+            applied,
+            threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
+            connections: self.stats.connections.load(Ordering::Relaxed) as u64,
+            commands,
+            databases,
+        }));
+    }
+}
+
+/// Standard input is a pipe from the launcher: its end is the launcher's.
+fn watch_launcher(launched: bool) -> anyhow::Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel(1);
+    if launched {
+        std::thread::Builder::new()
+            .name("launcher".to_owned())
+            .spawn(move || {
+                let mut byte = [0; 1];
+                while matches!(
+                    std::io::Read::read(&mut std::io::stdin(), &mut byte),
+                    Ok(1..)
+                ) {}
+                // Nobody hears of it only when the server ends itself.
+                let _ = sender.blocking_send(());
+            })
+            .context("starting the launcher's watch")?;
+    }
+    Ok(receiver)
+}

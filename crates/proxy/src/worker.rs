@@ -1,0 +1,537 @@
+//! A worker: one thread with its own clients and its own connections to shards. Nothing of it is
+//! shared with another worker, and there is no lock on the way of a command.
+//!
+//! A turn: wait for sockets; read replies and hand them out; read clients and append their commands
+//! to the buffers of the shards; write once to every shard and every client that has something to
+//! get.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`client`], [`session`] | a client: its bytes; what its connection means |
+//! | [`backend`] | a connection to a shard and its order book |
+//! | [`link`] | connecting to shards, and losing them |
+//! | [`requests`] | reading clients: where commands end |
+//! | [`route`] | where a command goes |
+//! | [`lanes`] | shared connection, own connection, and the way between them |
+//! | [`replies`] | reading shards: whose reply it is |
+//! | [`effects`] | what replies change |
+//! | [`local`], [`client_command`] | what the proxy answers itself |
+//! | [`gather`] | questions to all workers |
+//! | [`timers`] | what happens later |
+
+mod backend;
+mod client;
+mod client_command;
+mod effects;
+mod gather;
+mod lanes;
+mod link;
+mod local;
+mod replies;
+mod requests;
+mod route;
+mod session;
+mod timers;
+
+pub(crate) use gather::Gather;
+
+use crate::bounds;
+use crate::stats::ServerStats;
+use crate::topology::{Database, Topology};
+use backend::Backend;
+use client::{Client, ClientId, Lane, Wait};
+use link::Served;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use model::{DatabaseUid, Revision};
+use session::Session;
+use slab::Slab;
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+use timers::Timers;
+
+const WAKE: Token = Token(0);
+const EVENTS: usize = 1024;
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: u64,
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// Its database as of the moment when it was accepted.
+    pub(crate) database: Arc<Database>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Serve this client.
+    Client(Accepted),
+    /// Serve this from the next turn on.
+    Topology(Arc<Topology>),
+    /// Add to an answer.
+    Gather(Arc<Gather>),
+    /// An answer that was asked for is complete.
+    Gathered(Arc<Gather>),
+    /// Close clients that have nothing under way; the others as soon as they have not.
+    Drain,
+    /// Close everything and end.
+    Stop,
+}
+
+/// The way to a worker, for other threads.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerHandle {
+    inbox: SyncSender<Message>,
+    waker: Arc<Waker>,
+    state: Arc<WorkerState>,
+}
+
+/// What others may see of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerState {
+    pub(crate) applied: AtomicU64,
+    pub(crate) clients: AtomicU64,
+}
+
+impl WorkerHandle {
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// Its inbox is full, or it has ended; the message comes back.
+    pub(crate) fn tell(&self, message: Message) -> Result<(), Message> {
+        match self.inbox.try_send(message) {
+            Ok(()) => {
+                // A waker fails only without memory; the worker then wakes for the next socket.
+                let _ = self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+
+    /// Gives it a client, which counts from now on.
+    ///
+    /// # Errors
+    /// Its inbox is full; the client comes back.
+    pub(crate) fn give(&self, client: Accepted) -> Result<(), Message> {
+        self.state.clients.fetch_add(1, Ordering::Relaxed);
+        self.tell(Message::Client(client)).inspect_err(|_| {
+            self.state.clients.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Clients that it has or was given.
+    pub(crate) fn clients(&self) -> u64 {
+        self.state.clients.load(Ordering::Relaxed)
+    }
+
+    /// Revision that it serves.
+    pub(crate) fn applied(&self) -> Revision {
+        Revision(self.state.applied.load(Ordering::Acquire))
+    }
+}
+
+/// See the module's text.
+pub(crate) struct Worker {
+    number: usize,
+    poll: Poll,
+    inbox: Receiver<Message>,
+    others: Vec<WorkerHandle>,
+    state: Arc<WorkerState>,
+    stats: Arc<ServerStats>,
+    /// Address that connections to other nodes come from.
+    source: IpAddr,
+
+    served: Slab<Served>,
+    by_uid: HashMap<DatabaseUid, usize>,
+    clients: Slab<Client>,
+    backends: Slab<Backend>,
+    generation: u32,
+    timers: Timers,
+    draining: bool,
+    stopped: bool,
+
+    client_queue: Vec<usize>,
+    backend_queue: Vec<usize>,
+    dirty_clients: Vec<usize>,
+    dirty_backends: Vec<usize>,
+    /// Clients whose replies are in the receive buffer of the shard that is being read.
+    touched: Vec<usize>,
+    receive: Vec<u8>,
+    reply_receive: Vec<u8>,
+}
+
+/// A worker that is not running yet, and the way to it.
+pub(crate) struct Prepared {
+    poll: Poll,
+    inbox: Receiver<Message>,
+    handle: WorkerHandle,
+}
+
+impl Prepared {
+    /// # Errors
+    /// The system has no poller left.
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (sender, inbox) = sync_channel(bounds::INBOX);
+        let handle = WorkerHandle {
+            inbox: sender,
+            waker,
+            state: Arc::default(),
+        };
+        Ok(Self {
+            poll,
+            inbox,
+            handle,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
+    /// Makes it the worker `number` among `all`.
+    pub(crate) fn into_worker(
+        self,
+        number: usize,
+        all: &[WorkerHandle],
+        stats: Arc<ServerStats>,
+        source: IpAddr,
+    ) -> Worker {
+        Worker {
+            number,
+            poll: self.poll,
+            inbox: self.inbox,
+            others: all.to_vec(),
+            state: self.handle.state,
+            stats,
+            source,
+            served: Slab::new(),
+            by_uid: HashMap::new(),
+            clients: Slab::new(),
+            backends: Slab::new(),
+            generation: 0,
+            timers: Timers::default(),
+            draining: false,
+            stopped: false,
+            client_queue: Vec::new(),
+            backend_queue: Vec::new(),
+            dirty_clients: Vec::new(),
+            dirty_backends: Vec::new(),
+            touched: Vec::new(),
+            receive: vec![0; bounds::RECEIVE],
+            reply_receive: vec![0; bounds::REPLY_RECEIVE],
+        }
+    }
+}
+
+impl Worker {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// The poller failed.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.stopped {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            let mut woken = false;
+            for event in &events {
+                match event.token() {
+                    WAKE => woken = true,
+                    Token(token) if token % 2 == 0 => self.client_event(token / 2 - 1, event),
+                    Token(token) => self.backend_event(token / 2 - 1, event),
+                }
+            }
+            if woken {
+                self.take_messages();
+            }
+            self.fire_timers();
+            self.turn();
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.client_queue.is_empty() || !self.backend_queue.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.timers
+            .next()
+            .map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Replies first: they free clients. Then requests, then one write a socket.
+    fn turn(&mut self) {
+        for index in std::mem::take(&mut self.backend_queue) {
+            self.read_backend(index);
+        }
+        for index in std::mem::take(&mut self.client_queue) {
+            self.read_client(index);
+        }
+        while !self.dirty_backends.is_empty() {
+            for index in std::mem::take(&mut self.dirty_backends) {
+                self.flush_backend(index);
+            }
+        }
+        for index in std::mem::take(&mut self.dirty_clients) {
+            self.flush_client(index);
+        }
+    }
+
+    fn take_messages(&mut self) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Client(accepted) => self.accept(accepted),
+                Message::Topology(topology) => self.apply(&topology),
+                Message::Gather(gather) => self.contribute(&gather),
+                Message::Gathered(gather) => self.gathered(&gather),
+                Message::Drain => self.drain(),
+                Message::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn accept(&mut self, accepted: Accepted) {
+        let Accepted {
+            id,
+            stream,
+            peer,
+            local,
+            database,
+        } = accepted;
+        let Some(&served) = self.by_uid.get(&database.uid) else {
+            // The database was removed meanwhile.
+            database.stats.connections.fetch_sub(1, Ordering::Relaxed);
+            self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+            self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.state.clients.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let authenticated = self.served[served].database.password.is_none();
+        let session = Session::new(id, peer, local, authenticated);
+        self.generation = self.generation.wrapping_add(1);
+        let mut stream = TcpStream::from_std(stream);
+        let entry = self.clients.vacant_entry();
+        let index = entry.key();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registered = self
+            .poll
+            .registry()
+            .register(&mut stream, client_token(index), both);
+        entry.insert(Client::new(self.generation, stream, served, session));
+        if let Err(error) = registered {
+            tracing::warn!(%peer, %error, "a client cannot be watched");
+            self.close_client(index);
+        }
+    }
+
+    fn client_event(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        if event.is_error() || event.is_write_closed() {
+            self.close_client(index);
+            return;
+        }
+        if event.is_read_closed() {
+            client.ended = true;
+            if client.blocking > 0 {
+                // It will not take what it waits for: the engine must not hand it out.
+                self.close_client(index);
+                return;
+            }
+        }
+        if event.is_readable() || event.is_read_closed() {
+            client.readable = true;
+            self.queue_client(index);
+        }
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        if event.is_writable() && !client.writable {
+            client.writable = true;
+            self.mark_client(index);
+        }
+    }
+
+    fn backend_event(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(backend) = self.backends.get_mut(index) else {
+            return;
+        };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            backend.readable = true;
+            backend.ended |= event.is_read_closed() || event.is_error();
+        }
+        if event.is_writable() || event.is_error() {
+            backend.writable = true;
+            self.mark_backend(index);
+        }
+        self.queue_backend(index);
+    }
+
+    /// Goes on with a client in this turn or the next one.
+    fn queue_client(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if !client.queued {
+            client.queued = true;
+            self.client_queue.push(index);
+        }
+    }
+
+    fn queue_backend(&mut self, index: usize) {
+        let backend = &mut self.backends[index];
+        if !backend.queued {
+            backend.queued = true;
+            self.backend_queue.push(index);
+        }
+    }
+
+    #[inline]
+    fn mark_client(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if !client.dirty {
+            client.dirty = true;
+            self.dirty_clients.push(index);
+        }
+    }
+
+    #[inline]
+    fn mark_backend(&mut self, index: usize) {
+        let backend = &mut self.backends[index];
+        if !backend.dirty {
+            backend.dirty = true;
+            self.dirty_backends.push(index);
+        }
+    }
+
+    /// The client's name, if it is still there.
+    fn client_id(&self, index: usize) -> ClientId {
+        ClientId {
+            index: index as u32,
+            generation: self.clients[index].generation,
+        }
+    }
+
+    fn find(&self, id: ClientId) -> Option<usize> {
+        let index = id.index as usize;
+        self.clients
+            .get(index)
+            .filter(|client| client.generation == id.generation)
+            .map(|_| index)
+    }
+
+    /// What a client waited for has come: its next command is looked at.
+    fn resume(&mut self, index: usize) {
+        self.clients[index].wait = Wait::Nothing;
+        self.queue_client(index);
+    }
+
+    /// Writes what waits for a client, once.
+    fn flush_client(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        client.dirty = false;
+        if client.writable && !client.out.is_empty() {
+            match client.stream.write(client.out.pending()) {
+                Ok(written) => {
+                    client.writable = written == client.out.len();
+                    client.written += written as u64;
+                    client.out.advance(written, 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.mark_client(index);
+                    return;
+                }
+                Err(_) => {
+                    self.close_client(index);
+                    return;
+                }
+            }
+        }
+        self.after_flush(index);
+    }
+
+    /// A client took bytes: those that waited for that go on.
+    fn after_flush(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let left = client.out.len();
+        if left == 0 && client.wait == Wait::Farewell {
+            self.close_client(index);
+            return;
+        }
+        if left <= bounds::CLIENT_OUT_SOFT / 2 {
+            if let Some(backend) = client.paused.take()
+                && self.backends.contains(backend)
+            {
+                self.queue_backend(backend);
+            }
+            let client = &self.clients[index];
+            if client.readable || !client.tail.is_empty() || client.ended || self.draining {
+                self.queue_if_open(index);
+            }
+        }
+    }
+
+    fn queue_if_open(&mut self, index: usize) {
+        if self.clients[index].wait == Wait::Nothing {
+            self.queue_client(index);
+        }
+    }
+
+    /// Ends a client's connection, and what only it used.
+    fn close_client(&mut self, index: usize) {
+        let own = match self.clients[index].lane {
+            Lane::Own(backend) => Some(backend),
+            Lane::Shared | Lane::Gone => None,
+        };
+        if let Some(backend) = own {
+            self.leave_own(index, backend);
+        }
+        let mut client = self.clients.remove(index);
+        let _ = self.poll.registry().deregister(&mut client.stream);
+        if let Some(backend) = client.paused
+            && self.backends.contains(backend)
+        {
+            self.queue_backend(backend);
+        }
+        let database = &self.served[client.served].database;
+        database.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.state.clients.fetch_sub(1, Ordering::Relaxed);
+        if self.clients.is_empty() {
+            self.clients.shrink_to_fit();
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        let all: Vec<usize> = self.clients.iter().map(|(index, _)| index).collect();
+        for index in all {
+            self.close_if_done(index);
+        }
+    }
+}
+
+fn client_token(index: usize) -> Token {
+    Token((index + 1) * 2)
+}
+
+fn backend_token(index: usize) -> Token {
+    Token((index + 1) * 2 + 1)
+}

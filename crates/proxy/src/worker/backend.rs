@@ -1,0 +1,225 @@
+//! A connection to a shard, and the order book that says whose replies come over it.
+
+use super::client::ClientId;
+use super::link::LinkId;
+use crate::buffer::OutBuffer;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token, event};
+use model::proxy::ShardAddress;
+use resp::command::Subscription;
+use resp::reply::ReplyFramer;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+/// A socket to a shard.
+#[derive(Debug)]
+pub(crate) enum ShardStream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl ShardStream {
+    pub(crate) fn connect(address: &ShardAddress, source: std::net::IpAddr) -> io::Result<Self> {
+        match address {
+            ShardAddress::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            ShardAddress::Tcp(address) => {
+                let domain = socket2::Domain::for_address(*address);
+                let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                socket.set_tcp_nodelay(true)?;
+                if address.is_ipv4() == source.is_ipv4() {
+                    socket.bind(&std::net::SocketAddr::new(source, 0).into())?;
+                }
+                match socket.connect(&(*address).into()) {
+                    Err(error)
+                        if error.raw_os_error()
+                            != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+                    {
+                        Err(error)
+                    }
+                    _ => Ok(Self::Tcp(TcpStream::from_std(socket.into()))),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.source().register(registry, token, both)
+    }
+
+    pub(crate) fn source(&mut self) -> &mut dyn event::Source {
+        match self {
+            Self::Unix(stream) => stream,
+            Self::Tcp(stream) => stream,
+        }
+    }
+
+    /// Whether connecting is over, and how.
+    pub(crate) fn connected(&self) -> io::Result<bool> {
+        let error = match self {
+            Self::Unix(stream) => stream.take_error()?,
+            Self::Tcp(stream) => stream.take_error()?,
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let peer = match self {
+            Self::Unix(stream) => stream.peer_addr().map(drop),
+            Self::Tcp(stream) => stream.peer_addr().map(drop),
+        };
+        match peer {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.read(buffer),
+            Self::Tcp(stream) => stream.read(buffer),
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tcp(stream) => stream.write(bytes),
+        }
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The socket connects.
+    Connecting,
+    /// `HELLO`, and `SELECT` if wanted, are under way; so many replies are to come.
+    Greeting(u8),
+    /// It takes commands.
+    Ready,
+}
+
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// By everybody.
+    Shared,
+    /// It was shared, and only finishes what is in flight.
+    Leaving,
+    /// By one client.
+    Own(ClientId),
+    /// By nobody, since then.
+    Idle(Instant),
+}
+
+/// What a reply changes in the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    None,
+    Blocking,
+    Multi,
+    EndTransaction,
+    Watch,
+    Unwatch,
+    Select(u32),
+    Tracking(bool),
+    Monitor,
+    NoTouch(bool),
+    /// Confirmations of (un)subscriptions: so many, or as many as there are.
+    Confirm(Subscription, Confirm),
+}
+
+/// How many confirmations come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirm {
+    /// So many.
+    Count(u64),
+    /// One for each subscription of the kind, or one if there is none.
+    All,
+}
+
+/// What is done with a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rewrite {
+    /// It is passed on.
+    None,
+    /// Secrets are blanked.
+    ConfigGet,
+    /// This goes to the client instead.
+    Text(Box<[u8]>),
+}
+
+/// A run of replies for one client: one entry of the order book.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) client: ClientId,
+    pub(crate) count: u32,
+    /// The client does not want them (`CLIENT REPLY`).
+    pub(crate) discard: bool,
+    pub(crate) effect: Effect,
+    pub(crate) rewrite: Rewrite,
+}
+
+impl Run {
+    fn is_plain(&self) -> bool {
+        self.effect == Effect::None && self.rewrite == Rewrite::None
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) generation: u32,
+    pub(crate) stream: ShardStream,
+    pub(crate) link: LinkId,
+    /// Which target of the link it belongs to.
+    pub(crate) target: u64,
+    pub(crate) phase: Phase,
+    pub(crate) usage: Use,
+    pub(crate) framer: ReplyFramer,
+    pub(crate) out: OutBuffer,
+    pub(crate) book: VecDeque<Run>,
+    /// A reply that is looked into as a whole.
+    pub(crate) captured: Vec<u8>,
+    /// Bytes of the reply that is being read which the client already has.
+    pub(crate) passed_on: bool,
+    /// Part of a command has been sent, the rest follows.
+    pub(crate) half_sent: bool,
+    /// Clients that wait for room in `out`.
+    pub(crate) stalled: Vec<ClientId>,
+    /// The engine will send no more.
+    pub(crate) ended: bool,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    pub(crate) dirty: bool,
+    pub(crate) queued: bool,
+}
+
+impl Backend {
+    /// Notes that a reply for `run` will come.
+    #[inline]
+    pub(crate) fn expect(&mut self, run: Run) {
+        if let Some(last) = self.book.back_mut()
+            && last.client == run.client
+            && last.discard == run.discard
+            && last.is_plain()
+            && run.is_plain()
+        {
+            last.count += run.count;
+        } else {
+            self.book.push_back(run);
+        }
+    }
+
+    /// Whether nothing is under way on it, so that another may use it.
+    pub(crate) fn clean(&self) -> bool {
+        self.phase == Phase::Ready
+            && self.book.is_empty()
+            && self.out.is_empty()
+            && self.framer.at_start()
+            && !self.half_sent
+    }
+}

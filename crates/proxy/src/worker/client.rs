@@ -1,0 +1,125 @@
+//! A client's connection: its bytes, and where its commands go.
+
+use super::session::Session;
+use crate::buffer::OutBuffer;
+use mio::net::TcpStream;
+use resp::request::RequestFramer;
+use std::ops::Range;
+
+/// Names a client of a worker. The generation tells it from earlier ones in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// Where a client's commands go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Over the connection that all share.
+    Shared,
+    /// Over a connection of its own, in this place of the worker's backends.
+    Own(usize),
+    /// Its own connection was lost; another one is opened for its next command.
+    Gone,
+}
+
+/// What a client waits for before its next command is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Nothing.
+    Nothing,
+    /// All its replies.
+    Barrier,
+    /// A connection to the shard.
+    Link,
+    /// Room in the buffer to the shard.
+    Room,
+    /// Answers of the other workers.
+    Gather,
+    /// Its last bytes to be written; then it is closed.
+    Farewell,
+}
+
+/// The rest of a long command that is not held.
+#[derive(Debug)]
+pub(crate) enum Streaming {
+    /// It goes to the client's own connection.
+    ToShard,
+    /// It goes nowhere: it has been answered.
+    Skip,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) generation: u32,
+    pub(crate) stream: TcpStream,
+    /// Place of its database.
+    pub(crate) served: usize,
+    pub(crate) session: Session,
+    pub(crate) lane: Lane,
+    pub(crate) wait: Wait,
+
+    /// Bytes of commands that were not looked at or are not whole.
+    pub(crate) tail: Vec<u8>,
+    pub(crate) framer: RequestFramer,
+    /// Bytes of the tail that the framer has understood.
+    pub(crate) scanned: usize,
+    pub(crate) streaming: Option<Streaming>,
+
+    pub(crate) out: OutBuffer,
+    /// Replies that are still in the worker's receive buffer.
+    pub(crate) slice: Range<usize>,
+    /// Replies that are to come.
+    pub(crate) in_flight: u32,
+    /// The shared connection that they come over.
+    pub(crate) via: usize,
+    /// Of those, of blocking commands.
+    pub(crate) blocking: u32,
+    /// The shard let it have no connection of its own; its command gets an error.
+    pub(crate) refused_own: bool,
+    /// A connection to a shard that is not read since this client takes its replies too slowly.
+    pub(crate) paused: Option<usize>,
+    /// All bytes that were written, to see whether it takes any.
+    pub(crate) written: u64,
+
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer will send no more.
+    pub(crate) ended: bool,
+    /// In the worker's list of clients to write to.
+    pub(crate) dirty: bool,
+    /// In the worker's list of clients to go on with.
+    pub(crate) queued: bool,
+}
+
+impl Client {
+    pub(crate) fn new(generation: u32, stream: TcpStream, served: usize, session: Session) -> Self {
+        Self {
+            generation,
+            stream,
+            served,
+            session,
+            lane: Lane::Shared,
+            wait: Wait::Nothing,
+            tail: Vec::new(),
+            framer: RequestFramer::default(),
+            scanned: 0,
+            streaming: None,
+            out: OutBuffer::default(),
+            slice: 0..0,
+            in_flight: 0,
+            via: 0,
+            blocking: 0,
+            refused_own: false,
+            paused: None,
+            written: 0,
+            readable: false,
+            writable: true,
+            ended: false,
+            dirty: false,
+            queued: false,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What replies change in the session, and replies that are not passed on as they are.
+
+use super::Worker;
+use super::backend::{Confirm, Effect, Rewrite, Use};
+use super::session::{Db, OwnState, Transaction, Watch};
+use resp::command::Subscription;
+use resp::reply::Head;
+use resp::value::Value;
+
+/// Settings whose values are not shown to clients.
+const SECRETS: [&str; 7] = [
+    "masterauth",
+    "masteruser",
+    "primaryauth",
+    "primaryuser",
+    "requirepass",
+    "tls-key-file-pass",
+    "tls-client-key-file-pass",
+];
+
+impl Worker {
+    /// A whole reply has come for the first entry of the order book. `bytes` is the receive buffer.
+    #[inline]
+    pub(super) fn reply_done(&mut self, index: usize, bytes: &[u8]) {
+        let backend = &mut self.backends[index];
+        let Some(run) = backend.book.front_mut() else {
+            return;
+        };
+        let (id, effect, discard) = (run.client, run.effect, run.discard);
+        run.count -= 1;
+        let rewrite = if run.count == 0 {
+            backend
+                .book
+                .pop_front()
+                .map_or(Rewrite::None, |run| run.rewrite)
+        } else {
+            Rewrite::None
+        };
+        let last =
+            backend.usage == Use::Leaving && backend.book.is_empty() && backend.out.is_empty();
+        if let Some(client) = self.find(id) {
+            if rewrite != Rewrite::None {
+                self.rewrite(index, client, rewrite, discard, bytes);
+            }
+            if effect != Effect::None {
+                let head = *self.backends[index].framer.head();
+                self.take_effect(client, effect, &head);
+            }
+            self.clients[client].in_flight -= 1;
+            self.check_barrier(client);
+        } else {
+            self.backends[index].captured = Vec::new();
+        }
+        if last {
+            self.drop_backend(index);
+        }
+    }
+
+    /// A whole reply or message has come over a client's own connection.
+    pub(super) fn own_done(
+        &mut self,
+        index: usize,
+        client: usize,
+        bytes: &[u8],
+    ) -> Result<(), &'static str> {
+        let session = &mut self.clients[client].session;
+        if session.own.monitor {
+            return Ok(());
+        }
+        let backend = &mut self.backends[index];
+        let head = *backend.framer.head();
+        let front = backend.book.front_mut();
+        if let Some(run) = front
+            && let Effect::Confirm(_, count) = &mut run.effect
+            && matches!(head.kind, b'>' | b'*')
+            && let Some(kind) = confirmation(head.first())
+        {
+            let left = count_subscription(&mut session.own, kind, head.last_integer);
+            let over = match count {
+                Confirm::All => left == 0,
+                Confirm::Count(missing) => {
+                    *missing = missing.saturating_sub(1);
+                    *missing == 0
+                }
+            };
+            if over {
+                self.reply_done(index, bytes);
+            }
+        } else {
+            let message = head.kind == b'>'
+                || (session.subscribed_in_resp2()
+                    && head.kind == b'*'
+                    && matches!(head.first(), b"message" | b"pmessage" | b"smessage"));
+            if !message {
+                if self.backends[index].book.is_empty() {
+                    return Err("the shard sent a reply that nobody asked for");
+                }
+                self.reply_done(index, bytes);
+            }
+        }
+        self.check_barrier(client);
+        Ok(())
+    }
+
+    fn take_effect(&mut self, client: usize, effect: Effect, head: &Head) {
+        let good = !head.is_error();
+        let known = &mut self.clients[client];
+        let own = &mut known.session.own;
+        match effect {
+            Effect::None | Effect::Confirm(..) => {}
+            Effect::Blocking => known.blocking -= 1,
+            Effect::Multi if good => own.transaction = Transaction::Open,
+            Effect::EndTransaction => {
+                if std::mem::take(&mut own.select_queued) {
+                    own.db = Db::Unknown;
+                }
+                own.transaction = Transaction::No;
+                own.watch = Watch::No;
+            }
+            Effect::Watch if good && own.watch == Watch::No => own.watch = Watch::Set,
+            Effect::Unwatch if good && own.transaction == Transaction::No => own.watch = Watch::No,
+            Effect::Select(db) if good => own.db = Db::Number(db),
+            Effect::Tracking(on) if good => own.tracking = on,
+            Effect::Monitor if good => own.monitor = true,
+            Effect::NoTouch(on) if good => own.no_touch = on,
+            _ => {}
+        }
+    }
+
+    fn rewrite(
+        &mut self,
+        index: usize,
+        client: usize,
+        rewrite: Rewrite,
+        discard: bool,
+        bytes: &[u8],
+    ) {
+        let captured = std::mem::take(&mut self.backends[index].captured);
+        if discard {
+            return;
+        }
+        let known = &mut self.clients[client];
+        // Earlier replies that are still in the receive buffer go first.
+        let slice = std::mem::replace(&mut known.slice, 0..0);
+        known.out.push(&bytes[slice]);
+        match rewrite {
+            Rewrite::None => known.out.push(&captured),
+            Rewrite::Text(text) => known.out.push(&text),
+            Rewrite::ConfigGet => {
+                known
+                    .out
+                    .push(&without_secrets(&captured, known.session.resp));
+            }
+        }
+        self.mark_client(client);
+    }
+}
+
+fn confirmation(name: &[u8]) -> Option<Subscription> {
+    match name {
+        b"subscribe" | b"unsubscribe" => Some(Subscription::Channel),
+        b"psubscribe" | b"punsubscribe" => Some(Subscription::Pattern),
+        b"ssubscribe" | b"sunsubscribe" => Some(Subscription::Shard),
+        _ => None,
+    }
+}
+
+/// Notes the number that a confirmation names, and returns how many of its kind there are. Channels
+/// and patterns are counted together by the engine.
+fn count_subscription(own: &mut OwnState, kind: Subscription, total: i64) -> u64 {
+    let total = u64::try_from(total).unwrap_or(0);
+    let known = &mut own.subscriptions;
+    match kind {
+        Subscription::Channel => {
+            known.channels = total.saturating_sub(known.patterns);
+            known.channels
+        }
+        Subscription::Pattern => {
+            known.patterns = total.saturating_sub(known.channels);
+            known.patterns
+        }
+        Subscription::Shard => {
+            known.shard_channels = total;
+            total
+        }
+    }
+}
+
+/// The reply to `CONFIG GET` with secrets blanked. What cannot be read is not shown at all.
+fn without_secrets(reply: &[u8], resp: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    let blanked = match Value::decode(reply) {
+        Ok((Value::Array(mut items), _)) => {
+            for [key, value] in items.as_chunks_mut::<2>().0 {
+                blank(key, value);
+            }
+            Value::Array(items)
+        }
+        Ok((Value::Map(mut pairs), _)) => {
+            for (key, value) in &mut pairs {
+                blank(key, value);
+            }
+            Value::Map(pairs)
+        }
+        Ok((error @ Value::Error(_), _)) => error,
+        _ => Value::Error(b"ERR the reply of the engine cannot be read".to_vec()),
+    };
+    blanked.write(resp, &mut out);
+    out
+}
+
+fn blank(key: &Value, value: &mut Value) {
+    let secret = key.text().is_some_and(|key| {
+        SECRETS
+            .iter()
+            .any(|known| key.eq_ignore_ascii_case(known.as_bytes()))
+    });
+    if secret {
+        *value = Value::Bulk(Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_come_out() {
+        let reply = b"*4\r\n$10\r\nmasterauth\r\n$6\r\nhidden\r\n$7\r\nmaxconn\r\n$1\r\n5\r\n";
+        let wanted = b"*4\r\n$10\r\nmasterauth\r\n$0\r\n\r\n$7\r\nmaxconn\r\n$1\r\n5\r\n";
+        assert_eq!(without_secrets(reply, 2), wanted);
+        let reply = b"%1\r\n$11\r\nREQUIREPASS\r\n$6\r\nhidden\r\n";
+        assert_eq!(
+            without_secrets(reply, 3),
+            b"%1\r\n$11\r\nREQUIREPASS\r\n$0\r\n\r\n"
+        );
+        assert_eq!(without_secrets(b"-NOPERM x\r\n", 2), b"-NOPERM x\r\n");
+        assert!(without_secrets(b"*2\r\n$3\r\n", 2).starts_with(b"-ERR"));
+    }
+
+    #[test]
+    fn channels_and_patterns_are_counted_together() {
+        let mut own = OwnState::default();
+        assert_eq!(count_subscription(&mut own, Subscription::Channel, 1), 1);
+        assert_eq!(count_subscription(&mut own, Subscription::Pattern, 2), 1);
+        assert_eq!(count_subscription(&mut own, Subscription::Pattern, 3), 2);
+        assert_eq!(count_subscription(&mut own, Subscription::Shard, 1), 1);
+        assert_eq!(count_subscription(&mut own, Subscription::Channel, 2), 0);
+        assert!(own.subscriptions.any());
+    }
+}

@@ -1,0 +1,280 @@
+//! The shared connection, a connection of one's own, and the way between them.
+//!
+//! A client's commands go over one connection at a time. Before the first byte on another one, all
+//! its replies on the old one are in (the barrier). Part of a command is never written to a shared
+//! connection.
+
+use super::Worker;
+use super::backend::{Phase, Rewrite, Run, Use};
+use super::client::{Lane, Wait};
+use super::session::Db;
+use super::timers::Timer;
+use crate::{bounds, texts};
+use std::time::Instant;
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It is on its way or answered: the next one.
+    Next,
+    /// It must be looked at again when what the client waits for has come.
+    Hold,
+}
+
+/// How a command is to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Sending {
+    pub(super) effect: super::backend::Effect,
+    pub(super) rewrite: Rewrite,
+    /// The reply is wanted even if `CLIENT REPLY` says otherwise.
+    pub(super) always: bool,
+}
+
+impl Sending {
+    pub(super) fn plain() -> Self {
+        Self::effect(super::backend::Effect::None)
+    }
+
+    pub(super) fn effect(effect: super::backend::Effect) -> Self {
+        Self {
+            effect,
+            rewrite: Rewrite::None,
+            always: false,
+        }
+    }
+
+    pub(super) fn rewritten(rewrite: Rewrite) -> Self {
+        Self {
+            rewrite,
+            ..Self::plain()
+        }
+    }
+}
+
+impl Worker {
+    /// Whether a client has all its replies, and nothing is half-way to it.
+    pub(super) fn settled(&self, index: usize) -> bool {
+        let client = &self.clients[index];
+        client.in_flight == 0
+            && match client.lane {
+                Lane::Own(backend) => self.backends[backend].framer.at_start(),
+                Lane::Shared | Lane::Gone => true,
+            }
+    }
+
+    /// Waits until the client has all its replies; `true`: it has.
+    pub(super) fn barrier(&mut self, index: usize) -> bool {
+        let settled = self.settled(index);
+        if !settled {
+            self.clients[index].wait = Wait::Barrier;
+        }
+        settled
+    }
+
+    /// Wakes a client that waited for its replies, if they are in.
+    #[inline]
+    pub(super) fn check_barrier(&mut self, index: usize) {
+        if self.clients[index].wait == Wait::Barrier && self.settled(index) {
+            self.resume(index);
+        }
+    }
+
+    /// Answers a client itself. All its replies are in.
+    pub(super) fn answer(&mut self, index: usize, bytes: &[u8]) {
+        debug_assert!(self.settled(index), "an answer must not overtake a reply");
+        let client = &mut self.clients[index];
+        if client.session.takes_reply() {
+            client.out.push(bytes);
+            self.mark_client(index);
+        }
+    }
+
+    /// Answers after all replies are in.
+    pub(super) fn answer_in_order(&mut self, index: usize, bytes: &[u8]) -> Flow {
+        if !self.barrier(index) {
+            return Flow::Hold;
+        }
+        self.answer(index, bytes);
+        Flow::Next
+    }
+
+    /// Takes no more commands; closes the client when its last bytes are written.
+    pub(super) fn farewell(&mut self, index: usize) {
+        if let Lane::Own(backend) = self.clients[index].lane {
+            self.leave_own(index, backend);
+        }
+        let client = &mut self.clients[index];
+        client.wait = Wait::Farewell;
+        client.tail = Vec::new();
+        self.mark_client(index);
+    }
+
+    /// Sends a command that any connection may carry.
+    #[inline]
+    pub(super) fn send(&mut self, index: usize, frame: &[u8], sending: Sending) -> Flow {
+        match self.clients[index].lane {
+            Lane::Shared => self.send_shared(index, frame, sending),
+            Lane::Own(backend) => {
+                if self.clients[index].session.shareable()
+                    && self.settled(index)
+                    && !self.backends[backend].half_sent
+                    && self.backends[backend].phase == Phase::Ready
+                {
+                    self.leave_own(index, backend);
+                    self.send_shared(index, frame, sending)
+                } else {
+                    self.send_own(index, frame, sending)
+                }
+            }
+            Lane::Gone => self.send_own(index, frame, sending),
+        }
+    }
+
+    #[inline]
+    fn send_shared(&mut self, index: usize, frame: &[u8], sending: Sending) -> Flow {
+        let id = self.link_of(index);
+        let link = &self.served[id.served].shards[id.shard].links[usize::from(id.resp - 2)];
+        let (true, Some(place)) = (link.ready, link.shared) else {
+            return self.wait_for_link(index);
+        };
+        let client = &mut self.clients[index];
+        if client.in_flight > 0 && client.via != place {
+            client.wait = Wait::Barrier;
+            return Flow::Hold;
+        }
+        client.via = place;
+        self.push(index, place, frame, sending)
+    }
+
+    /// Sends a command over a connection of the client's own.
+    pub(super) fn send_own(&mut self, index: usize, frame: &[u8], sending: Sending) -> Flow {
+        match self.own(index) {
+            Ok(place) => self.push(index, place, frame, sending),
+            Err(flow) => flow,
+        }
+    }
+
+    /// Appends a command to a connection's buffer and notes whose its reply is.
+    #[inline]
+    fn push(&mut self, index: usize, place: usize, frame: &[u8], sending: Sending) -> Flow {
+        let client = &mut self.clients[index];
+        let backend = &mut self.backends[place];
+        let name = super::ClientId {
+            index: index as u32,
+            generation: client.generation,
+        };
+        if backend.out.len() > bounds::SHARD_OUT_MAX {
+            client.wait = Wait::Room;
+            backend.stalled.push(name);
+            return Flow::Hold;
+        }
+        backend.out.push(frame);
+        if !client.session.own.monitor {
+            let discard = !client.session.takes_reply() && !sending.always;
+            let Sending {
+                effect, rewrite, ..
+            } = sending;
+            client.in_flight += 1;
+            client.blocking += u32::from(effect == super::backend::Effect::Blocking);
+            backend.expect(Run {
+                client: name,
+                count: 1,
+                discard,
+                effect,
+                rewrite,
+            });
+        }
+        self.mark_backend(place);
+        Flow::Next
+    }
+
+    /// The client's own connection, ready for a command.
+    pub(super) fn own(&mut self, index: usize) -> Result<usize, Flow> {
+        if std::mem::take(&mut self.clients[index].refused_own) {
+            return Err(self.answer_in_order(index, texts::NO_CONNECTION));
+        }
+        if let Lane::Own(place) = self.clients[index].lane {
+            if self.backends[place].phase == Phase::Ready {
+                return Ok(place);
+            }
+            self.clients[index].wait = Wait::Link;
+            return Err(Flow::Hold);
+        }
+        if !self.barrier(index) {
+            return Err(Flow::Hold);
+        }
+        let id = self.link_of(index);
+        if !self.link(id).is_some_and(|link| link.ready) {
+            return Err(self.wait_for_link(index));
+        }
+        let name = self.client_id(index);
+        let idle = self.link_mut(id).and_then(|link| link.idle.pop());
+        let place = match idle {
+            Some(place) => {
+                self.backends[place].usage = Use::Own(name);
+                self.clients[index].lane = Lane::Own(place);
+                self.select_at_start(place);
+                place
+            }
+            None => match self.open(id, Use::Own(name)) {
+                Ok(place) => place,
+                Err(reason) => {
+                    tracing::warn!(reason, "no connection for a single client can be opened");
+                    return Err(self.answer_in_order(index, texts::NO_CONNECTION));
+                }
+            },
+        };
+        self.clients[index].lane = Lane::Own(place);
+        if self.backends[place].phase == Phase::Ready {
+            return Ok(place);
+        }
+        self.clients[index].wait = Wait::Link;
+        Err(Flow::Hold)
+    }
+
+    /// Waits for the shared connection to be ready, up to a bound.
+    fn wait_for_link(&mut self, index: usize) -> Flow {
+        let id = self.link_of(index);
+        if self.served[id.served].database.shards.len() > 1 {
+            return self.answer_in_order(index, texts::SEVERAL_SHARDS);
+        }
+        self.need(id);
+        if self.link(id).is_none_or(super::link::Link::hold_is_over) {
+            return self.answer_in_order(index, texts::UNAVAILABLE);
+        }
+        let name = self.client_id(index);
+        if let Some(link) = self.link_mut(id) {
+            link.waiters.push(name);
+        }
+        self.clients[index].wait = Wait::Link;
+        Flow::Hold
+    }
+
+    /// The client needs its own connection no more: another may have it if nothing is left of the
+    /// client on it.
+    pub(super) fn leave_own(&mut self, index: usize, place: usize) {
+        self.clients[index].lane = Lane::Shared;
+        let clean = self.clients[index].session.shareable()
+            && self.clients[index].session.own.db == Db::Number(0)
+            && self.backends[place].clean();
+        let backend = &self.backends[place];
+        let (id, target) = (backend.link, backend.target);
+        let current = self.served[id.served].shards[id.shard].number == target;
+        let room = self
+            .link(id)
+            .is_some_and(|link| link.idle.len() < bounds::IDLE_KEPT);
+        if !(clean && current && room) {
+            self.drop_backend(place);
+            return;
+        }
+        self.backends[place].usage = Use::Idle(Instant::now());
+        let mut reap = false;
+        if let Some(link) = self.link_mut(id) {
+            link.idle.push(place);
+            reap = !std::mem::replace(&mut link.reaping, true);
+        }
+        if reap {
+            self.timers.set(bounds::IDLE_TIME, Timer::Reap(id));
+        }
+    }
+}

@@ -1,0 +1,656 @@
+//! Connecting to shards, greeting them, and losing them.
+
+use super::backend::{Backend, Effect, Phase, ShardStream, Use};
+use super::client::{ClientId, Lane, Wait};
+use super::session::{Db, Transaction, Watch};
+use super::timers::Timer;
+use super::{Worker, backend_token};
+use crate::topology::{Database, Topology};
+use crate::{bounds, texts};
+use model::proxy::ProxyShard;
+use resp::value::Value;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Names a link: a shard of a database in one version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkId {
+    pub(crate) served: usize,
+    pub(crate) shard: usize,
+    pub(crate) resp: u8,
+}
+
+/// A database as a worker serves it.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) database: Arc<Database>,
+    /// One entry at least, even if no primary is known.
+    pub(crate) shards: Vec<ShardLinks>,
+    /// What its engine said of itself in its greeting.
+    pub(crate) engine: Option<Engine>,
+}
+
+/// The connections to one shard.
+#[derive(Debug, Default)]
+pub(crate) struct ShardLinks {
+    pub(crate) target: Option<ProxyShard>,
+    /// Counts targets: a connection belongs to one.
+    pub(crate) number: u64,
+    /// RESP2 and RESP3.
+    pub(crate) links: [Link; 2],
+}
+
+/// The connections to one shard in one version of the protocol.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// The connection that all share.
+    pub(crate) shared: Option<usize>,
+    /// Whether that takes commands.
+    pub(crate) ready: bool,
+    pub(crate) down_since: Option<Instant>,
+    retry_set: bool,
+    pause: Duration,
+    pub(crate) waiters: Vec<ClientId>,
+    /// Connections for single clients that nobody uses now.
+    pub(crate) idle: Vec<usize>,
+    pub(crate) reaping: bool,
+}
+
+impl Link {
+    /// Whether commands have waited long enough.
+    pub(crate) fn hold_is_over(&self) -> bool {
+        self.down_since
+            .is_some_and(|since| since.elapsed() >= bounds::HOLD)
+    }
+}
+
+/// What an engine says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) server: Value,
+    pub(crate) version: Value,
+    pub(crate) modules: Value,
+}
+
+impl Worker {
+    #[inline]
+    pub(super) fn link(&self, id: LinkId) -> Option<&Link> {
+        self.served
+            .get(id.served)?
+            .shards
+            .get(id.shard)?
+            .links
+            .get(usize::from(id.resp - 2))
+    }
+
+    #[inline]
+    pub(super) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        let shard = self.served.get_mut(id.served)?.shards.get_mut(id.shard)?;
+        shard.links.get_mut(usize::from(id.resp - 2))
+    }
+
+    /// The link of a client: the only shard of its database.
+    #[inline]
+    pub(super) fn link_of(&self, client: usize) -> LinkId {
+        let client = &self.clients[client];
+        LinkId {
+            served: client.served,
+            shard: 0,
+            resp: client.session.resp,
+        }
+    }
+
+    /// Serves another configuration.
+    pub(super) fn apply(&mut self, topology: &Arc<Topology>) {
+        let gone: Vec<usize> = self
+            .by_uid
+            .iter()
+            .filter(|(uid, _)| !topology.databases.contains_key(uid))
+            .map(|(_, served)| *served)
+            .collect();
+        for served in gone {
+            self.remove_database(served);
+        }
+        for database in topology.databases.values() {
+            let served = *self.by_uid.entry(database.uid).or_insert_with(|| {
+                self.served.insert(Served {
+                    database: Arc::clone(database),
+                    shards: vec![ShardLinks::default()],
+                    engine: None,
+                })
+            });
+            self.served[served].database = Arc::clone(database);
+            self.set_target(served);
+        }
+        self.state
+            .applied
+            .store(topology.revision.0, Ordering::Release);
+    }
+
+    fn remove_database(&mut self, served: usize) {
+        self.by_uid.retain(|_, known| *known != served);
+        let clients: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.served == served)
+            .map(|(i, _)| i)
+            .collect();
+        for index in clients {
+            self.close_client(index);
+        }
+        let backends: Vec<usize> = self
+            .backends
+            .iter()
+            .filter(|(_, b)| b.link.served == served)
+            .map(|(i, _)| i)
+            .collect();
+        for index in backends {
+            self.drop_backend(index);
+        }
+        self.served.remove(served);
+    }
+
+    /// Follows the shard that the configuration names now.
+    fn set_target(&mut self, served: usize) {
+        let known = &self.served[served];
+        let wanted = match &known.database.shards[..] {
+            [only] => Some(only.clone()),
+            [] | [_, ..] => None,
+        };
+        let shard = &known.shards[0];
+        if shard.target == wanted && (wanted.is_some() || shard.number > 0) {
+            return;
+        }
+        let several = known.database.shards.len() > 1;
+        let same_place = match (&shard.target, &wanted) {
+            (Some(old), Some(new)) => {
+                (old.epoch, &old.address, &old.user, &old.password)
+                    == (new.epoch, &new.address, &new.user, &new.password)
+            }
+            _ => false,
+        };
+        let links = &mut self.served[served].shards[0];
+        links.target = wanted;
+        if same_place {
+            return;
+        }
+        links.number += 1;
+        let reason = if several {
+            "it has more than one shard"
+        } else {
+            "no primary is known"
+        };
+        self.report_link(served, Err(reason.to_owned()));
+        for index in self
+            .backends
+            .iter()
+            .filter(|(_, b)| b.link.served == served)
+            .map(|(i, _)| i)
+            .collect::<Vec<_>>()
+        {
+            self.retire(index);
+        }
+        for resp in [2, 3] {
+            let id = LinkId {
+                served,
+                shard: 0,
+                resp,
+            };
+            if let Some(link) = self.link_mut(id) {
+                link.pause = Duration::ZERO;
+                let wanted = resp == 2 || !link.waiters.is_empty();
+                link.down_since = None;
+                if wanted {
+                    self.need(id);
+                }
+            }
+        }
+    }
+
+    /// Takes a connection of an earlier target out of use, after what is in flight.
+    fn retire(&mut self, index: usize) {
+        let backend = &self.backends[index];
+        let generation = backend.generation;
+        match backend.usage {
+            _ if backend.phase != Phase::Ready => self.lose(index, "the shard's epoch has changed"),
+            Use::Idle(_) => self.drop_backend(index),
+            Use::Shared => self.detach(index),
+            Use::Leaving => {}
+            Use::Own(_) if backend.clean() => self.lose(index, "the shard's epoch has changed"),
+            Use::Own(_) => {}
+        }
+        if self
+            .backends
+            .get(index)
+            .is_some_and(|backend| backend.generation == generation)
+        {
+            self.timers
+                .set(bounds::RETIRE, Timer::Retire(index, generation));
+        }
+    }
+
+    /// Lets a shared connection finish what is in flight; the next command opens another one.
+    pub(super) fn detach(&mut self, index: usize) {
+        let backend = &mut self.backends[index];
+        backend.usage = Use::Leaving;
+        let (id, empty) = (
+            backend.link,
+            backend.book.is_empty() && backend.out.is_empty(),
+        );
+        if let Some(link) = self.link_mut(id)
+            && link.shared == Some(index)
+        {
+            link.shared = None;
+            link.ready = false;
+            link.down_since = None;
+        }
+        if empty {
+            self.drop_backend(index);
+        }
+    }
+
+    /// Sees to it that a link has a shared connection, or will have one.
+    pub(super) fn need(&mut self, id: LinkId) {
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        if link.down_since.is_none() && !link.ready {
+            link.down_since = Some(Instant::now());
+            self.timers.set(bounds::HOLD, Timer::Hold(id));
+        }
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        if link.shared.is_some() || link.retry_set {
+            return;
+        }
+        if link.pause > Duration::ZERO {
+            link.retry_set = true;
+            let pause = link.pause;
+            self.timers.set(pause, Timer::Retry(id));
+            return;
+        }
+        if self.served[id.served].shards[id.shard].target.is_none() {
+            return;
+        }
+        match self.open(id, Use::Shared) {
+            Ok(index) => {
+                if let Some(link) = self.link_mut(id) {
+                    link.shared = Some(index);
+                }
+            }
+            Err(reason) => self.link_failed(id, &reason),
+        }
+    }
+
+    pub(super) fn retry(&mut self, id: LinkId) {
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        link.retry_set = false;
+        if link.shared.is_none() {
+            let pause = std::mem::take(&mut link.pause);
+            self.need(id);
+            if let Some(link) = self.link_mut(id) {
+                link.pause = link.pause.max(pause);
+            }
+        }
+    }
+
+    /// Connecting failed, or the connection was lost: another try follows.
+    fn link_failed(&mut self, id: LinkId, reason: &str) {
+        if id.resp == 2 {
+            self.report_link(id.served, Err(reason.to_owned()));
+        }
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        link.shared = None;
+        link.ready = false;
+        link.pause = (link.pause * 2).clamp(*bounds::RETRY.start(), *bounds::RETRY.end());
+        if id.resp == 2 || !link.waiters.is_empty() {
+            self.need(id);
+        } else {
+            // The next client that wants it finds it untried.
+            link.down_since = None;
+        }
+    }
+
+    fn report_link(&self, served: usize, state: Result<(), String>) {
+        self.served[served]
+            .database
+            .stats
+            .set_link(self.number, state);
+    }
+
+    /// Opens a connection to the shard of a link.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(super) fn open(&mut self, id: LinkId, usage: Use) -> Result<usize, String> {
+        let shard = &self.served[id.served].shards[id.shard];
+        let target = shard.target.as_ref().ok_or("no primary is known")?;
+        if self.stats.sockets.load(Ordering::Relaxed) >= self.stats.sockets_max {
+            return Err("the descriptor limit is reached".to_owned());
+        }
+        let mut stream = ShardStream::connect(&target.address, self.source)
+            .map_err(|error| format!("the shard cannot be reached: {error}"))?;
+        let number = shard.number;
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.backends.vacant_entry();
+        let index = entry.key();
+        stream
+            .register(self.poll.registry(), backend_token(index))
+            .map_err(|error| format!("the shard cannot be watched: {error}"))?;
+        entry.insert(Backend {
+            generation: self.generation,
+            stream,
+            link: id,
+            target: number,
+            phase: Phase::Connecting,
+            usage,
+            framer: resp::reply::ReplyFramer::default(),
+            out: crate::buffer::OutBuffer::default(),
+            book: std::collections::VecDeque::new(),
+            captured: Vec::new(),
+            passed_on: false,
+            half_sent: false,
+            stalled: Vec::new(),
+            ended: false,
+            readable: false,
+            writable: false,
+            dirty: false,
+            queued: false,
+        });
+        self.stats.sockets.fetch_add(1, Ordering::Relaxed);
+        self.timers
+            .set(bounds::CONNECT, Timer::Connect(index, self.generation));
+        Ok(index)
+    }
+
+    /// Goes on with connecting, if the socket is connected: greets.
+    pub(super) fn connecting(&mut self, index: usize) {
+        match self.backends[index].stream.connected() {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => {
+                self.lose(index, &format!("the shard cannot be reached: {error}"));
+                return;
+            }
+        }
+        let LinkId {
+            served,
+            shard,
+            resp,
+        } = self.backends[index].link;
+        let Some(target) = &self.served[served].shards[shard].target else {
+            self.lose(index, "no primary is known");
+            return;
+        };
+        let mut greeting = Vec::new();
+        let version = [b'0' + resp];
+        let (user, password) = (target.user.as_bytes(), target.password.expose().as_bytes());
+        resp::request::encode(
+            [b"HELLO", &version[..], b"AUTH", user, password],
+            &mut greeting,
+        );
+        let backend = &mut self.backends[index];
+        backend.out.push(&greeting);
+        backend.writable = true;
+        backend.phase = Phase::Greeting(1);
+        self.select_at_start(index);
+        self.mark_backend(index);
+    }
+
+    /// A connection for one client begins in that client's numbered database.
+    pub(super) fn select_at_start(&mut self, index: usize) {
+        let Use::Own(owner) = self.backends[index].usage else {
+            return;
+        };
+        let Some(client) = self.find(owner) else {
+            return;
+        };
+        let Db::Number(db @ 1..) = self.clients[client].session.own.db else {
+            return;
+        };
+        let backend = &mut self.backends[index];
+        let mut select = Vec::new();
+        resp::request::encode([b"SELECT", db.to_string().as_bytes()], &mut select);
+        backend.out.push(&select);
+        backend.phase = match backend.phase {
+            Phase::Greeting(replies) => Phase::Greeting(replies + 1),
+            Phase::Connecting | Phase::Ready => Phase::Greeting(1),
+        };
+        self.mark_backend(index);
+    }
+
+    /// One reply to the greeting is whole.
+    pub(super) fn greeted(&mut self, index: usize) {
+        let reply = std::mem::take(&mut self.backends[index].captured);
+        let id = self.backends[index].link;
+        match Value::decode(&reply) {
+            Ok((Value::Error(text), _)) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                self.lose(index, &format!("the shard refused the proxy: {text}"));
+                return;
+            }
+            Ok((value @ (Value::Map(_) | Value::Array(_)), _)) => {
+                self.served[id.served].engine = engine(&value);
+            }
+            _ => {}
+        }
+        let backend = &mut self.backends[index];
+        match backend.phase {
+            Phase::Greeting(2..) => backend.phase = Phase::Greeting(1),
+            _ => {
+                backend.phase = Phase::Ready;
+                self.ready(index);
+            }
+        }
+    }
+
+    fn ready(&mut self, index: usize) {
+        let backend = &self.backends[index];
+        let id = backend.link;
+        match backend.usage {
+            Use::Shared => {
+                if id.resp == 2 {
+                    self.report_link(id.served, Ok(()));
+                }
+                if let Some(link) = self.link_mut(id) {
+                    link.ready = true;
+                    link.down_since = None;
+                    link.pause = Duration::ZERO;
+                }
+                self.wake_waiters(id);
+            }
+            Use::Own(owner) => {
+                if let Some(client) = self.find(owner)
+                    && self.clients[client].wait == Wait::Link
+                {
+                    self.resume(client);
+                }
+            }
+            Use::Leaving | Use::Idle(_) => {}
+        }
+    }
+
+    /// Closes a connection that nobody has anything under way on.
+    pub(super) fn drop_backend(&mut self, index: usize) {
+        let mut backend = self.backends.remove(index);
+        let _ = self.poll.registry().deregister(backend.stream.source());
+        self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
+        if let Some(link) = self.link_mut(backend.link) {
+            link.idle.retain(|idle| *idle != index);
+        }
+        for id in backend.stalled {
+            if let Some(client) = self.find(id)
+                && self.clients[client].wait == Wait::Room
+            {
+                self.resume(client);
+            }
+        }
+    }
+
+    /// A connection is lost: everybody who waits for a reply from it gets an error instead, and
+    /// what it held for a client is gone.
+    pub(super) fn lose(&mut self, index: usize, reason: &str) {
+        let backend = &mut self.backends[index];
+        let (id, usage, phase) = (backend.link, backend.usage, backend.phase);
+        let half_sent = backend.half_sent;
+        let half_received = !backend.framer.at_start() && backend.passed_on;
+        let book = std::mem::take(&mut backend.book);
+        let Database { uid, name, .. } = &*self.served[id.served].database;
+        tracing::warn!(database = %uid, name, epoch = self.epoch_text(id), reason, "a connection to a shard is closed");
+        self.drop_backend(index);
+        if let Use::Own(owner) = usage
+            && let Some(client) = self.find(owner)
+        {
+            self.clients[client].lane = Lane::Shared;
+        }
+
+        let runs = book.len();
+        for (number, run) in book.into_iter().enumerate() {
+            let Some(client) = self.find(run.client) else {
+                continue;
+            };
+            // Part of its reply has been sent: nothing can follow that.
+            if number == 0 && half_received {
+                self.close_client(client);
+                continue;
+            }
+            let cut = half_sent && number + 1 == runs;
+            self.fail_run(client, &run, cut);
+        }
+        if let Use::Own(owner) = usage
+            && let Some(client) = self.find(owner)
+        {
+            self.lost_own(client, phase, half_received);
+        }
+        let was_shared = self.link(id).is_some_and(|link| link.shared == Some(index));
+        if usage == Use::Shared && was_shared {
+            self.link_failed(id, reason);
+        }
+    }
+
+    fn epoch_text(&self, id: LinkId) -> u64 {
+        let shard = &self.served[id.served].shards[id.shard];
+        shard.target.as_ref().map_or(0, |target| target.epoch.0)
+    }
+
+    /// Answers a run of commands that were in flight; `cut`: the last one was not sent as a whole.
+    fn fail_run(&mut self, client: usize, run: &super::backend::Run, cut: bool) {
+        let known = &mut self.clients[client];
+        known.in_flight -= run.count;
+        if run.effect == Effect::Blocking {
+            known.blocking -= 1;
+        }
+        if !run.discard {
+            for number in 0..run.count {
+                let last = cut && number + 1 == run.count;
+                known.out.push(if last {
+                    texts::NOT_RUN
+                } else {
+                    texts::OUTCOME_UNKNOWN
+                });
+            }
+        }
+        let farewell = run.effect == Effect::Multi;
+        match run.effect {
+            Effect::EndTransaction => {
+                known.session.own.transaction = Transaction::No;
+                known.session.own.watch = Watch::No;
+                known.session.own.select_queued = false;
+            }
+            Effect::Watch => known.session.own.watch = Watch::Lost,
+            Effect::Select(_) => {}
+            _ => {}
+        }
+        self.mark_client(client);
+        if farewell {
+            // Whether the commands behind it were meant for a transaction cannot be known.
+            self.farewell(client);
+        } else {
+            self.check_barrier(client);
+        }
+    }
+
+    /// What the lost connection held for its client.
+    fn lost_own(&mut self, client: usize, phase: Phase, half_received: bool) {
+        let known = &mut self.clients[client];
+        let own = &mut known.session.own;
+        if known.wait == Wait::Farewell {
+            return;
+        }
+        if own.subscriptions.any()
+            || own.tracking
+            || own.monitor
+            || own.db == Db::Unknown
+            || half_received
+        {
+            // Nobody can be told on such a connection that messages are missing: it ends, and the
+            // client subscribes again.
+            let peer = known.session.peer;
+            tracing::info!(%peer, "a client is closed: its subscriptions or its tracking were lost with the shard's connection");
+            self.close_client(client);
+            return;
+        }
+        if own.transaction == Transaction::Open {
+            own.transaction = Transaction::Lost;
+            own.select_queued = false;
+        }
+        if own.watch == Watch::Set {
+            own.watch = Watch::Lost;
+        }
+        known.lane = if known.session.shareable() {
+            Lane::Shared
+        } else {
+            Lane::Gone
+        };
+        if known.streaming.is_some() {
+            known.streaming = Some(super::client::Streaming::Skip);
+        }
+        if phase == Phase::Ready {
+            if matches!(known.wait, Wait::Room | Wait::Link) {
+                self.resume(client);
+            }
+            return;
+        }
+        if known.wait == Wait::Link {
+            self.own_not_opened(client);
+        }
+    }
+
+    /// The shard did not let the client have a connection of its own.
+    fn own_not_opened(&mut self, client: usize) {
+        let id = self.link_of(client);
+        if self.link(id).is_some_and(|link| link.ready) {
+            // It lets others in: this is not an outage that passes. The command gets an error.
+            self.clients[client].wait = Wait::Nothing;
+            self.clients[client].refused_own = true;
+            self.queue_client(client);
+        } else {
+            let name = self.client_id(client);
+            self.need(id);
+            if let Some(link) = self.link_mut(id) {
+                link.waiters.push(name);
+            }
+        }
+    }
+}
+
+fn engine(greeting: &Value) -> Option<Engine> {
+    let field = |name: &str| {
+        greeting
+            .pairs()
+            .into_iter()
+            .find(|(key, _)| key.text() == Some(name.as_bytes()))
+            .map(|(_, value)| value.clone())
+    };
+    Some(Engine {
+        server: field("server")?,
+        version: field("version")?,
+        modules: field("modules").unwrap_or(Value::Array(Vec::new())),
+    })
+}

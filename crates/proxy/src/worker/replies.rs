@@ -1,0 +1,294 @@
+//! Reading shards: whose reply it is. Replies flow through; a client gets them straight from the
+//! receive buffer if nothing else waits for it.
+
+use super::Worker;
+use super::backend::{Backend, Phase, Rewrite, Use};
+use super::client::{ClientId, Wait};
+use super::timers::Timer;
+use crate::bounds;
+use std::io::{self, Write};
+use std::ops::Range;
+
+const UNASKED: &str = "the shard sent a reply that nobody asked for";
+const TOO_LONG: &str = "the shard sent too long a reply to a command that the proxy looks into";
+
+impl Worker {
+    pub(super) fn read_backend(&mut self, index: usize) {
+        let Some(backend) = self.backends.get_mut(index) else {
+            return;
+        };
+        backend.queued = false;
+        let generation = backend.generation;
+        if backend.phase == Phase::Connecting {
+            self.connecting(index);
+        }
+        let mut receive = std::mem::take(&mut self.reply_receive);
+        for _ in 0..bounds::READS_PER_TURN {
+            if !self.is_current(index, generation) || !self.may_read(index) {
+                break;
+            }
+            self.receive_replies(index, &mut receive);
+        }
+        self.reply_receive = receive;
+        if self.is_current(index, generation) && self.may_read(index) {
+            self.queue_backend(index);
+        }
+    }
+
+    fn is_current(&self, index: usize, generation: u32) -> bool {
+        self.backends
+            .get(index)
+            .is_some_and(|backend| backend.generation == generation)
+    }
+
+    fn receive_replies(&mut self, index: usize, receive: &mut [u8]) {
+        let backend = &mut self.backends[index];
+        match backend.stream.read(receive) {
+            Ok(0) => self.lose(index, "the shard closed the connection"),
+            Ok(count) => {
+                backend.readable = count == receive.len() || backend.ended;
+                let taken = self.take_replies(index, &receive[..count]);
+                self.write_touched(&receive[..count]);
+                if let Err(reason) = taken {
+                    self.lose(index, &reason);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => backend.readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => self.lose(
+                index,
+                &format!("the connection to the shard broke: {error}"),
+            ),
+        }
+    }
+
+    /// Whether there is something to read, and its receiver can take it.
+    fn may_read(&mut self, index: usize) -> bool {
+        let backend = &self.backends[index];
+        if !backend.readable || backend.phase == Phase::Connecting {
+            return false;
+        }
+        let usage = backend.usage;
+        let receiver = match usage {
+            Use::Own(owner) => Some(owner),
+            Use::Shared | Use::Leaving => backend.book.front().map(|run| run.client),
+            Use::Idle(_) => None,
+        };
+        let Some(client) = receiver.and_then(|id| self.find(id)) else {
+            return true;
+        };
+        let waiting = self.clients[client].out.len();
+        match usage {
+            Use::Own(_) if waiting > bounds::CLIENT_OUT_SOFT => {
+                self.clients[client].paused = Some(index);
+                false
+            }
+            Use::Shared if waiting > bounds::CLIENT_OUT_SOFT => {
+                // The others go on over a new connection; what is in flight here comes in order.
+                self.detach(index);
+                true
+            }
+            Use::Leaving if waiting > bounds::CLIENT_OUT_HARD => {
+                if self.clients[client].paused.replace(index).is_none() {
+                    let (id, written) = (self.client_id(client), self.clients[client].written);
+                    self.timers
+                        .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
+                }
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn take_replies(&mut self, index: usize, bytes: &[u8]) -> Result<(), String> {
+        let generation = self.backends[index].generation;
+        let mut at = 0;
+        while at < bytes.len() && self.is_current(index, generation) {
+            let got = self.backends[index]
+                .framer
+                .advance(&bytes[at..])
+                .map_err(|error| error.to_string())?;
+            let range = at..at + got.consumed;
+            at = range.end;
+            self.take_part(index, bytes, range, got.complete)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a reply, or the part of one that has come.
+    #[inline]
+    fn take_part(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        range: Range<usize>,
+        complete: bool,
+    ) -> Result<(), &'static str> {
+        let backend = &mut self.backends[index];
+        if backend.phase != Phase::Ready {
+            capture(backend, &bytes[range])?;
+            if complete {
+                self.greeted(index);
+            }
+            return Ok(());
+        }
+        if let Use::Own(owner) = backend.usage {
+            return self.take_own_part(index, owner, bytes, range, complete);
+        }
+        let push = backend.framer.head().kind == b'>';
+        let Some(run) = backend.book.front() else {
+            return if push { Ok(()) } else { Err(UNASKED) };
+        };
+        if push {
+            return Ok(());
+        }
+        let id = run.client;
+        if run.rewrite != Rewrite::None {
+            capture(backend, &bytes[range])?;
+        } else if !run.discard {
+            backend.passed_on = !complete;
+            if let Some(client) = self.find(id) {
+                self.deliver(client, bytes, range);
+            }
+        }
+        if complete {
+            self.reply_done(index, bytes);
+        }
+        Ok(())
+    }
+
+    fn take_own_part(
+        &mut self,
+        index: usize,
+        owner: ClientId,
+        bytes: &[u8],
+        range: Range<usize>,
+        complete: bool,
+    ) -> Result<(), &'static str> {
+        let Some(client) = self.find(owner) else {
+            return Err(UNASKED);
+        };
+        let session = &self.clients[client].session;
+        let backend = &mut self.backends[index];
+        let kind = backend.framer.head().kind;
+        let asked = kind != b'>' && !session.own.monitor;
+        match backend.book.front() {
+            Some(run) if asked && run.rewrite != Rewrite::None => capture(backend, &bytes[range])?,
+            Some(run) if asked && run.discard && !session.subscribed_in_resp2() => {}
+            _ => {
+                backend.passed_on = !complete;
+                self.deliver(client, bytes, range);
+            }
+        }
+        if complete {
+            self.own_done(index, client, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a part of the receive buffer to a client.
+    #[inline]
+    fn deliver(&mut self, index: usize, bytes: &[u8], range: Range<usize>) {
+        let client = &mut self.clients[index];
+        if client.wait == Wait::Farewell {
+            return;
+        }
+        if client.slice.end == range.start && !client.slice.is_empty() {
+            client.slice.end = range.end;
+        } else if client.slice.is_empty() && client.out.is_empty() {
+            client.slice = range;
+            self.touched.push(index);
+        } else {
+            let slice = std::mem::replace(&mut client.slice, 0..0);
+            client.out.push(&bytes[slice]);
+            client.out.push(&bytes[range]);
+            self.mark_client(index);
+        }
+    }
+
+    /// Writes to clients what is for them in the receive buffer, and keeps what they do not take.
+    fn write_touched(&mut self, bytes: &[u8]) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            let Some(client) = self.clients.get_mut(index) else {
+                continue;
+            };
+            let slice = std::mem::replace(&mut client.slice, 0..0);
+            let slice = bytes.get(slice).unwrap_or_default();
+            if slice.is_empty() {
+                continue;
+            }
+            if !client.writable || !client.out.is_empty() {
+                client.out.push(slice);
+                self.mark_client(index);
+                continue;
+            }
+            match client.stream.write(slice) {
+                Ok(written) => {
+                    client.written += written as u64;
+                    client.writable = written == slice.len();
+                    client.out.push(&slice[written..]);
+                    self.after_flush(index);
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    client.writable = error.kind() == io::ErrorKind::Interrupted;
+                    client.out.push(slice);
+                    self.mark_client(index);
+                }
+                Err(_) => self.close_client(index),
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Writes what waits for a shard, once.
+    pub(super) fn flush_backend(&mut self, index: usize) {
+        let Some(backend) = self.backends.get_mut(index) else {
+            return;
+        };
+        backend.dirty = false;
+        if backend.phase == Phase::Connecting || !backend.writable || backend.out.is_empty() {
+            return;
+        }
+        match backend.stream.write(backend.out.pending()) {
+            Ok(written) => {
+                backend.writable = written == backend.out.len();
+                backend.out.advance(written, bounds::RECEIVE);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => backend.writable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.mark_backend(index),
+            Err(error) => {
+                self.lose(
+                    index,
+                    &format!("the connection to the shard broke: {error}"),
+                );
+                return;
+            }
+        }
+        let Some(backend) = self.backends.get_mut(index) else {
+            return;
+        };
+        if backend.out.len() <= bounds::SHARD_OUT_MAX / 2 && !backend.stalled.is_empty() {
+            for id in std::mem::take(&mut backend.stalled) {
+                if let Some(client) = self.find(id)
+                    && self.clients[client].wait == Wait::Room
+                {
+                    self.resume(client);
+                }
+            }
+        }
+    }
+}
+
+fn capture(backend: &mut Backend, bytes: &[u8]) -> Result<(), &'static str> {
+    if backend.captured.len() + bytes.len() > bounds::REWRITTEN_REPLY_MAX {
+        return Err(TOO_LONG);
+    }
+    backend.captured.extend_from_slice(bytes);
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Where a command goes.
+
+use super::Worker;
+use super::backend::{Confirm, Effect, Rewrite};
+use super::client::{Lane, Streaming};
+use super::lanes::{Flow, Sending};
+use super::session::{Transaction, Watch};
+use crate::texts;
+use resp::command::{Class, classify};
+use resp::inline;
+use resp::request::{Args, Shape, encode};
+
+/// A command that the engine does not know: inside a transaction it makes `EXEC` refuse, and its
+/// error is replaced by ours.
+const UNKNOWN_COMMAND: &[u8] = b"*1\r\n$16\r\nMAINSTAY.REFUSED\r\n";
+
+/// What is to be done with a command.
+enum Route {
+    /// Any connection.
+    Any(Sending),
+    /// A connection of the client's own.
+    Own(Sending),
+    /// This instead, over the client's own connection.
+    Instead(&'static [u8], Sending),
+    /// Nothing; this is the answer.
+    Refuse(Vec<u8>),
+    /// The proxy answers.
+    Local(Class),
+    /// Later: the client waits for something.
+    Hold,
+}
+
+impl Worker {
+    /// Does what a whole command asks for.
+    #[inline]
+    pub(super) fn dispatch(&mut self, index: usize, frame: &[u8], shape: Shape) -> Flow {
+        match shape {
+            Shape::Array => self.command(index, frame),
+            Shape::Empty => Flow::Next,
+            Shape::Inline => match inline::split(frame.trim_ascii_end()) {
+                Ok(words) if words.is_empty() => Flow::Next,
+                Ok(words) => {
+                    let mut whole = Vec::new();
+                    encode(words.iter().map(Vec::as_slice), &mut whole);
+                    self.command(index, &whole)
+                }
+                Err(error) => {
+                    if self.barrier(index) {
+                        self.protocol_error(index, error);
+                    }
+                    Flow::Hold
+                }
+            },
+        }
+    }
+
+    #[inline]
+    fn command(&mut self, index: usize, frame: &[u8]) -> Flow {
+        let mut args = Args::of(frame);
+        let Some(name) = args.next() else {
+            return Flow::Next;
+        };
+        let class = classify(name);
+        let client = &self.clients[index];
+        if class == Class::Plain && client.session.authenticated && client.lane == Lane::Shared {
+            return self.send(index, frame, Sending::plain());
+        }
+        match self.route(index, class, name, &args, true) {
+            Route::Any(sending) => self.send(index, frame, sending),
+            Route::Own(sending) => self.send_own(index, frame, sending),
+            Route::Instead(other, sending) => self.send_own(index, other, sending),
+            Route::Refuse(text) => self.refuse(index, &text),
+            Route::Local(class) => self.local(index, class, frame, args),
+            Route::Hold => Flow::Hold,
+        }
+    }
+
+    /// Begins to pass on a command that is too long to be held. `part` is what is known of it.
+    pub(super) fn begin_stream(&mut self, index: usize, part: &[u8]) -> Flow {
+        let mut args = Args::of(part);
+        let name = args.next().unwrap_or_default();
+        let flow = match self.route(index, classify(name), name, &args, false) {
+            Route::Any(sending) | Route::Own(sending) => {
+                let flow = self.send_own(index, part, sending);
+                if flow == Flow::Next
+                    && let Lane::Own(place) = self.clients[index].lane
+                {
+                    self.backends[place].half_sent = true;
+                    self.clients[index].streaming = Some(Streaming::ToShard);
+                    return Flow::Next;
+                }
+                flow
+            }
+            Route::Instead(other, sending) => self.send_own(index, other, sending),
+            Route::Refuse(text) => self.refuse(index, &text),
+            Route::Local(_) => self.refuse(index, b"-ERR the command is too long\r\n"),
+            Route::Hold => Flow::Hold,
+        };
+        if flow == Flow::Next {
+            self.clients[index].streaming = Some(Streaming::Skip);
+        }
+        flow
+    }
+
+    /// `args` are those after the name; not all of them if the command is not `whole`.
+    fn route(
+        &mut self,
+        index: usize,
+        class: Class,
+        name: &[u8],
+        args: &Args<'_>,
+        whole: bool,
+    ) -> Route {
+        let session = &self.clients[index].session;
+        let greeting = matches!(
+            class,
+            Class::Auth | Class::Hello | Class::Quit | Class::Reset
+        );
+        if !session.authenticated && !greeting {
+            return Route::Refuse(texts::NOAUTH.to_vec());
+        }
+        let leaving = matches!(class, Class::Quit | Class::Reset);
+        let ending = matches!(class, Class::Exec | Class::Discard) && whole;
+        if session.own.transaction == Transaction::Lost && !leaving && !ending {
+            return Route::Refuse(texts::TRANSACTION_LOST.to_vec());
+        }
+        match class {
+            Class::Plain => Route::Any(Sending::plain()),
+            Class::Blocking => Route::Own(Sending::effect(Effect::Blocking)),
+            Class::BlockingOption if has_block(args.clone()) => {
+                Route::Own(Sending::effect(Effect::Blocking))
+            }
+            Class::BlockingOption => Route::Any(Sending::plain()),
+            Class::Multi if args.left() == 0 => Route::Own(Sending::effect(Effect::Multi)),
+            Class::Multi => Route::Any(Sending::plain()),
+            Class::Exec | Class::Discard => self.end_transaction(index, class, args),
+            Class::Watch => Route::Own(Sending::effect(Effect::Watch)),
+            Class::Unwatch => Route::Any(Sending::effect(Effect::Unwatch)),
+            Class::Script => script(name, args.clone()),
+            Class::Quit | Class::Reset if whole => Route::Local(class),
+            _ => self.route_settled(index, class, name, args),
+        }
+    }
+
+    /// Commands whose way depends on whether a transaction or subscriptions are open: that must
+    /// be known first.
+    fn route_settled(&mut self, index: usize, class: Class, name: &[u8], args: &Args<'_>) -> Route {
+        if !self.barrier(index) {
+            return Route::Hold;
+        }
+        let session = &self.clients[index].session;
+        if session.own.monitor {
+            return Route::Own(Sending::plain());
+        }
+        let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
+        if session.subscribed_in_resp2() && !subscribing {
+            // The engine has the right words for what is not allowed now.
+            return Route::Own(Sending::plain());
+        }
+        let open = session.own.transaction == Transaction::Open;
+        if open && class != Class::Select {
+            let shown = texts::shown(name).to_ascii_lowercase();
+            return Route::Refuse(texts::refused_in_transaction(&shown));
+        }
+        let sub = args.clone().next().unwrap_or_default();
+        match class {
+            Class::Subscribe(kind) | Class::Unsubscribe(kind) => Route::Own(confirmed(kind, args)),
+            Class::Monitor => Route::Own(Sending::effect(Effect::Monitor)),
+            Class::Config if sub.eq_ignore_ascii_case(b"GET") => {
+                Route::Any(Sending::rewritten(Rewrite::ConfigGet))
+            }
+            Class::Config if sub.eq_ignore_ascii_case(b"HELP") => Route::Any(Sending::plain()),
+            Class::Module if sub.eq_ignore_ascii_case(b"LIST") => Route::Any(Sending::plain()),
+            Class::Config | Class::Module => Route::Refuse(texts::refused(&format!(
+                "{} {}",
+                texts::shown(name),
+                texts::shown(sub)
+            ))),
+            Class::Acl if sub.eq_ignore_ascii_case(b"WHOAMI") => Route::Local(class),
+            Class::Acl | Class::Refused => Route::Refuse(texts::refused(&texts::shown(name))),
+            _ => Route::Local(class),
+        }
+    }
+
+    fn end_transaction(&mut self, index: usize, class: Class, args: &Args<'_>) -> Route {
+        if args.left() > 0 {
+            return Route::Any(Sending::plain());
+        }
+        let session = &self.clients[index].session;
+        let lane = self.clients[index].lane;
+        if session.own.transaction == Transaction::Lost {
+            return Route::Local(class);
+        }
+        if session.own.watch == Watch::Lost && class == Class::Exec {
+            if !self.barrier(index) {
+                return Route::Hold;
+            }
+            let session = &self.clients[index].session;
+            if session.own.transaction == Transaction::Open {
+                let null: &[u8] = if session.resp == 3 {
+                    b"_\r\n"
+                } else {
+                    b"*-1\r\n"
+                };
+                let mut sending = Sending::effect(Effect::EndTransaction);
+                sending.rewrite = Rewrite::Text(null.into());
+                return Route::Instead(b"*1\r\n$7\r\nDISCARD\r\n", sending);
+            }
+        }
+        match lane {
+            Lane::Shared => Route::Any(Sending::plain()),
+            Lane::Own(_) | Lane::Gone => Route::Own(Sending::effect(Effect::EndTransaction)),
+        }
+    }
+
+    /// Answers with an error. Inside a transaction the engine hears of it, so that `EXEC` refuses.
+    pub(super) fn refuse(&mut self, index: usize, text: &[u8]) -> Flow {
+        if !self.barrier(index) {
+            return Flow::Hold;
+        }
+        if self.clients[index].session.own.transaction == Transaction::Open {
+            let sending = Sending::rewritten(Rewrite::Text(text.into()));
+            return self.send_own(index, UNKNOWN_COMMAND, sending);
+        }
+        self.answer(index, text);
+        Flow::Next
+    }
+}
+
+fn confirmed(kind: resp::command::Subscription, args: &Args<'_>) -> Sending {
+    let count = match args.left() {
+        0 => Confirm::All,
+        count => Confirm::Count(count),
+    };
+    let mut sending = Sending::effect(Effect::Confirm(kind, count));
+    sending.always = true;
+    sending
+}
+
+/// `SCRIPT KILL` and `FUNCTION KILL` must not wait behind the script that they are to end.
+fn script(name: &[u8], mut args: Args<'_>) -> Route {
+    let sub = args.next().unwrap_or_default();
+    if sub.eq_ignore_ascii_case(b"KILL") {
+        return Route::Own(Sending::plain());
+    }
+    if sub.eq_ignore_ascii_case(b"DEBUG") {
+        return Route::Refuse(texts::refused(&format!("{} DEBUG", texts::shown(name))));
+    }
+    Route::Any(Sending::plain())
+}
+
+/// Whether `XREAD` or `XREADGROUP` has the option `BLOCK`.
+fn has_block(args: Args<'_>) -> bool {
+    for arg in args {
+        if arg.eq_ignore_ascii_case(b"BLOCK") {
+            return true;
+        }
+        if arg.eq_ignore_ascii_case(b"STREAMS") {
+            return false;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(words: &[&str]) -> bool {
+        let mut frame = Vec::new();
+        encode(words.iter().map(|word| word.as_bytes()), &mut frame);
+        let mut args = Args::of(&frame);
+        args.next();
+        has_block(args)
+    }
+
+    #[test]
+    fn blocking_reads() {
+        assert!(blocks(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
+        assert!(blocks(&[
+            "XREADGROUP",
+            "GROUP",
+            "g",
+            "c",
+            "COUNT",
+            "1",
+            "block",
+            "5",
+            "STREAMS",
+            "s",
+            ">"
+        ]));
+        assert!(!blocks(&["XREAD", "COUNT", "1", "STREAMS", "BLOCK", "0"]));
+    }
+}

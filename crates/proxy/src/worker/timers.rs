@@ -1,0 +1,193 @@
+//! What happens later.
+
+use super::Worker;
+use super::backend::{Phase, Use};
+use super::client::{ClientId, Wait};
+use super::link::LinkId;
+use crate::bounds;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+/// Something that is to happen. When its time comes it looks whether there is still reason for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// Connect again.
+    Retry(LinkId),
+    /// Commands have waited long enough for the shard.
+    Hold(LinkId),
+    /// The connection must be ready by now.
+    Connect(usize, u32),
+    /// The connection of an earlier epoch must be gone by now.
+    Retire(usize, u32),
+    /// The client must have taken bytes since so many were written.
+    Stuck(ClientId, u64),
+    /// Unused connections are closed.
+    Reap(LinkId),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry(Instant, u64, Timer);
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// Timers, the next one first.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    heap: BinaryHeap<Reverse<Entry>>,
+    count: u64,
+}
+
+impl Timers {
+    /// When the next one is due.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(entry)| entry.0)
+    }
+
+    pub(crate) fn set(&mut self, after: Duration, timer: Timer) {
+        self.count += 1;
+        self.heap
+            .push(Reverse(Entry(Instant::now() + after, self.count, timer)));
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Timer> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(Entry(_, _, timer))| timer)
+    }
+}
+
+impl Worker {
+    pub(super) fn fire_timers(&mut self) {
+        if self.timers.next().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(timer) = self.timers.due(now) {
+            match timer {
+                Timer::Retry(link) => self.retry(link),
+                Timer::Hold(link) => self.hold_over(link),
+                Timer::Connect(backend, generation) => {
+                    if self.is_backend(backend, generation)
+                        && self.backends[backend].phase != Phase::Ready
+                    {
+                        self.lose(backend, "the shard did not answer in time");
+                    }
+                }
+                Timer::Retire(backend, generation) => {
+                    if self.is_backend(backend, generation) {
+                        self.lose(backend, "the shard's epoch has changed");
+                    }
+                }
+                Timer::Stuck(client, written) => self.check_stuck(client, written),
+                Timer::Reap(link) => self.reap(link),
+            }
+        }
+    }
+
+    fn is_backend(&self, index: usize, generation: u32) -> bool {
+        self.backends
+            .get(index)
+            .is_some_and(|backend| backend.generation == generation)
+    }
+
+    /// Closes a client that keeps others waiting and takes nothing.
+    fn check_stuck(&mut self, id: ClientId, written: u64) {
+        let Some(index) = self.find(id) else { return };
+        let client = &self.clients[index];
+        let Some(backend) = client.paused else { return };
+        if client.written != written {
+            let written = client.written;
+            self.timers
+                .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
+            return;
+        }
+        let others = self
+            .backends
+            .get(backend)
+            .is_some_and(|backend| backend.book.iter().any(|run| run.client != id));
+        if others {
+            let peer = client.session.peer;
+            tracing::warn!(%peer, "a client is closed: it takes no replies, and others wait behind them");
+            self.close_client(index);
+        } else {
+            self.timers
+                .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
+        }
+    }
+
+    /// Wakes clients whose shard did not come back in time: they get their error now.
+    fn hold_over(&mut self, link: LinkId) {
+        if self
+            .link(link)
+            .is_some_and(|link| !link.ready && link.hold_is_over())
+        {
+            self.wake_waiters(link);
+        }
+    }
+
+    pub(super) fn wake_waiters(&mut self, link: LinkId) {
+        let Some(known) = self.link_mut(link) else {
+            return;
+        };
+        for id in std::mem::take(&mut known.waiters) {
+            if let Some(index) = self.find(id)
+                && self.clients[index].wait == Wait::Link
+            {
+                self.resume(index);
+            }
+        }
+    }
+
+    fn reap(&mut self, id: LinkId) {
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        link.reaping = false;
+        let idle = std::mem::take(&mut link.idle);
+        let now = Instant::now();
+        let (old, kept): (Vec<usize>, Vec<usize>) = idle.into_iter().partition(|backend| {
+            matches!(self.backends[*backend].usage, Use::Idle(since) if now - since >= bounds::IDLE_TIME)
+        });
+        let again = !kept.is_empty();
+        if let Some(link) = self.link_mut(id) {
+            link.idle = kept;
+            link.reaping = again;
+        }
+        if again {
+            self.timers.set(bounds::IDLE_TIME, Timer::Reap(id));
+        }
+        for backend in old {
+            self.drop_backend(backend);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_order_of_time() {
+        let mut timers = Timers::default();
+        assert_eq!(timers.next(), None);
+        timers.set(Duration::from_secs(2), Timer::Connect(2, 0));
+        timers.set(Duration::from_secs(1), Timer::Connect(1, 0));
+        let later = Instant::now() + Duration::from_secs(3);
+        assert_eq!(timers.due(Instant::now()), None);
+        assert_eq!(timers.due(later), Some(Timer::Connect(1, 0)));
+        assert_eq!(timers.due(later), Some(Timer::Connect(2, 0)));
+        assert_eq!(timers.due(later), None);
+    }
+}

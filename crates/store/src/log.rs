@@ -1,0 +1,129 @@
+//! The log and the vote, as Raft asks for them.
+
+use crate::disk::{Disk, DiskError};
+use crate::raft::{LogEntry, LogId, StorageError, StorageIoError, Types, Vote};
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
+use std::fmt::Debug;
+use std::ops::{Bound, RangeBounds};
+
+/// About so many bytes of entries go into one request to another node; one entry always does.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// The log on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    disk: Disk,
+}
+
+impl Log {
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self { disk }
+    }
+}
+
+fn read_failed(error: DiskError) -> StorageError {
+    StorageIoError::read_logs(AnyError::new(&error)).into()
+}
+
+fn write_failed(error: DiskError) -> StorageError {
+    StorageIoError::write_logs(AnyError::new(&error)).into()
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.disk
+            .entries(start, end, usize::MAX)
+            .await
+            .map_err(read_failed)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        self.disk
+            .entries(start, end, BATCH_BYTES)
+            .await
+            .map_err(read_failed)
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
+        let (purged, last) = self.disk.log_ends().await.map_err(read_failed)?;
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id: last.or(purged),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.disk.save_vote(*vote).await.map_err(write_failed)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        self.disk.vote().await.map_err(read_failed)
+    }
+
+    /// Written with the next entries, or when the disk is idle: it is needed only to know the state
+    /// again before the leader is heard, and entries are not lost without it.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        match committed {
+            Some(committed) => self
+                .disk
+                .save_committed(committed)
+                .await
+                .map_err(write_failed),
+            None => Ok(()),
+        }
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        self.disk.committed().await.map_err(read_failed)
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<Types>,
+    ) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        self.disk
+            .append(&entries, callback)
+            .await
+            .map_err(write_failed)
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.disk.truncate(log_id.index).await.map_err(write_failed)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.disk.purge(log_id).await.map_err(write_failed)
+    }
+}

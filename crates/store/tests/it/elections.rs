@@ -1,0 +1,144 @@
+use crate::cluster::{Cluster, eventually, get, member, put};
+use model::NodeUid;
+use std::time::Duration;
+use store::{RpcKind, StoreError, Txn, TxnResult};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_leads_when_the_leader_is_gone_and_nothing_is_lost() {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    for n in 0..50u64 {
+        cluster.write(put(format!("k{n}"), n)).await;
+    }
+    cluster.stop(1).await;
+    let leader = cluster.leader_among(&[2, 3]).await;
+    let state = leader.barrier().await.unwrap();
+    assert!((0..50).all(|n| get(&state, &format!("k{n}")) == Some(n)));
+    cluster.write(put("after", 1)).await;
+    // Who comes back follows.
+    cluster.start(1).await;
+    let state = cluster.converge().await;
+    assert_eq!(get(&state, "after"), Some(1));
+    let known = cluster.store(1).leadership();
+    eventually("node 1 knows the leader", || {
+        known.borrow().is_some_and(|uid| uid != NodeUid(1))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_cut_off_deposes_nobody_when_it_is_back() {
+    let cluster = Cluster::new(3, |_| {}).await;
+    let leader = cluster.leader().await.status();
+    cluster.cut_off(&[3]);
+    let known = cluster.store(3).leadership();
+    eventually("node 3 hears no leader", || known.borrow().is_none()).await;
+    let asked = cluster.net.sent(1, RpcKind::PreVote);
+    eventually("node 3 asks for votes", || {
+        cluster.net.sent(1, RpcKind::PreVote) > asked + 2
+    })
+    .await;
+    cluster.write(put("k", 1)).await;
+    cluster.heal();
+    let state = cluster.converge().await;
+    assert_eq!(get(&state, "k"), Some(1));
+    let now = cluster.leader().await.status();
+    assert_eq!(
+        (now.leader, now.term),
+        (leader.leader, leader.term),
+        "the same leader and term"
+    );
+    assert_eq!(cluster.store(3).status().term, leader.term);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_written_or_read() {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    cluster.write(put("k", 1)).await;
+    let leader = cluster.store(1);
+    cluster.stop(2).await;
+    cluster.stop(3).await;
+    let known = leader.leadership();
+    eventually("the leader knows that it is alone", || {
+        known.borrow().is_none()
+    })
+    .await;
+    let error = leader.txn(put("k", 2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::NoQuorum(_)), "{error}");
+    let error = leader.barrier().await.unwrap_err();
+    assert!(matches!(error, StoreError::NoQuorum(_)), "{error}");
+    assert!(!leader.status().is_leader);
+    assert_eq!(
+        get(&leader.state(), "k"),
+        Some(1),
+        "the local state can be read"
+    );
+    // One of the others is enough.
+    cluster.start(3).await;
+    cluster.write(put("k", 3)).await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_lead_says_who_does() {
+    let cluster = Cluster::new(3, |_| {}).await;
+    let follower = cluster.store(2);
+    let known = follower.leadership();
+    eventually("node 2 knows the leader", || known.borrow().is_some()).await;
+    for error in [
+        follower.txn(put("k", 1)).await.unwrap_err(),
+        follower.barrier().await.unwrap_err(),
+        follower.add_learner(member(4)).await.unwrap_err(),
+        follower.hand_over(NodeUid(2)).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(
+                error,
+                StoreError::NotLeader {
+                    leader: Some(NodeUid(1))
+                }
+            ),
+            "the error was {error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_says_what_was_found_and_changes_nothing() {
+    let cluster = Cluster::new(1, |_| {}).await;
+    let store = cluster.store(1);
+    let TxnResult::Applied { revision } = store.txn(put("k", 1)).await.unwrap() else {
+        panic!()
+    };
+    let before = store.state();
+    let txn = put("other", 1).expect("k", 0);
+    let conflict = TxnResult::Conflict {
+        key: "k".to_owned(),
+        found: revision.0,
+    };
+    assert_eq!(store.txn(txn).await.unwrap(), conflict);
+    assert_eq!(store.state().hash(), before.hash());
+    let txn = Txn::new()
+        .expect("k", revision.0)
+        .expect("other", 0)
+        .delete("k");
+    let applied = TxnResult::Applied {
+        revision: revision.next(),
+    };
+    assert_eq!(store.txn(txn).await.unwrap(), applied);
+    assert!(store.state().entries.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_disk_slows_down_and_no_more() {
+    let cluster = Cluster::new(3, |config| {
+        config.sync_delay = Some(Duration::from_millis(60))
+    })
+    .await;
+    for n in 0..5u64 {
+        cluster.write(put("k", n)).await;
+    }
+    cluster.stop(1).await;
+    cluster.leader_among(&[2, 3]).await;
+    cluster.write(put("k", 9)).await;
+    assert_eq!(get(&*cluster.converge().await, "k"), Some(9));
+}

@@ -1,0 +1,13 @@
+//! The store as its users see it: clusters in one process over a network in memory, folders on
+//! disk, and a process that is killed.
+
+mod chaos;
+mod cluster;
+mod crash;
+mod elections;
+mod folder;
+mod hand_over;
+mod members;
+mod partition;
+mod snapshot;
+mod watching;

@@ -1,0 +1,114 @@
+use crate::cluster::{Cluster, eventually, get, member, put, uids};
+use model::NodeUid;
+use store::{Member, StoreError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_are_replaced_one_by_one() {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    cluster.write(put("k", 1)).await;
+    cluster.join(4).await;
+    let leader = cluster.store(1);
+    leader.set_voters(uids([1, 2, 4])).await.unwrap();
+    let status = leader.status();
+    let of = |list: &[store::MemberStatus]| -> Vec<u64> {
+        list.iter().map(|status| status.member.uid.0).collect()
+    };
+    assert_eq!(
+        (of(&status.voters), of(&status.learners)),
+        (vec![1, 2, 4], vec![3])
+    );
+    assert!(!status.changing);
+    eventually("the leader knows how far all are", || {
+        let status = leader.status();
+        status
+            .voters
+            .iter()
+            .chain(&status.learners)
+            .all(|member| member.lag == Some(0))
+    })
+    .await;
+    cluster.stop(3).await;
+    leader.remove_member(NodeUid(3)).await.unwrap();
+    leader.remove_member(NodeUid(3)).await.unwrap();
+    assert_eq!(of(&leader.status().learners), [0; 0]);
+    // The new voter counts.
+    cluster.stop(2).await;
+    cluster.write(put("k", 2)).await;
+    assert_eq!(get(&*cluster.converge().await, "k"), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_harm_is_refused() {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    let leader = cluster.store(1);
+    let refused = async |voters: &[u64]| {
+        leader
+            .set_voters(uids(voters.iter().copied()))
+            .await
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused(&[1, 2]).await.contains("2 voters are not possible"));
+    assert!(
+        refused(&[2])
+            .await
+            .contains("hand the leadership over first")
+    );
+    assert!(refused(&[1, 2, 9]).await.contains("node 9 is no member"));
+    let error = leader.remove_member(NodeUid(2)).await.unwrap_err();
+    assert!(error.to_string().contains("node 2 is a voter"), "{error}");
+    let moved = Member {
+        uid: NodeUid(2),
+        address: "127.0.0.77:3342".to_owned(),
+    };
+    let error = leader.add_learner(moved).await.unwrap_err();
+    assert!(
+        error.to_string().contains("is a member at 127.0.0.2:3342"),
+        "{error}"
+    );
+    leader.add_learner(member(2)).await.unwrap();
+
+    leader.initialize(member(1)).await.unwrap();
+    let other = Member {
+        uid: NodeUid(1),
+        address: "127.0.0.77:3342".to_owned(),
+    };
+    let error = leader.initialize(other).await.unwrap_err();
+    assert!(
+        error.to_string().contains("part of a store already"),
+        "{error}"
+    );
+    let error = leader.initialize(member(2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Invalid(_)), "{error}");
+
+    // Many at once are done one after the other.
+    for uid in 4..=6 {
+        cluster.start(uid).await;
+    }
+    let all: Vec<_> = (4..=6)
+        .map(|uid| {
+            let leader = leader.clone();
+            tokio::spawn(async move { leader.add_learner(member(uid)).await })
+        })
+        .collect();
+    for added in all {
+        added.await.unwrap().unwrap();
+    }
+    assert_eq!(leader.status().learners.len(), 3);
+}
+
+/// Down to one voter and up again, as when a cluster is made or taken apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_voter_is_enough() {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    let leader = cluster.store(1);
+    leader.set_voters(uids([1])).await.unwrap();
+    cluster.stop(2).await;
+    cluster.stop(3).await;
+    leader.txn(put("k", 1)).await.unwrap();
+    cluster.start(2).await;
+    cluster.start(3).await;
+    leader.set_voters(uids([1, 2, 3])).await.unwrap();
+    leader.hand_over(NodeUid(2)).await.unwrap();
+    assert_eq!(get(&*cluster.converge().await, "k"), Some(1));
+}

@@ -1,0 +1,240 @@
+//! Nodes from the build folder, their daemons started directly: fast, without installer and
+//! supervisord. Binaries are hard links below an install folder, so that programs find their
+//! configuration from their own path, as in a real install.
+
+use crate::wait;
+use anyhow::{Context as _, ensure};
+use model::node_config::{NodeConfig, Ports};
+use std::fs::OpenOptions;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// Programs of a release.
+pub const PROGRAMS: [&str; 5] = ["cnm_exec", "cnm_http", "dmcproxy", "rladmin", "rlcheck"];
+/// Daemons in the order in which they are started.
+pub const DAEMONS: [&str; 3] = ["cnm_exec", "cnm_http", "dmcproxy"];
+/// First admin of test clusters.
+pub const ADMIN: &str = "admin@example.com";
+/// Its password.
+pub const PASSWORD: &str = "test-password";
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its configuration.
+    pub config: NodeConfig,
+    daemons: Vec<(String, Child)>,
+}
+
+/// Where `cargo build` puts programs.
+#[must_use]
+pub fn build_folder() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).join("target/debug")
+}
+
+/// Where `cargo xtask engines` puts engines.
+#[must_use]
+pub fn engines_folder() -> PathBuf {
+    match std::env::var_os("MAINSTAY_ENGINES_DIR") {
+        Some(path) => path.into(),
+        None => build_folder().with_file_name("engines"),
+    }
+}
+
+impl Node {
+    /// Lays a node out below `root`; starts nothing.
+    ///
+    /// # Errors
+    /// When files cannot be made, or the programs are not built.
+    pub fn lay_out(root: &Path, address: IpAddr) -> anyhow::Result<Self> {
+        let install_dir = root.join("opt");
+        let config = NodeConfig {
+            install_id: "test".to_owned(),
+            address,
+            config_dir: root.join("etc"),
+            var_dir: root.join("var"),
+            socket_dir: root.join("var/run"),
+            install_dir: install_dir.clone(),
+            os_user: "root".to_owned(),
+            os_group: "root".to_owned(),
+            memory_bytes: Some(4 << 30),
+            ports: Ports::default(),
+        };
+        let release = install_dir.join("releases/0.0.0");
+        std::fs::create_dir_all(release.join("bin"))?;
+        for folder in [
+            &config.config_dir,
+            &config.socket_dir,
+            &config.log_dir(),
+            &config.store_dir(),
+            &config.shards_dir(),
+            &config.tmp_dir(),
+        ] {
+            std::fs::create_dir_all(folder)?;
+        }
+        for program in PROGRAMS {
+            let from = build_folder().join(program);
+            let to = release.join("bin").join(program);
+            if !to.exists() && std::fs::hard_link(&from, &to).is_err() {
+                std::fs::copy(&from, &to)
+                    .with_context(|| format!("{}: run `cargo build`", from.display()))?;
+            }
+        }
+        let engines = engines_folder();
+        ensure!(engines.exists(), "no engines: run `cargo xtask engines`");
+        link(&engines, &release.join("engines"))?;
+        link(&release, &config.current())?;
+        link(&config.config_dir, &install_dir.join("config"))?;
+        std::fs::write(config.config_dir.join("node.toml"), config.to_toml()?)?;
+        Ok(Self {
+            config,
+            daemons: Vec::new(),
+        })
+    }
+
+    /// Starts all daemons.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        for daemon in DAEMONS {
+            self.start_daemon(daemon)?;
+        }
+        Ok(())
+    }
+
+    /// Starts one daemon.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_daemon(&mut self, name: &str) -> anyhow::Result<()> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.config.log_dir().join(format!("{name}.log")))?;
+        let child = Command::new(self.config.current().join("bin").join(name))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        self.daemons.push((name.to_owned(), child));
+        Ok(())
+    }
+
+    /// Process of a daemon.
+    #[must_use]
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.daemons
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, child)| child.id())
+    }
+
+    /// Kills a daemon at once (SIGKILL) and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self
+            .daemons
+            .iter()
+            .position(|(n, _)| n == name)
+            .context("it does not run")?;
+        let (_, mut child) = self.daemons.remove(at);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Runs `rladmin` on this node.
+    ///
+    /// # Errors
+    /// When it cannot be run; a failed command is in the output.
+    pub fn rladmin(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(Command::new(self.config.current().join("bin/rladmin"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?)
+    }
+
+    /// Runs `rladmin` until it succeeds.
+    ///
+    /// # Errors
+    /// When it does not within 20 s.
+    pub fn rladmin_until(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        wait::until(
+            &format!("rladmin {}", arguments.join(" ")),
+            Duration::from_secs(20),
+            || {
+                let output = self.rladmin(arguments).map_err(|e| e.to_string())?;
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                if output.status.success() {
+                    return Ok(text);
+                }
+                Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+            },
+        )
+    }
+
+    /// Stops daemons and engines.
+    pub fn stop(&mut self) {
+        for (_, child) in self.daemons.iter_mut().rev() {
+            if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+        for (_, child) in &mut self.daemons {
+            let _ = child.wait();
+        }
+        self.daemons.clear();
+        for pid in processes_below(&self.config.var_dir) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn link(target: &Path, at: &Path) -> anyhow::Result<()> {
+    if at.symlink_metadata().is_err() {
+        std::os::unix::fs::symlink(target, at)?;
+    }
+    Ok(())
+}
+
+/// Processes whose working directory lies below a folder: the engines and the proxy server of a
+/// node, which are nobody's children.
+#[must_use]
+pub fn processes_below(folder: &Path) -> Vec<rustix::process::Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let below = |name: &str| {
+            std::fs::read_link(entry.path().join(name)).is_ok_and(|path| path.starts_with(folder))
+        };
+        let install = folder.parent().unwrap_or(folder);
+        let program = std::fs::read_link(entry.path().join("exe"))
+            .is_ok_and(|path| path.starts_with(install));
+        if below("cwd") || program {
+            found.extend(rustix::process::Pid::from_raw(pid));
+        }
+    }
+    found
+}

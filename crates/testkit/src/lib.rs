@@ -1,0 +1,11 @@
+//! Clusters of real processes for tests and development. Nothing of it goes into a bundle.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`addresses`] | a network of its own on 127.0.0.0/8, held by a lock |
+//! | [`cluster`] | nodes from the build folder, their daemons started directly |
+//! | [`wait`] | waiting for a condition with a deadline |
+
+pub mod addresses;
+pub mod cluster;
+pub mod wait;

@@ -1,0 +1,71 @@
+//! The project's task runner: `cargo xtask <task>`.
+
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+mod ci;
+mod dist;
+mod engines;
+mod fix;
+mod run_testkit;
+mod tidy;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The project's tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run everything that CI runs.
+    Ci(ci::Options),
+    /// Format, and write the generated files again.
+    Fix,
+    /// Check the rules that no compiler checks.
+    Tidy,
+    /// Fetch the engines named in packaging/engines.toml into target/engines.
+    Engines,
+    /// Build the signed bundle `mainstay-<version>-linux-amd64.tar`.
+    Dist(dist::Options),
+    /// Nodes straight from the build folder: `up [--nodes N]`, `down`.
+    Cluster {
+        /// `up [--nodes N]` or `down`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Figures: `start [--quick] [--json FILE]`.
+    Bench {
+        /// `start [--quick] [--json FILE]`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// The root of the repository.
+pub(crate) fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+fn main() -> ExitCode {
+    let root = repository();
+    let result = match Arguments::parse().task {
+        Task::Ci(options) => ci::run(&root, &options),
+        Task::Fix => fix::run(&root),
+        Task::Tidy => tidy::run(&root),
+        Task::Engines => engines::run(&root),
+        Task::Dist(options) => dist::run(&root, &options),
+        Task::Cluster { arguments } => run_testkit::run(&root, "test-cluster", &arguments),
+        Task::Bench { arguments } => run_testkit::run(&root, "bench", &arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
