@@ -242,7 +242,7 @@ fn network(
     Ok(())
 }
 
-/// Most connections: 10,000, or what the descriptor limit leaves after the engine's own 32.
+/// Most connections: 10,000, or what the descriptor limit leaves after the engine's own files.
 fn max_clients() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit

@@ -308,6 +308,11 @@ impl ShardTask {
         tracing::info!("shard {}: adopted process {}", self.shard, process.pid());
         self.state = EngineState::Starting;
         self.watch(process);
+        let recorded = self
+            .ledger
+            .as_ref()
+            .and_then(|ledger| ledger.process.as_ref());
+        self.ran = recorded.is_some_and(|process| process.run_id.is_some());
         Ok(())
     }
 

@@ -43,6 +43,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn serve() -> anyhow::Result<()> {
     log();
+    // Only supervisord starts a second copy by itself; started by hand, the shell may go.
     if std::env::var_os("SUPERVISOR_ENABLED").is_some() {
         process::end_with_parent()?;
     }

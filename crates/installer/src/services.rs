@@ -207,33 +207,49 @@ pub fn replace_daemons(
 pub fn wait_until_up(config: &NodeConfig, version: &str, release: &Path) -> Result<()> {
     let deadline = Instant::now() + DAEMONS_UP;
     loop {
-        let daemons = daemons(config, version);
-        let waiting: Vec<String> = layout::DAEMONS
-            .iter()
-            .filter_map(|name| {
-                let daemon = daemons.get(*name);
-                let up = daemon.is_some_and(|daemon| runs_from(daemon, release, name));
-                let state = daemon.map_or("not started", |daemon| daemon.state.as_str());
-                (!up).then(|| format!("{name} is {state}"))
-            })
-            .collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let logs: Vec<String> = layout::DAEMONS
+        // supervisorctl is a whole Python: asked only when there is something to hear.
+        let processes = processes_of(config);
+        let there = |name: &str| {
+            let program = release.join("bin").join(name);
+            processes
                 .iter()
-                .map(|name| tail(config, name))
-                .collect();
-            bail!(
-                "after {} s: {}\n{}",
-                DAEMONS_UP.as_secs(),
-                waiting.join(", "),
-                logs.join("\n").trim()
-            );
+                .any(|process| process.program().as_ref() == Some(&program))
+        };
+        let over = Instant::now() >= deadline;
+        if layout::DAEMONS.iter().all(|name| there(name)) || over {
+            let waiting = not_up(config, version, release);
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if over {
+                let logs: Vec<String> = layout::DAEMONS
+                    .iter()
+                    .map(|name| tail(config, name))
+                    .collect();
+                bail!(
+                    "after {} s: {}\n{}",
+                    DAEMONS_UP.as_secs(),
+                    waiting.join(", "),
+                    logs.join("\n").trim()
+                );
+            }
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Daemons that do not run the program of `release`, and what they do instead.
+fn not_up(config: &NodeConfig, version: &str, release: &Path) -> Vec<String> {
+    let daemons = daemons(config, version);
+    layout::DAEMONS
+        .iter()
+        .filter_map(|name| {
+            let daemon = daemons.get(*name);
+            let up = daemon.is_some_and(|daemon| runs_from(daemon, release, name));
+            let state = daemon.map_or("not started", |daemon| daemon.state.as_str());
+            (!up).then(|| format!("{name} is {state}"))
+        })
+        .collect()
 }
 
 fn runs_from(daemon: &Daemon, release: &Path, name: &str) -> bool {
@@ -293,7 +309,7 @@ pub fn processes_of(config: &NodeConfig) -> Vec<Process> {
 /// The end of a daemon's output.
 fn tail(config: &NodeConfig, name: &str) -> String {
     use std::io::{Read, Seek, SeekFrom};
-    let path = config.log_dir().join(format!("{name}.out"));
+    let path = config.log_dir().join(format!("{name}.log"));
     let read = || -> std::io::Result<String> {
         let mut file = fs::File::open(&path)?;
         let size = file.metadata()?.len();

@@ -122,7 +122,7 @@ pub fn shown(text: &str) -> String {
         .take(80)
         .map(|c| if c.is_control() { '?' } else { c })
         .collect();
-    if text.chars().nth(80).is_some() {
+    if text.chars().nth(100).is_some() {
         out.push('…');
     }
     out

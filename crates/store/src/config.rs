@@ -25,7 +25,7 @@ pub struct StoreConfig {
     /// For how long after hearing the leader a voter votes for nobody else. Less than
     /// `election_base`; a hand-over takes about this long.
     pub lease: Duration,
-    /// How long one request to another node may take (snapshots: 60 times as long).
+    /// How long one request to another node may take (snapshots: 10 times as long).
     pub rpc_timeout: Duration,
     /// How long a transaction or a linearizable read may take.
     pub request_timeout: Duration,

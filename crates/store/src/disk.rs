@@ -92,7 +92,7 @@ impl Disk {
     }
 
     /// Does something with the database and brings its result.
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, DiskError> + Send + 'static,
     ) -> Result<T, DiskError> {

@@ -232,7 +232,11 @@ async fn append(raft: &Raft, asked: Append) -> Result<Bytes, StoreError> {
 
 async fn snapshot(raft: &Raft, asked: InstallSnapshot) -> Result<Bytes, StoreError> {
     // A damaged one is refused here: once Raft has it, it cannot be refused any more.
-    machine::decode(&asked.header, &asked.body)?;
+    let asked = tokio::task::spawn_blocking(move || {
+        machine::decode(&asked.header, &asked.body).map(|_| asked)
+    })
+    .await
+    .map_err(|error| StoreError::Storage(error.to_string()))??;
     let snapshot = openraft::Snapshot {
         meta: asked.header.meta,
         snapshot: Box::new(Cursor::new(asked.body)),

@@ -180,6 +180,15 @@ impl Node {
     fn publish_leader(&self, leader: Option<NodeUid>) {
         self.leadership.send_if_modified(|known| {
             let changed = *known != leader;
+            if changed {
+                let uid = |uid: Option<NodeUid>| uid.map(|uid| uid.0);
+                tracing::info!(
+                    node = self.config.node.0,
+                    leader = uid(leader),
+                    before = uid(*known),
+                    "leader of the configuration store changed"
+                );
+            }
             *known = leader;
             changed
         });

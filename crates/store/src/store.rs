@@ -1,6 +1,6 @@
 //! The handle of the store.
 
-use crate::config::StoreConfig;
+use crate::config::{FatalHook, StoreConfig};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::history::Changes;
@@ -24,12 +24,15 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(test)]
+mod failing_disk;
+
 /// So many requests may be under way at the leader.
 pub(crate) const REQUESTS: u32 = 256;
 /// A read that found no majority is tried again after so long.
 const READ_AGAIN: Duration = Duration::from_millis(50);
 /// A snapshot may take this many times as long as another request to a member.
-const SNAPSHOT_TIMEOUTS: u64 = 60;
+const SNAPSHOT_TIMEOUTS: u64 = 10;
 
 /// A member of the configuration store. Cheap to clone; all clones are the same member. It ends
 /// with [`Store::shutdown`], or when the last clone is dropped.
@@ -84,10 +87,11 @@ impl Store {
     /// If the folder cannot be used: in use by another process, of another node, damaged, or
     /// written by a later release.
     pub async fn open(
-        config: StoreConfig,
+        mut config: StoreConfig,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StoreError> {
         config.check().map_err(StoreError::Invalid)?;
+        config.fatal = only_once(config.fatal);
         let settings = config.clone();
         let disk = tokio::task::spawn_blocking(move || Disk::open(&settings))
             .await
@@ -130,7 +134,8 @@ impl Store {
         })
     }
 
-    /// Makes this node the first and only member. Does nothing if it is a member already.
+    /// Makes this node the first and only member; returns when it leads. Does nothing if it is a
+    /// member already.
     ///
     /// # Errors
     /// If this folder is part of a store in which the node has another address, or does not occur.
@@ -144,7 +149,15 @@ impl Store {
         }
         let members = BTreeMap::from([(me.uid.0, Address(me.address.clone()))]);
         match node.raft.initialize(members).await {
-            Ok(()) => {}
+            Ok(()) => {
+                let deadline = Instant::now() + node.config.request_timeout;
+                let mut metrics = node.raft.metrics();
+                let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);
+                timeout_at(deadline, leads)
+                    .await
+                    .map_err(|_| StoreError::Timeout)?
+                    .map_err(|_| StoreError::ShuttingDown)?;
+            }
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
                 let present = node.member(me.uid);
                 if present.as_ref() != Some(&me) {
@@ -422,6 +435,16 @@ fn raft_config(config: &StoreConfig) -> openraft::Config {
         enable_elect: false,
         ..openraft::Config::default()
     }
+}
+
+/// A disk that fails ends Raft too: the first of them to notice says so.
+fn only_once(fatal: FatalHook) -> FatalHook {
+    let called = AtomicBool::new(false);
+    Arc::new(move |reason| {
+        if !called.swap(true, Ordering::AcqRel) {
+            fatal(reason);
+        }
+    })
 }
 
 /// An error of Raft that says only that it has ended.

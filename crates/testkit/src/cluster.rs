@@ -2,8 +2,11 @@
 //! supervisord. Binaries are hard links below an install folder, so that programs find their
 //! configuration from their own path, as in a real install.
 
+use crate::addresses::Network;
 use crate::wait;
 use anyhow::{Context as _, ensure};
+use client::rest::RestClient;
+use model::ApiError;
 use model::node_config::{NodeConfig, Ports};
 use std::fs::OpenOptions;
 use std::net::IpAddr;
@@ -180,6 +183,45 @@ impl Node {
         )
     }
 
+    /// Asks this node's REST over its unix socket.
+    ///
+    /// # Errors
+    /// As REST answers.
+    pub fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let client = RestClient::new(self.config.http_socket());
+        runtime().block_on(client.get(path))
+    }
+
+    /// Sends a body to this node's REST.
+    ///
+    /// # Errors
+    /// As REST answers.
+    pub fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ApiError> {
+        let client = RestClient::new(self.config.http_socket());
+        runtime().block_on(async {
+            match method {
+                "PUT" => client.put(path, body).await,
+                "DELETE" => client.delete(path).await,
+                _ => client.post(path, body).await,
+            }
+        })
+    }
+
+    /// Waits until the node's REST answers.
+    ///
+    /// # Errors
+    /// When it does not within 20 s.
+    pub fn ready(&self) -> anyhow::Result<()> {
+        wait::until("REST answers", Duration::from_secs(20), || {
+            self.get::<serde_json::Value>("/v1/bootstrap").map(drop).map_err(|e| e.to_string())
+        })
+    }
+
     /// Stops daemons and engines.
     pub fn stop(&mut self) {
         for (_, child) in self.daemons.iter_mut().rev() {
@@ -200,6 +242,129 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A runtime for one call.
+#[expect(clippy::expect_used, reason = "tests cannot go on without one")]
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Several nodes in one cluster, in a folder and a network of their own.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    root: tempfile::TempDir,
+    network: Network,
+}
+
+impl Cluster {
+    /// Starts nodes that belong to no cluster yet.
+    ///
+    /// # Errors
+    /// When they do not start.
+    pub fn nodes(count: u8) -> anyhow::Result<Self> {
+        let root = tempfile::Builder::new().prefix("mst-").tempdir_in("/var/tmp")?;
+        let mut cluster = Self { nodes: Vec::new(), root, network: Network::take()? };
+        for _ in 0..count {
+            cluster.add()?;
+        }
+        for node in &cluster.nodes {
+            node.ready()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts nodes and makes them a cluster.
+    ///
+    /// # Errors
+    /// When one of them does not become a member.
+    pub fn start(count: u8) -> anyhow::Result<Self> {
+        let cluster = Self::nodes(count)?;
+        cluster.nodes[0].rladmin_until(&[
+            "cluster", "create", "name", "test.local", "username", ADMIN, "password", PASSWORD,
+        ])?;
+        for node in cluster.nodes.iter().skip(1) {
+            node.rladmin_until(&cluster.join_words()?)?;
+        }
+        cluster.settled()?;
+        Ok(cluster)
+    }
+
+    /// Starts one more node that belongs to no cluster.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn add(&mut self) -> anyhow::Result<()> {
+        let number = u8::try_from(self.nodes.len() + 1)?;
+        let folder = self.root.path().join(format!("n{number}"));
+        let mut node = Node::lay_out(&folder, self.network.address(10 + number))?;
+        node.start()?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Words of `rladmin` with which a node joins through the first one.
+    ///
+    /// # Errors
+    /// Before the cluster exists.
+    pub fn join_words(&self) -> anyhow::Result<[&'static str; 10]> {
+        let first = &self.nodes[0].config;
+        let ca = std::fs::read_to_string(first.certificates_dir().join("ca_cert.pem"))?;
+        let fingerprint = client::join::pem_fingerprint(&ca)?;
+        // Leaked: a few bytes a test, so that the words can stand in an array.
+        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        Ok([
+            "cluster", "join", "nodes", leak(first.address.to_string()), "username", ADMIN,
+            "password", PASSWORD, "ca_fingerprint", leak(fingerprint),
+        ])
+    }
+
+    /// Waits until every node is heard and votes or follows.
+    ///
+    /// # Errors
+    /// When that takes longer than 30 s.
+    pub fn settled(&self) -> anyhow::Result<()> {
+        let count = self.nodes.len();
+        let voters = if count % 2 == 0 { count - 1 } else { count };
+        wait::until("every node is heard", Duration::from_secs(30), || {
+            let nodes: Vec<model::rest::NodeInfo> =
+                self.nodes[0].get("/v1/nodes").map_err(|e| e.to_string())?;
+            let cluster: model::rest::ClusterInfo =
+                self.nodes[0].get("/v1/cluster").map_err(|e| e.to_string())?;
+            let up = nodes.iter().filter(|n| n.status == "active").count();
+            if up == count && cluster.voters.len() == voters && cluster.has_quorum {
+                return Ok(());
+            }
+            Err(format!("{up} of {count} heard, voters {:?}", cluster.voters))
+        })
+    }
+
+    /// Creates a database and waits until it is served.
+    ///
+    /// # Errors
+    /// When it is not within 20 s.
+    pub fn create_db(&self, words: &[&str]) -> anyhow::Result<()> {
+        let mut all = vec!["create", "db"];
+        all.extend(words);
+        let output = self.nodes[0].rladmin(&all)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}{error}", String::from_utf8_lossy(&output.stdout));
+        Ok(())
+    }
+
+    /// A connection to an endpoint through the proxy of a node (counted from 0).
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn connect(&self, node: usize, port: u16) -> anyhow::Result<redis::Connection> {
+        let address = self.nodes[node].config.address;
+        let client = redis::Client::open(format!("redis://{address}:{port}/"))?;
+        let connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
+        connection.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(connection)
     }
 }
 

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`addresses`] | a network of its own on 127.0.0.0/8, held by a lock |
 //! | [`cluster`] | nodes from the build folder, their daemons started directly |
+//! | [`report`] | rows of a benchmark |
 //! | [`wait`] | waiting for a condition with a deadline |
 
 pub mod addresses;
 pub mod cluster;
+pub mod report;
 pub mod wait;

@@ -139,6 +139,14 @@ async fn a_zombie_counts_as_dead() {
     let pid = engine_pid(&node);
     // Its parent does not notice.
     kill(host.0.id(), Signal::STOP);
+    let tasks = format!("/proc/{}/task", host.0.id());
+    eventually("all its threads are stopped", || {
+        let mut threads = fs::read_dir(&tasks)
+            .unwrap()
+            .map(|task| task.unwrap().file_name());
+        threads.all(|task| process_state(task.to_str().unwrap().parse().unwrap()) == Some('T'))
+    })
+    .await;
     kill_hard(pid);
     eventually("a zombie", || process_state(pid) == Some('Z')).await;
 
@@ -172,22 +180,15 @@ async fn a_fork_child_keeps_the_folder() {
         // One key in 0.1 s: the child would write for more than a minute.
         say::<()>(&mut cnm, "CONFIG SET rdb-key-save-delay 100000").unwrap();
         say::<redis::Value>(&mut cnm, "BGSAVE").unwrap();
-        let child = children_of(pid).pop().unwrap();
+        let child = saving_child_of(pid, &mut cnm).await;
         kill_hard(pid);
         seen(&agent, |shard| shard.state == EngineState::Stopped).await;
         assert!(node.shard_folder().is_locked().unwrap(), "{engine}");
-        assert_eq!(
-            process_state(child).map(|state| state == 'Z'),
-            Some(false),
-            "{engine}"
-        );
+        assert!(!has_ended(child), "{engine}");
 
         let again = serve(&agent, &wanted, 2).await;
         assert_ne!(again.pid, Some(pid));
-        assert!(
-            process_state(child).is_none_or(|state| state == 'Z'),
-            "{engine}"
-        );
+        eventually("the child is dead", || has_ended(child)).await;
         let keys: u64 = say(&mut node.as_proxy(2).unwrap(), "DBSIZE").unwrap();
         assert_eq!(keys, 1_000, "{engine}");
     }
@@ -207,23 +208,34 @@ async fn a_fork_child_does_not_keep_a_removed_folder() {
     let mut cnm = node.as_cnm();
     say::<()>(&mut cnm, "CONFIG SET rdb-key-save-delay 100000").unwrap();
     say::<redis::Value>(&mut cnm, "BGSAVE").unwrap();
-    let child = children_of(pid).pop().unwrap();
+    let child = saving_child_of(pid, &mut cnm).await;
     drop(agent);
     kill_hard(pid);
+    eventually("the engine is dead", || has_ended(pid)).await;
     let agent = node.agent().await;
     let dead = agent.shards().pop().unwrap();
     assert_eq!((dead.state, dead.pid), (EngineState::Stopped, None));
     assert!(dead.error.unwrap().contains("locked by a process"));
     agent.execute(remove()).await.unwrap();
     assert!(!node.shard_folder().path().exists());
-    assert!(process_state(child).is_none_or(|state| state == 'Z'));
+    eventually("the child is dead", || has_ended(child)).await;
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
+/// The child that writes a snapshot and will do so for long. It has reported to its parent once:
+/// the next report is due after 1,024 keys, and a child that cannot report ends by itself.
+async fn saving_child_of(pid: u32, cnm: &mut redis::Connection) -> u32 {
+    eventually("the child has reported", || {
+        info(cnm, "current_save_keys_processed") != "0"
+    })
+    .await;
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    text.split_ascii_whitespace()
-        .map(|child| child.parse().unwrap())
-        .collect()
+    let child = text.split_ascii_whitespace().next_back();
+    child.unwrap().parse().unwrap()
+}
+
+/// Whether a process is gone, or waits for its parent to notice.
+fn has_ended(pid: u32) -> bool {
+    process_state(pid).is_none_or(|state| state == 'Z')
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +265,10 @@ async fn a_reused_pid_is_left_alone() {
     let again = run(&agent, &wanted).await;
     assert_ne!(again.pid, shard.pid);
     assert_eq!(process_state(sleeper.id()), Some('S'), "it was not hit");
-    assert!(process_state(shard.pid.unwrap()).is_none_or(|state| state == 'Z'));
+    eventually("the unknown engine is dead", || {
+        has_ended(shard.pid.unwrap())
+    })
+    .await;
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
 }

@@ -154,6 +154,10 @@ impl Drop for Node {
                     kill(pid, rustix::process::Signal::KILL);
                 }
             }
+            // Fork children; a group with one of ours in it is ours.
+            if let Some(pid) = recorded_pid(&folder).and_then(raw) {
+                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+            }
         }
     }
 }
@@ -297,8 +301,13 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    let _ = rustix::process::kill_process(pid, signal);
+    if let Some(pid) = raw(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn raw(pid: u32) -> Option<rustix::process::Pid> {
+    rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
 pub(crate) fn kill_hard(pid: u32) {

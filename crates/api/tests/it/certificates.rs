@@ -18,7 +18,10 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), certificate }
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        }
     }
 
     pub(crate) fn certificate(&self) -> String {
@@ -36,7 +39,9 @@ impl Authority {
 
 async fn trusted(served: &Served, authority: &Authority) -> bool {
     let trust = Trust::Authority(&authority.certificate);
-    connect(served.config.https_address(), trust, b"http/1.1").await.is_ok()
+    connect(served.config.https_address(), trust, b"http/1.1")
+        .await
+        .is_ok()
 }
 
 #[tokio::test]
@@ -45,16 +50,26 @@ async fn the_clusters_certificate_is_shown_as_soon_as_it_is_there() {
     let authority = Authority::new();
     let folder = served.config.certificates_dir();
     let key = folder.join("api_selfsigned_key.pem");
-    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     assert!(!trusted(&served, &authority).await);
 
     let (chain, key) = authority.sign(&served.config.address.to_string());
     // A certificate without its key, then with a key that is not its own: the old one stays.
     fs::write(folder.join("api_cert.pem"), &chain).unwrap();
-    fs::write(folder.join("api_key.pem"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    fs::write(
+        folder.join("api_key.pem"),
+        KeyPair::generate().unwrap().serialize_pem(),
+    )
+    .unwrap();
     assert!(!trusted(&served, &authority).await);
     fs::write(folder.join("api_key.pem"), key).unwrap();
-    until("the CA's chain is shown", async || trusted(&served, &authority).await).await;
+    until("the CA's chain is shown", async || {
+        trusted(&served, &authority).await
+    })
+    .await;
 
     let stream = connect(
         served.config.https_address(),
@@ -71,7 +86,10 @@ async fn the_clusters_certificate_is_shown_as_soon_as_it_is_there() {
     let (chain, key) = second.sign(&served.config.address.to_string());
     fs::write(folder.join("api_key.pem"), key).unwrap();
     fs::write(folder.join("api_cert.pem"), chain).unwrap();
-    until("the second CA's chain is shown", async || trusted(&served, &second).await).await;
+    until("the second CA's chain is shown", async || {
+        trusted(&served, &second).await
+    })
+    .await;
     served.stop().await;
 }
 
@@ -86,5 +104,8 @@ async fn a_certificate_that_is_there_at_the_start_is_used_and_a_broken_one_does_
     assert!(folder.path().join("api_selfsigned_cert.pem").exists());
 
     let nowhere = folder.path().join("missing");
-    assert!(api::certificates::Certificates::load(nowhere, address).is_ok(), "kept in memory");
+    assert!(
+        api::certificates::Certificates::load(nowhere, address).is_ok(),
+        "kept in memory"
+    );
 }

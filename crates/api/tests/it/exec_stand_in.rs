@@ -154,5 +154,9 @@ async fn check(Path(uid): Path<NodeUid>) -> Response {
         let error = ApiError::new(ErrorCode::ConnectError, "node 3 is not heard");
         return answer::<NodeCheck>(Err(error));
     }
-    answer(Ok(NodeCheck { node_uid: uid, result: true, error: None }))
+    answer(Ok(NodeCheck {
+        node_uid: uid,
+        result: true,
+        error: None,
+    }))
 }

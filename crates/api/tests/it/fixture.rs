@@ -5,8 +5,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use jiff::Timestamp;
 use model::documents::{
     Cluster, ClusterSettings, Database, DatabaseStatus, EngineUsers, EvictionPolicy,
-    ManagementRole, Node, Operation, OperationKind, OperationStatus, Persistence, ProxyPolicy, Role,
-    Shard, ShardsPlacement, SlotRange, Tag, User,
+    ManagementRole, Node, Operation, OperationKind, OperationStatus, Persistence, ProxyPolicy,
+    Role, Shard, ShardsPlacement, SlotRange, Tag, User,
 };
 use model::ids::UserUid;
 use model::intent::BootstrapStatus;
@@ -118,13 +118,19 @@ pub(crate) fn database(uid: u64, name: &str) -> Database {
         engine: engine(),
         shards_count: 1,
         replication: false,
-        persistence: Persistence::Snapshot { seconds: 3_600, writes: 1 },
+        persistence: Persistence::Snapshot {
+            seconds: 3_600,
+            writes: 1,
+        },
         eviction_policy: EvictionPolicy::VolatileLru,
         proxy_policy: ProxyPolicy::Single,
         shards_placement: ShardsPlacement::Dense,
         password: Some(Secret::new("db secret")),
         max_connections: 0,
-        tags: vec![Tag { key: "team".to_owned(), value: "blue".to_owned() }],
+        tags: vec![Tag {
+            key: "team".to_owned(),
+            value: "blue".to_owned(),
+        }],
         operation: None,
         created: created(),
         changed: created(),
@@ -152,7 +158,10 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         node: NodeUid(node),
         port: 20_000 + u16::try_from(uid).unwrap(),
         role: Role::Primary,
-        slots: SlotRange { first: 0, last: 16_383 },
+        slots: SlotRange {
+            first: 0,
+            last: 16_383,
+        },
         epoch: Epoch(3),
         generation: Generation(1),
         engine: engine(),
@@ -191,11 +200,17 @@ fn running() -> Operation {
 }
 
 pub(crate) fn observed(node: u64, age_ms: u64) -> Observed {
-    Observed { observation: observation(node), age_ms }
+    Observed {
+        observation: observation(node),
+        age_ms,
+    }
 }
 
 fn observation(node: u64) -> NodeObservation {
-    let host = HostFacts { hostname: format!("host{node}"), ..host() };
+    let host = HostFacts {
+        hostname: format!("host{node}"),
+        ..host()
+    };
     NodeObservation {
         node: NodeUid(node),
         taken: time("2030-01-01T12:00:00Z"),
@@ -206,7 +221,11 @@ fn observation(node: u64) -> NodeObservation {
         started: time("2030-01-01T09:00:00Z"),
         host,
         engines: vec!["redis-7.0.15".parse().unwrap(), engine()],
-        shards: if node == 2 { vec![shard_observation()] } else { Vec::new() },
+        shards: if node == 2 {
+            vec![shard_observation()]
+        } else {
+            Vec::new()
+        },
         proxy: Some(proxy(node)),
         services: vec![ServiceObservation {
             name: "cnm_exec".to_owned(),
@@ -282,7 +301,12 @@ fn proxy(node: u64) -> ProxyObservation {
 pub(crate) fn hash(password: &str) -> Secret {
     let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    Secret::new(argon2.hash_password(password.as_bytes()).unwrap().to_string())
+    Secret::new(
+        argon2
+            .hash_password(password.as_bytes())
+            .unwrap()
+            .to_string(),
+    )
 }
 
 pub(crate) const ROLES: [(&str, ManagementRole); 7] = [
@@ -297,15 +321,18 @@ pub(crate) const ROLES: [(&str, ManagementRole); 7] = [
 
 fn users() -> Vec<User> {
     static HASH: OnceLock<Secret> = OnceLock::new();
-    let users = ROLES.iter().zip(1..).map(|((email, management), uid)| User {
-        schema: 1,
-        uid: UserUid(uid),
-        email: (*email).to_owned(),
-        name: (*email).to_owned(),
-        password_hash: HASH.get_or_init(|| hash(PASSWORD)).clone(),
-        management: *management,
-        extra: Map::new(),
-    });
+    let users = ROLES
+        .iter()
+        .zip(1..)
+        .map(|((email, management), uid)| User {
+            schema: 1,
+            uid: UserUid(uid),
+            email: (*email).to_owned(),
+            name: (*email).to_owned(),
+            password_hash: HASH.get_or_init(|| hash(PASSWORD)).clone(),
+            management: *management,
+            extra: Map::new(),
+        });
     users.collect()
 }
 

@@ -54,7 +54,9 @@ pub(crate) async fn connect(
     tls.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::from(address.ip());
-    TlsConnector::from(Arc::new(tls)).connect(name, stream).await
+    TlsConnector::from(Arc::new(tls))
+        .connect(name, stream)
+        .await
 }
 
 pub(crate) fn basic(user: &str, password: &str) -> String {
@@ -74,8 +76,9 @@ pub(crate) async fn send(address: SocketAddr, request: Request<Body>) -> Reply {
 /// One request over HTTPS with HTTP/2.
 pub(crate) async fn send_h2(address: SocketAddr, request: Request<Body>) -> Reply {
     let stream = connect(address, Trust::Anyone, b"h2").await.unwrap();
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
     let driver = tokio::spawn(connection);
     let reply = reply(sender.send_request(request).await.unwrap()).await;
     driver.abort();
@@ -85,7 +88,11 @@ pub(crate) async fn send_h2(address: SocketAddr, request: Request<Body>) -> Repl
 async fn reply(response: Response<hyper::body::Incoming>) -> Reply {
     let (parts, body) = response.into_parts();
     let body = to_bytes(Body::new(body), usize::MAX).await.unwrap();
-    Reply { status: parts.status.as_u16(), headers: parts.headers, body: json(&body) }
+    Reply {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: json(&body),
+    }
 }
 
 pub(crate) fn request(
@@ -139,6 +146,8 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

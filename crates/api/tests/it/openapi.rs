@@ -21,9 +21,15 @@ fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let name = operation["operationId"].as_str().unwrap();
-            assert!(names.insert(name.to_owned()), "{name} twice, at {method} {path}");
+            assert!(
+                names.insert(name.to_owned()),
+                "{name} twice, at {method} {path}"
+            );
             assert!(operation["summary"].is_string(), "{method} {path}");
-            assert!(operation["responses"]["default"].is_object(), "{method} {path}");
+            assert!(
+                operation["responses"]["default"].is_object(),
+                "{method} {path}"
+            );
         }
     }
     assert!(names.len() > 20, "{names:?}");

@@ -8,8 +8,13 @@ fn a_second_copy_is_refused_and_told_who_holds_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnm_http.lock");
     let first = Lock::take(&path).unwrap();
-    let refused = Lock::take_within(&path, Duration::ZERO).unwrap_err().to_string();
-    assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+    let refused = Lock::take_within(&path, Duration::ZERO)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains(&format!("pid {}", std::process::id())),
+        "{refused}"
+    );
     drop(first);
     assert!(Lock::take_within(&path, Duration::ZERO).is_ok());
 }
@@ -29,7 +34,10 @@ fn a_stale_socket_is_replaced_and_nothing_else_is() {
     let path = folder.path().join("s.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let listener = api::server::listen_unix(&path).unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o660
+    );
     assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
     drop(listener);
 

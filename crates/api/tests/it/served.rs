@@ -28,12 +28,19 @@ pub(crate) struct Served {
 impl Served {
     /// Without a view the node is no member of a cluster.
     pub(crate) async fn start(view: Option<ClusterView>) -> Self {
-        let folder = tempfile::Builder::new().prefix("api-").tempdir_in("/tmp").unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("api-")
+            .tempdir_in("/tmp")
+            .unwrap();
         let [a, b, c]: [u8; 3] = rand::random();
         // Own addresses keep tests apart; 1..=254 keeps clear of 127.0.0.0 and broadcasts.
         let address = format!("127.{}.{}.{}", a % 254 + 1, b, c % 254 + 1);
         let config = fixture::config(folder.path(), &address);
-        for path in [&config.socket_dir, &config.config_dir, &config.certificates_dir()] {
+        for path in [
+            &config.socket_dir,
+            &config.config_dir,
+            &config.certificates_dir(),
+        ] {
             fs::create_dir_all(path).unwrap();
         }
         let exec = StandIn::new(view);
@@ -43,16 +50,32 @@ impl Served {
             let _ = stopped.await;
         };
         let server = tokio::spawn(api::run(config.clone(), Release::default(), shutdown));
-        let served = Self { config, exec, stop, server, _folder: folder };
-        until("the socket answers", async || served.get("/v1/bootstrap").await.0 != 0).await;
+        let served = Self {
+            config,
+            exec,
+            stop,
+            server,
+            _folder: folder,
+        };
+        until("the socket answers", async || {
+            served.get("/v1/bootstrap").await.0 != 0
+        })
+        .await;
         served
     }
 
     /// Ends it as SIGTERM does.
     pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
-        tokio::time::timeout(PATIENCE, self.server).await.unwrap().unwrap().unwrap();
-        assert!(!self.config.http_socket().exists(), "the socket file stayed");
+        tokio::time::timeout(PATIENCE, self.server)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert!(
+            !self.config.http_socket().exists(),
+            "the socket file stayed"
+        );
     }
 
     /// Over the unix socket; status 0 when nobody answers.
@@ -65,7 +88,15 @@ impl Served {
 
     pub(crate) async fn raw(&self, method: Method, path: &str, body: &str) -> Option<Answer> {
         let body = body.to_owned().into();
-        call(&self.config.http_socket(), method, path, body, PATIENCE.as_secs()).await.ok()
+        call(
+            &self.config.http_socket(),
+            method,
+            path,
+            body,
+            PATIENCE.as_secs(),
+        )
+        .await
+        .ok()
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {

@@ -17,10 +17,21 @@ fn everything(view: &ClusterView) -> serde_json::Value {
     assert_eq!(cluster.ca_fingerprint.len(), 95);
     cluster.ca_fingerprint = "CA".to_owned();
     cluster.ca_certificate = "CA".to_owned();
-    let nodes: Vec<_> = view.nodes.iter().map(|n| shape::node::info(view, n, &config)).collect();
-    let databases: Vec<_> =
-        view.databases.iter().map(|d| shape::database::info(view, d, true)).collect();
-    let shards: Vec<_> = view.shards.iter().map(|s| shape::shard::info(view, s)).collect();
+    let nodes: Vec<_> = view
+        .nodes
+        .iter()
+        .map(|n| shape::node::info(view, n, &config))
+        .collect();
+    let databases: Vec<_> = view
+        .databases
+        .iter()
+        .map(|d| shape::database::info(view, d, true))
+        .collect();
+    let shards: Vec<_> = view
+        .shards
+        .iter()
+        .map(|s| shape::shard::info(view, s))
+        .collect();
     serde_json::json!({
         "cluster": cluster,
         "nodes": nodes,
@@ -76,8 +87,14 @@ fn each_state_of_an_engine() {
         (status.to_owned(), detailed.to_owned(), loading.to_owned())
     };
     assert_eq!(shown(&|_| {}), expected("active", "ok", "idle"));
-    assert_eq!(shown(&|s| s.role = None), expected("inactive", "loading", "idle"));
-    assert_eq!(shown(&|s| s.epoch = Some(Epoch(2))), expected("inactive", "loading", "idle"));
+    assert_eq!(
+        shown(&|s| s.role = None),
+        expected("inactive", "loading", "idle")
+    );
+    assert_eq!(
+        shown(&|s| s.epoch = Some(Epoch(2))),
+        expected("inactive", "loading", "idle")
+    );
     for (state, detailed, loading) in [
         (EngineState::Starting, "loading", "idle"),
         (EngineState::Loading, "loading", "in_progress"),
@@ -85,7 +102,10 @@ fn each_state_of_an_engine() {
         (EngineState::Failed, "down", "idle"),
         (EngineState::Unresponsive, "timeout", "idle"),
     ] {
-        assert_eq!(shown(&|s| s.state = state), expected("inactive", detailed, loading));
+        assert_eq!(
+            shown(&|s| s.state = state),
+            expected("inactive", detailed, loading)
+        );
     }
 }
 
@@ -102,14 +122,28 @@ fn an_engines_own_reason_is_shown() {
 #[test]
 fn proxies_by_policy() {
     let mut view = fixture::view();
-    view.shards = vec![fixture::shard(4, 1, 3), fixture::shard(5, 1, 2), fixture::shard(6, 1, 1)];
+    view.shards = vec![
+        fixture::shard(4, 1, 3),
+        fixture::shard(5, 1, 2),
+        fixture::shard(6, 1, 1),
+    ];
     view.shards[0].slots.first = 8_000;
     view.shards[2].role = Role::Replica;
     let shards: Vec<_> = view.shards.iter().collect();
     let nodes = |policy| shape::database::proxy_nodes(&view, policy, &shards);
-    assert_eq!(nodes(ProxyPolicy::Single), [NodeUid(2)], "the primary of the lowest slot");
-    assert_eq!(nodes(ProxyPolicy::AllMasterShards), [NodeUid(2), NodeUid(3)]);
-    assert_eq!(nodes(ProxyPolicy::AllNodes), [NodeUid(1), NodeUid(2), NodeUid(3)]);
+    assert_eq!(
+        nodes(ProxyPolicy::Single),
+        [NodeUid(2)],
+        "the primary of the lowest slot"
+    );
+    assert_eq!(
+        nodes(ProxyPolicy::AllMasterShards),
+        [NodeUid(2), NodeUid(3)]
+    );
+    assert_eq!(
+        nodes(ProxyPolicy::AllNodes),
+        [NodeUid(1), NodeUid(2), NodeUid(3)]
+    );
     assert!(shape::database::proxy_nodes(&view, ProxyPolicy::Single, &[]).is_empty());
 }
 
@@ -142,11 +176,17 @@ fn memory_that_is_promised_too_often_is_negative() {
     assert_eq!(status.free_provisional_ram, 0);
     // 3 GiB are free; both shards may still grow, one by a little less than 3 GiB.
     let growth = 6 * GIB - fixture::shard_observation().used_memory;
-    assert_eq!(status.node_overbooking_depth, 3 * GIB as i64 - growth as i64);
+    assert_eq!(
+        status.node_overbooking_depth,
+        3 * GIB as i64 - growth as i64
+    );
 
     view.nodes[1].accept_servers = false;
     let status = &shape::node::statuses(&view)[&NodeUid(2)];
-    assert_eq!((status.free_provisional_ram, status.total_provisional_ram), (0, 0));
+    assert_eq!(
+        (status.free_provisional_ram, status.total_provisional_ram),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -168,6 +208,13 @@ fn used_memory_counts_every_shard_of_a_database() {
     };
     view.shards.push(fixture::shard(9, 1, 1));
     view.observed[0].observation.shards.push(second);
-    let demo = view.databases.iter().find(|d| d.uid == DatabaseUid(1)).unwrap();
-    assert_eq!(shape::database::info(&view, demo, true).used_memory, 2_182_038);
+    let demo = view
+        .databases
+        .iter()
+        .find(|d| d.uid == DatabaseUid(1))
+        .unwrap();
+    assert_eq!(
+        shape::database::info(&view, demo, true).used_memory,
+        2_182_038
+    );
 }

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::operation::{LOOK_EVERY, is_passing};
 use super::parse::Invocation;
-use super::password::password;
+use super::password::new_password;
 use super::session::Context;
 use model::documents::OperationStatus;
 use model::rest::{
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 pub async fn create(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
     confirm_address(context, invocation)?;
     let username = invocation.owned("username");
-    let secret = password(
+    let secret = new_password(
         &context.screen,
         invocation.text("password"),
         "Password of the admin",

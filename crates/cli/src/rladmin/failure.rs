@@ -94,11 +94,15 @@ impl Failure {
 
 /// What to do, unless the description says it already.
 fn remedy(error: &ApiError, installation: Option<&Installation>) -> Option<String> {
-    if error.error_code == ErrorCode::NotReady && error.description.contains("is not running") {
-        let supervisorctl =
-            installation.map_or("supervisorctl".to_owned(), |i| i.program("supervisorctl"));
+    if error.error_code == ErrorCode::NotReady
+        && let Some((service, _)) = error.description.split_once(" is not running on this node")
+    {
+        let supervisorctl = installation.map_or_else(
+            || "supervisorctl".to_owned(),
+            |installation| installation.program("supervisorctl"),
+        );
         return Some(format!(
-            "See `{supervisorctl} status`; start it with `{supervisorctl} start cnm_http`. \
+            "See `{supervisorctl} status`; start it with `{supervisorctl} start {service}`. \
              Databases go on serving without it."
         ));
     }

@@ -141,7 +141,7 @@ fn explain(command: &Command) -> String {
         .map(|(left, _)| left.len())
         .max()
         .unwrap_or(0)
-        .min(40);
+        .min(46);
     for (left, right) in rows {
         wrap(&mut out, &format!("  {left:width$}  {right}"), 0, width + 4);
     }

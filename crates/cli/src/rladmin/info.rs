@@ -7,7 +7,7 @@ use super::resources::{self, nodes, with_port, working_address};
 use super::session::Context;
 use crate::terminal::age;
 use model::documents::{Sensitivity, ShardsPlacement};
-use model::rest::{Bdb, ClusterInfo, NodeInfo};
+use model::rest::{Bdb, ClusterInfo, ClusterPolicy, NodeInfo};
 use model::units::format_size;
 
 /// What stands after a key that has no value.
@@ -45,7 +45,6 @@ pub async fn cluster(context: &Context) -> Result<(), Failure> {
     if context.screen.json {
         return context.screen.object(&cluster);
     }
-    let policy = &cluster.policy;
     let mut facts = Facts::of("Cluster configuration");
     facts.add("name", &cluster.name);
     facts.add("cluster_id", &cluster.cluster_id);
@@ -73,6 +72,23 @@ pub async fn cluster(context: &Context) -> Result<(), Failure> {
     facts.add("voters", voters.join(", "));
     facts.add("feature_level", cluster.feature_level.to_string());
     facts.add("upgrade mode", enabled(cluster.upgrade_mode));
+    add_policy(&mut facts, &cluster.policy);
+    facts.add(
+        "cm_session_timeout_minutes",
+        cluster.cm_session_timeout_minutes.to_string(),
+    );
+    facts.add("cm_port", cluster.cm_port.to_string());
+    facts.add("cnm_https_port", cluster.cnm_https_port.to_string());
+    context.screen.text(&facts.text);
+    if !cluster.has_quorum {
+        context
+            .screen
+            .warn("no quorum: what is shown is what this node knew last");
+    }
+    Ok(())
+}
+
+fn add_policy(facts: &mut Facts, policy: &ClusterPolicy) {
     let word = |policy: Option<model::documents::ProxyPolicy>| policy.map_or("", |p| p.as_str());
     facts.add(
         "default_non_sharded_proxy_policy",
@@ -106,19 +122,6 @@ pub async fn cluster(context: &Context) -> Result<(), Failure> {
             None => "",
         },
     );
-    facts.add(
-        "cm_session_timeout_minutes",
-        cluster.cm_session_timeout_minutes.to_string(),
-    );
-    facts.add("cm_port", cluster.cm_port.to_string());
-    facts.add("cnm_https_port", cluster.cnm_https_port.to_string());
-    context.screen.text(&facts.text);
-    if !cluster.has_quorum {
-        context
-            .screen
-            .warn("no quorum: what is shown is what this node knew last");
-    }
-    Ok(())
 }
 
 fn placement(placement: Option<ShardsPlacement>) -> &'static str {

@@ -4,7 +4,21 @@ use super::failure::Failure;
 use super::screen::{Screen, read_line};
 use model::{Secret, validate};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
+
+/// A new password, as [`password`]; where it is asked for, it is asked for twice.
+///
+/// # Errors
+/// As [`password`]; that the two differ.
+pub fn new_password(screen: &Screen, typed: Option<&str>, prompt: &str) -> Result<Secret, Failure> {
+    let first = password(screen, typed, prompt)?;
+    if typed.is_none() && password(screen, None, &format!("{prompt}, again"))? != first {
+        return Err(Failure::Other(
+            "the two passwords differ: nothing was done".to_owned(),
+        ));
+    }
+    Ok(first)
+}
 
 /// The password: as typed; `-`: the next line of standard input; left out: asked for, without echo.
 ///
@@ -60,7 +74,7 @@ fn ask(prompt: &str) -> Result<String, Failure> {
 }
 
 /// Bytes of keys until Enter; Backspace and Ctrl-U work, Ctrl-C and Ctrl-D give up.
-fn keys(input: impl Read) -> Result<String, Failure> {
+fn keys(input: impl BufRead) -> Result<String, Failure> {
     let mut typed: Vec<u8> = Vec::new();
     for byte in input.bytes() {
         match byte.map_err(|e| Failure::Other(format!("cannot read the terminal: {e}")))? {

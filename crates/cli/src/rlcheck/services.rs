@@ -10,6 +10,7 @@ use model::rest::Bootstrap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,22 +28,16 @@ pub async fn bootstrap_status(subject: &Subject) -> Findings {
             answer.bootstrap_status.state,
             answer.bootstrap_status.error_details,
         ),
-        // cnm_http only passes on what cnm_exec knows: its absence is told by verify_services too.
-        Err(error) => match ExecClient::new(subject.config.exec_socket())
-            .bootstrap()
-            .await
-        {
-            Ok(_) => {
-                return Findings::failure(format!(
-                    "the bootstrap request to cnm_http failed: {error}"
-                ));
-            }
-            Err(deeper) => {
-                return Findings::failure(format!(
-                    "the bootstrap request failed at cnm_http ({error}) and at cnm_exec ({deeper})"
-                ));
-            }
-        },
+        // cnm_http only passes on what cnm_exec knows: name the one that is missing.
+        Err(error) => {
+            let exec = ExecClient::new(subject.config.exec_socket())
+                .bootstrap()
+                .await;
+            return Findings::failure(match exec {
+                Ok(_) => format!("the bootstrap request to cnm_http failed: {error}"),
+                Err(deeper) => format!("the bootstrap request to cnm_exec failed: {deeper}"),
+            });
+        }
     };
     match state.as_str() {
         "completed" => Findings::default(),
@@ -93,6 +88,15 @@ pub async fn services(subject: &Subject) -> Findings {
     findings
 }
 
+/// How it is found out whether somebody listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Probe {
+    /// By a connection that is closed again.
+    Connect,
+    /// By the kernel's list: the listener would take a connection for a proxy.
+    Listed,
+}
+
 /// `verify_existing_sockets`: every socket that a process should listen on is there and listened on.
 #[must_use]
 pub fn existing_sockets(subject: &Subject) -> Findings {
@@ -102,13 +106,13 @@ pub fn existing_sockets(subject: &Subject) -> Findings {
     };
     let config = &subject.config;
     let mut wanted = vec![
-        ("supervisord", config.supervisor_socket()),
-        ("cnm_exec", config.exec_socket()),
-        ("cnm_http", config.http_socket()),
+        ("supervisord", config.supervisor_socket(), Probe::Connect),
+        ("cnm_exec", config.exec_socket(), Probe::Connect),
+        ("cnm_http", config.http_socket(), Probe::Connect),
     ];
     if subject.is_member {
-        wanted.push(("cnm_exec", config.proxy_socket()));
-        wanted.push(("dmcproxy", config.handover_socket()));
+        wanted.push(("cnm_exec", config.proxy_socket(), Probe::Listed));
+        wanted.push(("dmcproxy", config.handover_socket(), Probe::Listed));
     }
     let mut findings = Findings::default();
     match ShardFolder::list(config) {
@@ -116,15 +120,16 @@ pub fn existing_sockets(subject: &Subject) -> Findings {
             let running = folders
                 .iter()
                 .filter(|folder| folder.is_locked().unwrap_or(false));
-            wanted.extend(running.map(|f| ("an engine", config.shard_socket(f.shard()))));
+            let sockets = running.map(|folder| config.shard_socket(folder.shard()));
+            wanted.extend(sockets.map(|path| ("an engine", path, Probe::Connect)));
         }
         Err(error) => findings.fail(format!(
             "cannot look into {}: {error}",
             config.shards_dir().display()
         )),
     }
-    for (whose, path) in wanted {
-        if let Some(what) = fault(&path, &listening) {
+    for (whose, path, probe) in wanted {
+        if let Some(what) = fault(&path, probe, &listening) {
             findings.fail(format!(
                 "{} of {whose} {what}: see `supervisorctl status`",
                 path.display()
@@ -134,28 +139,27 @@ pub fn existing_sockets(subject: &Subject) -> Findings {
     findings
 }
 
-fn fault(path: &Path, listening: &BTreeSet<PathBuf>) -> Option<String> {
+fn fault(path: &Path, probe: Probe, listening: &BTreeSet<PathBuf>) -> Option<String> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Some("does not exist".to_owned())
+            return Some("does not exist".to_owned());
         }
-        Err(error) => Some(format!("cannot be looked at: {error}")),
-        Ok(meta) if !meta.file_type().is_socket() => Some("is not a socket".to_owned()),
-        Ok(_) if !is_listening(path, listening) => {
-            Some("is left behind: nobody listens on it".to_owned())
-        }
-        Ok(_) => None,
+        Err(error) => return Some(format!("cannot be looked at: {error}")),
+        Ok(meta) if !meta.file_type().is_socket() => return Some("is not a socket".to_owned()),
+        Ok(_) => {}
     }
-}
-
-/// The kernel lists a socket by the path that was bound. One that was bound under a passing name
-/// and renamed is found by connecting; a socket of another type says so only when it is alive.
-fn is_listening(path: &Path, listening: &BTreeSet<PathBuf>) -> bool {
-    listening.contains(path)
-        || match std::os::unix::net::UnixStream::connect(path) {
+    let is_listening = match probe {
+        Probe::Listed => listening.contains(path),
+        Probe::Connect => match UnixStream::connect(path) {
             Ok(_) => true,
-            Err(error) => error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()),
-        }
+            // Not ours to connect to; the list tells.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                listening.contains(path)
+            }
+            Err(_) => false,
+        },
+    };
+    (!is_listening).then(|| "is left behind: nobody listens on it".to_owned())
 }
 
 /// Paths that are listened on.

@@ -191,6 +191,11 @@ impl Cluster {
         }
     }
 
+    /// Cuts the connections between two nodes, there and back.
+    pub(crate) fn cut(&self, a: u64, b: u64) {
+        self.net.cut.lock().unwrap().extend([(a, b), (b, a)]);
+    }
+
     pub(crate) fn heal(&self) {
         self.net.cut.lock().unwrap().clear();
     }

@@ -50,6 +50,30 @@ async fn a_node_that_was_cut_off_deposes_nobody_when_it_is_back() {
     assert_eq!(cluster.store(3).status().term, leader.term);
 }
 
+/// Node 3 hears no leader, but node 2 does and votes for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_the_majority_hears_stays() {
+    let cluster = Cluster::new(3, |_| {}).await;
+    let leader = cluster.leader().await.status();
+    cluster.cut(1, 3);
+    let asked = cluster.net.sent(2, RpcKind::PreVote);
+    eventually("node 3 asks node 2", || {
+        cluster.net.sent(2, RpcKind::PreVote) > asked + 5
+    })
+    .await;
+    for n in 0..20u64 {
+        cluster.write(put("k", n)).await;
+    }
+    let now = cluster.leader().await.status();
+    assert_eq!(
+        (now.leader, now.term),
+        (leader.leader, leader.term),
+        "the same leader and term"
+    );
+    cluster.heal();
+    assert_eq!(get(&*cluster.converge().await, "k"), Some(19));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_written_or_read() {
     let mut cluster = Cluster::new(3, |_| {}).await;

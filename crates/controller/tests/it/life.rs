@@ -1,0 +1,144 @@
+//! A database's life, as a story of steps.
+
+use crate::world::World;
+use model::documents::{DatabaseStatus, EvictionPolicy, Persistence};
+use model::intent::{DatabaseChange, Intent};
+use model::observation::EngineState;
+use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
+
+const DB: DatabaseUid = DatabaseUid(1);
+const SHARD: ShardUid = ShardUid(1);
+
+fn created() -> World {
+    let mut world = World::with_nodes(3);
+    world.create("demo").unwrap();
+    world.settle();
+    world
+}
+
+#[test]
+fn creation_ends_when_every_proxy_serves() {
+    let mut world = World::with_nodes(3);
+    world.create("demo").unwrap();
+    insta::assert_snapshot!(world.settle(), @r"
+    node:1 starts: redis:1 does not run on node:1
+    store: redis:1 is a new process: epoch 1
+    node:1 makes primary: redis:1 has no role in epoch 1
+    store: redis:1 is primary of epoch 1
+    store: database db:1 is served by every proxy
+    ");
+    let state = world.cluster();
+    assert_eq!(state.databases[0].status, DatabaseStatus::Active);
+    assert!(state.operations[0].ended.is_some());
+    assert_eq!(world.settle(), "", "a settled cluster has nothing to do");
+}
+
+#[test]
+fn creation_waits_for_proxies_by_name() {
+    let mut world = World::with_nodes(3);
+    world.proxies_follow = false;
+    world.create("demo").unwrap();
+    let story = world.settle();
+    assert!(story.ends_with("op-1 waits: the proxy of node:1 is not heard\n"), "{story}");
+    assert_eq!(world.cluster().databases[0].status, DatabaseStatus::Pending);
+}
+
+#[test]
+fn a_crashed_engine_gets_a_new_epoch() {
+    let mut world = created();
+    world.crash(SHARD);
+    insta::assert_snapshot!(world.settle(), @r"
+    node:1 starts: redis:1 has stopped
+    store: redis:1 is a new process: epoch 2
+    node:1 makes primary: redis:1 has no role in epoch 2
+    store: redis:1 is primary of epoch 2
+    ");
+    assert_eq!(world.epoch(SHARD), Epoch(2));
+    let events = world.cluster().events.len();
+    assert_eq!(events, 2, "bdb_created and shard_restarted");
+}
+
+#[test]
+fn between_two_epochs_no_proxy_uses_the_shard() {
+    let mut world = created();
+    world.crash(SHARD);
+    while world.epoch(SHARD) == Epoch(1) {
+        let plan = world.plan();
+        assert_eq!(plan.steps.len(), 1);
+        world.settle_one();
+    }
+    assert!(!world.cluster().shards[0].is_serving());
+}
+
+#[test]
+fn silence_vetoes() {
+    let mut world = created();
+    world.crash(SHARD);
+    world.silent.push(NodeUid(1));
+    assert!(world.plan().steps.is_empty());
+    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    let plan = world.plan();
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.waits[0].1, "node:1 is not heard");
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_not_touched() {
+    let mut world = created();
+    for node in world.nodes.values_mut() {
+        for shard in &mut node.shards {
+            shard.state = EngineState::Unresponsive;
+        }
+    }
+    assert!(world.plan().steps.is_empty());
+}
+
+#[test]
+fn a_change_reconfigures_without_a_new_epoch() {
+    let mut world = created();
+    let change = DatabaseChange {
+        memory_size: Some(2 << 30),
+        eviction_policy: Some(EvictionPolicy::AllkeysLru),
+        persistence: Some(Persistence::AofEverySecond),
+        ..DatabaseChange::default()
+    };
+    world.request(&Intent::UpdateDatabase { database: DB, change: Box::new(change) }).unwrap();
+    insta::assert_snapshot!(world.settle(), @r"
+    node:1 reconfigures: redis:1 runs an older description
+    store: database db:1 is served by every proxy
+    ");
+    assert_eq!(world.epoch(SHARD), Epoch(1));
+    assert_eq!(world.cluster().shards[0].memory_bytes, 2 << 30);
+}
+
+#[test]
+fn deletion_removes_engines_first() {
+    let mut world = created();
+    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    insta::assert_snapshot!(world.settle(), @r"
+    node:1 removes: database db:1 is being deleted
+    store: database db:1 has no shards left
+    ");
+    let state = world.cluster();
+    assert!(state.databases.is_empty() && state.shards.is_empty());
+    assert!(state.operations.iter().all(|o| o.ended.is_some()));
+}
+
+#[test]
+fn nothing_is_deleted_without_an_operation_record() {
+    let mut world = created();
+    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    let operation = world.cluster().databases[0].operation.clone().unwrap();
+    let key = model::documents::keys::operation(&operation);
+    world.state.apply(&store::Txn { delete: vec![key], ..store::Txn::default() }).unwrap();
+    assert!(world.plan().steps.is_empty());
+}
+
+#[test]
+fn uids_are_never_used_twice() {
+    let mut world = created();
+    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    world.settle();
+    let outcome = world.create("demo").unwrap();
+    assert_eq!(outcome.database, Some(DatabaseUid(2)));
+}

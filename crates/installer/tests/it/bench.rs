@@ -1,0 +1,325 @@
+//! What the tests share: two bundles made from one build, and a place on this machine to install
+//! into, which is left as it was found.
+
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+use walkdir::WalkDir;
+
+/// The version that is installed first.
+pub(crate) const FIRST: &str = "1.0.0";
+/// The version that comes after it.
+pub(crate) const SECOND: &str = "1.1.0";
+
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .to_path_buf()
+}
+
+/// Whether these tests can run; says why not.
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("not run: installs need root");
+    }
+    root
+}
+
+/// Runs a program to its end, with its output as text.
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) text: String,
+}
+
+pub(crate) fn ran(output: &Output) -> Ran {
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ran {
+        code: output.status.code(),
+        text,
+    }
+}
+
+/// Waits until `true`, and fails when it does not become so.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "not within 30 s: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A place to install into. While it lives no other test installs: the machine has one user table,
+/// one /etc, and one installer at a time.
+pub(crate) struct Bench {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) address: Ipv4Addr,
+    _lock: File,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let lock = lock("bench");
+        let root = tempfile::Builder::new()
+            .prefix("mi")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        // The OS user must be able to enter it.
+        fs::set_permissions(
+            root.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        // 127.x.y.z by process: two checkouts may be tested at once.
+        let pid = std::process::id();
+        let octet = |at: u32| u8::try_from(pid >> at & 0x7f).unwrap() + 64;
+        Self {
+            root,
+            address: Ipv4Addr::new(127, octet(7), octet(0), 11),
+            _lock: lock,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn install_dir(&self) -> PathBuf {
+        self.path("opt/mainstay")
+    }
+
+    /// Where the install goes.
+    pub(crate) fn places(&self) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        [
+            "--install-dir",
+            &path("opt"),
+            "--config-dir",
+            &path("etc"),
+            "--var-dir",
+            &path("var"),
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    pub(crate) fn command(&self, bundle: &Path) -> Command {
+        let mut command = Command::new(bundle.join("install.sh"));
+        command
+            .arg("--address")
+            .arg(self.address.to_string())
+            .arg("--skip-dns-port-verification")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs install.sh of a bundle with `-y` and more options.
+    pub(crate) fn install_sh(&self, bundle: &Path, more: &[&str]) -> Ran {
+        ran(&self.command(bundle).arg("-y").args(more).output().unwrap())
+    }
+
+    /// A new install into this place, which must go well.
+    pub(crate) fn install(&self, bundle: &Path) -> String {
+        let places = self.places();
+        let places: Vec<&str> = places.iter().map(String::as_str).collect();
+        let ran = self.install_sh(bundle, &places);
+        assert_eq!(ran.code, Some(0), "{}", ran.text);
+        ran.text
+    }
+
+    /// Pid of a daemon.
+    pub(crate) fn pid_of(&self, name: &str) -> Option<String> {
+        let output = Command::new(self.install_dir().join("bin/supervisorctl"))
+            .args(["pid", name])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        text.parse::<u32>()
+            .ok()
+            .filter(|pid| *pid > 0)
+            .map(|pid| pid.to_string())
+    }
+
+    pub(crate) fn node_pid(&self) -> String {
+        let lock = self.path("var/mainstay/run/mainstay-node.lock");
+        fs::read_to_string(lock).unwrap().trim().to_owned()
+    }
+
+    /// Removes the install, which must go well.
+    pub(crate) fn uninstall(&self) {
+        let program = bundle(FIRST).join("release/bin/mainstay-install");
+        let output = Command::new(program)
+            .args(["uninstall", "-y", "--address", &self.address.to_string()])
+            .output()
+            .unwrap();
+        let ran = ran(&output);
+        assert_eq!(ran.code, Some(0), "{}", ran.text);
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // After a failed test something may be left; after a good one there is nothing.
+        let _ = Command::new(bundle(FIRST).join("release/bin/mainstay-install"))
+            .args(["uninstall", "-y", "--address", &self.address.to_string()])
+            .output();
+    }
+}
+
+/// What an install may leave on a machine.
+pub(crate) fn traces() -> Vec<String> {
+    let mut found: Vec<String> = fs::read_to_string("/etc/passwd")
+        .unwrap()
+        .lines()
+        .chain(fs::read_to_string("/etc/group").unwrap().lines())
+        .filter(|line| line.starts_with("mainstay:"))
+        .map(str::to_owned)
+        .collect();
+    for folder in [
+        "/etc/opt",
+        "/etc/logrotate.d",
+        "/etc/profile.d",
+        "/etc/systemd/system",
+        "/usr/local/bin",
+        "/opt",
+    ] {
+        let walk = WalkDir::new(folder)
+            .max_depth(2)
+            .into_iter()
+            .filter_map(Result::ok);
+        found.extend(walk.map(|entry| entry.path().display().to_string()));
+    }
+    found.sort();
+    found
+}
+
+fn lock(name: &str) -> File {
+    let folder = repository().join("target/installer-tests");
+    fs::create_dir_all(&folder).unwrap();
+    let file = File::create(folder.join(format!("{name}.lock"))).unwrap();
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    file
+}
+
+/// The unpacked bundle of a version, made from what `cargo build` built last; made once for all
+/// tests.
+pub(crate) fn bundle(version: &str) -> PathBuf {
+    let _lock = lock("bundles");
+    let folder = repository().join("target/installer-tests").join(version);
+    let stamp = folder.with_extension("stamp");
+    let built = newest_input();
+    if fs::metadata(&stamp)
+        .and_then(|meta| meta.modified())
+        .is_ok_and(|made| made > built)
+    {
+        return folder;
+    }
+    let tar = dist(version, &repository().join("target/installer-tests"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let status = Command::new("tar")
+        .arg("xf")
+        .arg(&tar)
+        .arg("-C")
+        .arg(&folder)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::remove_file(tar).unwrap();
+    File::create(stamp).unwrap();
+    folder
+}
+
+/// Runs `cargo xtask dist`; gives the tar.
+pub(crate) fn dist(version: &str, out: &Path) -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "xtask",
+            "dist",
+            "--fast",
+            "--no-build",
+            "--version",
+            version,
+            "--out",
+        ])
+        .arg(out)
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    let ran = ran(&output);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    out.join(format!("mainstay-{version}-linux-amd64.tar"))
+}
+
+/// When the last of a bundle's inputs was made.
+fn newest_input() -> SystemTime {
+    let programs = [
+        "cnm_exec",
+        "cnm_http",
+        "dmcproxy",
+        "mainstay-install",
+        "mainstay-node",
+        "rladmin",
+        "rlcheck",
+    ];
+    let packaging = WalkDir::new(repository().join("packaging"))
+        .into_iter()
+        .map(|entry| entry.unwrap().into_path());
+    programs
+        .iter()
+        .map(|name| repository().join("target/debug").join(name))
+        .chain(packaging)
+        .map(|path| {
+            let meta = fs::metadata(&path);
+            let meta =
+                meta.unwrap_or_else(|_| panic!("{}: run `cargo build` first", path.display()));
+            meta.modified().unwrap()
+        })
+        .max()
+        .unwrap()
+}
+
+/// A copy of a bundle that a test may spoil.
+pub(crate) fn copy_of(bundle: &Path, into: &Path) -> PathBuf {
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(bundle)
+        .arg(into)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    into.to_path_buf()
+}
+
+/// Replaces a file of a bundle and signs the bundle again, as a distributor would who made it so.
+pub(crate) fn replace_signed(bundle: &Path, name: &str, bytes: &[u8]) {
+    let path = bundle.join(name);
+    fs::write(&path, bytes).unwrap();
+    let text = fs::read_to_string(bundle.join("manifest.json")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    manifest["files"][name]["sha256"] = installer::bundle::sha256_of(&path).unwrap().into();
+    manifest["files"][name]["size"] = bytes.len().into();
+    manifest["build_id"] = "0000000000000bad".into();
+    let text = serde_json::to_string_pretty(&manifest).unwrap();
+    let key = fs::read_to_string(repository().join("packaging/keys/dev.key")).unwrap();
+    let key = minisign::SecretKeyBox::from_string(&key)
+        .unwrap()
+        .into_unencrypted_secret_key()
+        .unwrap();
+    let signature = minisign::sign(None, &key, text.as_bytes(), None, None).unwrap();
+    fs::write(bundle.join("manifest.json"), text).unwrap();
+    fs::write(
+        bundle.join("manifest.json.minisig"),
+        signature.into_string(),
+    )
+    .unwrap();
+}

@@ -1,0 +1,151 @@
+//! Killed at any step, run again: it goes on and completes.
+
+use crate::bench::{Bench, FIRST, SECOND, bundle, is_root, ran, traces};
+use std::path::Path;
+
+const STEPS: [&str; 10] = [
+    "record",
+    "accounts",
+    "folders",
+    "unpack",
+    "supervisor",
+    "configuration",
+    "programs",
+    "switch",
+    "system",
+    "start",
+];
+
+/// Runs install.sh and has it killed; says what it said.
+fn cut(bench: &Bench, bundle: &Path, options: &[String], at: &str) -> String {
+    let mut command = bench.command(bundle);
+    let output = command
+        .arg("-y")
+        .args(options)
+        .env("MAINSTAY_INSTALL_CUT", at)
+        .output()
+        .unwrap();
+    let ran = ran(&output);
+    assert_eq!(ran.code, None, "it was not cut {at}:\n{}", ran.text);
+    ran.text
+}
+
+#[test]
+fn a_new_install_goes_on_from_every_step() {
+    if !is_root() {
+        return;
+    }
+    let before = traces();
+    let bench = Bench::new();
+    let bundle = bundle(FIRST);
+    // One install, cut at each step in turn: every run begins with what the one before left.
+    for (at, step) in STEPS.iter().enumerate() {
+        for when in ["before", "after"] {
+            // A first install takes its options; one that goes on needs none.
+            let options = if at == 0 { bench.places() } else { Vec::new() };
+            let text = cut(&bench, &bundle, &options, &format!("{when}:{step}"));
+            if at > 0 {
+                assert!(
+                    text.contains("going on with the unfinished install"),
+                    "{text}"
+                );
+            }
+        }
+    }
+    let other = bench.install_sh(&crate::bench::bundle(SECOND), &[]);
+    assert_eq!(other.code, Some(1), "{}", other.text);
+    assert!(
+        other
+            .text
+            .contains("finish it with the install.sh of 1.0.0"),
+        "{}",
+        other.text
+    );
+
+    let ran = bench.install_sh(&bundle, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(ran.text.contains("is installed in"), "{}", ran.text);
+    for daemon in ["cnm_exec", "cnm_http", "dmcproxy"] {
+        assert!(bench.pid_of(daemon).is_some(), "{daemon} does not run");
+    }
+    bench.uninstall();
+    assert_eq!(before, traces());
+    assert_eq!(std::fs::read_dir(bench.root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_unfinished_install_can_be_removed() {
+    if !is_root() {
+        return;
+    }
+    let before = traces();
+    for at in [
+        "before:record",
+        "after:record",
+        "after:accounts",
+        "after:unpack",
+    ] {
+        let bench = Bench::new();
+        let places = bench.places();
+        cut(&bench, &bundle(FIRST), &places, at);
+        // Before the record there is nothing to remove.
+        if at != "before:record" {
+            bench.uninstall();
+        }
+        assert_eq!(before, traces(), "{at}");
+        assert_eq!(
+            std::fs::read_dir(bench.root.path()).unwrap().count(),
+            0,
+            "{at}"
+        );
+    }
+}
+
+#[test]
+fn an_upgrade_goes_on_from_every_step() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.install(&bundle(FIRST));
+    let second = bundle(SECOND);
+    for step in ["unpack", "supervisor", "programs", "switch", "restart"] {
+        for when in ["before", "after"] {
+            cut(&bench, &second, &[], &format!("{when}:{step}"));
+        }
+    }
+    let first = bench.install_sh(&bundle(FIRST), &[]);
+    assert_eq!(first.code, Some(1), "{}", first.text);
+    assert!(
+        first
+            .text
+            .contains("an upgrade from 1.0.0 to 1.1.0 is unfinished"),
+        "{}",
+        first.text
+    );
+
+    let ran = bench.install_sh(&second, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(ran.text.contains("runs Mainstay 1.1.0"), "{}", ran.text);
+    bench.uninstall();
+}
+
+#[test]
+fn an_unfinished_upgrade_can_be_taken_back() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.install(&bundle(FIRST));
+    cut(&bench, &bundle(SECOND), &[], "after:switch");
+    let ran = bench.install_sh(&bundle(SECOND), &["--rollback"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(
+        ran.text.contains("runs Mainstay 1.0.0 again"),
+        "{}",
+        ran.text
+    );
+    let current = std::fs::read_link(bench.install_dir().join("current")).unwrap();
+    assert_eq!(current, Path::new("releases/1.0.0"));
+    bench.uninstall();
+}

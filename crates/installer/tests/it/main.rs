@@ -1,0 +1,17 @@
+//! Real bundles, real install.sh, real daemons, on loopback addresses. They install on this machine
+//! and need root; otherwise they say so and pass.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
+mod bench;
+mod bundles;
+mod cut_short;
+mod full_disk;
+mod life;
+mod refusals;
+mod unit_file;
+mod upgrades;

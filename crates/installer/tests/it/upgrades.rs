@@ -1,0 +1,162 @@
+//! Forward, back, and what is refused.
+
+use crate::bench::{
+    Bench, FIRST, SECOND, bundle, copy_of, is_root, replace_signed, repository, wait_until,
+};
+use std::fs;
+use std::path::Path;
+
+fn program_of(pid: &str) -> std::path::PathBuf {
+    fs::read_link(format!("/proc/{pid}/exe")).unwrap()
+}
+
+#[test]
+fn forward_and_back() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.install(&bundle(FIRST));
+    let second = bundle(SECOND);
+    for (options, name) in [
+        (&["--var-dir", "/var/tmp/x"][..], "--var-dir"),
+        (&["--os-user", "nobody"], "--os-user"),
+        (&["-s", "/run/x"], "-s"),
+        (&["--memory", "1GB"], "--memory"),
+    ] {
+        let ran = bench.install_sh(&second, options);
+        assert_eq!(ran.code, Some(1), "{}", ran.text);
+        let wanted = format!("[x] Error: {name} cannot be set during upgrade");
+        assert!(ran.text.contains(&wanted), "{}", ran.text);
+    }
+    let node = bench.node_pid();
+    let exec = bench.pid_of("cnm_exec").unwrap();
+    let ran = bench.install_sh(&second, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(
+        ran.text.contains("from Mainstay 1.0.0 to 1.1.0"),
+        "{}",
+        ran.text
+    );
+    assert_eq!(
+        bench.node_pid(),
+        node,
+        "the unit's main process stays the same process"
+    );
+    let release = bench.install_dir().join("releases/1.1.0/bin");
+    assert_eq!(program_of(&node), release.join("mainstay-node"));
+    let new = bench.pid_of("cnm_exec").unwrap();
+    assert_ne!(new, exec);
+    assert_eq!(program_of(&new), release.join("cnm_exec"));
+
+    let down = bench.install_sh(&bundle(FIRST), &[]);
+    assert_eq!(down.code, Some(1), "{}", down.text);
+    assert!(down.text.contains("there is no downgrade"), "{}", down.text);
+    assert!(down.text.contains("--rollback"), "{}", down.text);
+
+    let back = bench.install_sh(&second, &["--rollback"]);
+    assert_eq!(back.code, Some(0), "{}", back.text);
+    assert!(
+        back.text.contains("runs Mainstay 1.0.0 again"),
+        "{}",
+        back.text
+    );
+    let again = bench.install_sh(&second, &["--rollback"]);
+    assert_eq!(again.code, Some(1), "{}", again.text);
+    assert!(
+        again.text.contains("there is none to go back to"),
+        "{}",
+        again.text
+    );
+    bench.uninstall();
+}
+
+#[test]
+fn a_release_that_does_not_come_up_is_taken_back() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.install(&bundle(FIRST));
+    let bad = copy_of(&bundle(SECOND), &bench.path("bad"));
+    replace_signed(
+        &bad,
+        "release/bin/cnm_exec",
+        b"#!/bin/sh\necho out of order >&2\nexit 1\n",
+    );
+    let ran = bench.install_sh(&bad, &[]);
+    assert_eq!(ran.code, Some(3), "{}", ran.text);
+    assert!(
+        ran.text.contains("Mainstay 1.1.0 does not come up"),
+        "{}",
+        ran.text
+    );
+    assert!(ran.text.contains("out of order"), "{}", ran.text);
+    assert!(
+        ran.text.contains("the node runs Mainstay 1.0.0 again"),
+        "{}",
+        ran.text
+    );
+    let current = fs::read_link(bench.install_dir().join("current")).unwrap();
+    assert_eq!(current, Path::new("releases/1.0.0"));
+    wait_until("the old daemons run", || {
+        ["cnm_exec", "cnm_http", "dmcproxy"]
+            .iter()
+            .all(|name| bench.pid_of(name).is_some())
+    });
+
+    // The good release of the same version is another build: it replaces what the bad one left.
+    let ran = bench.install_sh(&bundle(SECOND), &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    bench.uninstall();
+}
+
+#[test]
+fn refused_before_anything_is_unpacked() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.install(&bundle(FIRST));
+    let releases = bench.install_dir().join("releases");
+
+    let foreign = copy_of(&bundle(SECOND), &bench.path("foreign"));
+    let pair = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+    let manifest = fs::read(foreign.join("manifest.json")).unwrap();
+    let signature = minisign::sign(None, &pair.sk, manifest.as_slice(), None, None).unwrap();
+    fs::write(
+        foreign.join("manifest.json.minisig"),
+        signature.into_string(),
+    )
+    .unwrap();
+    let ran = bench.install_sh(&foreign, &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.text);
+    assert!(
+        ran.text
+            .contains("not signed with a key that is trusted here"),
+        "{}",
+        ran.text
+    );
+
+    let far = crate::bench::dist("3.0.0", bench.root.path());
+    let folder = bench.path("far");
+    fs::create_dir(&folder).unwrap();
+    let status = std::process::Command::new("tar")
+        .arg("xf")
+        .arg(far)
+        .arg("-C")
+        .arg(&folder)
+        .status();
+    assert!(status.unwrap().success());
+    let ran = bench.install_sh(&folder, &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.text);
+    assert!(
+        ran.text
+            .contains("no supported upgrade from 1.0.0 to 3.0.0"),
+        "{}",
+        ran.text
+    );
+    assert_eq!(fs::read_dir(releases).unwrap().count(), 1);
+    assert!(repository().exists());
+    bench.uninstall();
+}

@@ -1,0 +1,264 @@
+//! Large values, slow readers, deep pipelines: nothing grows without end, nobody waits for another.
+
+use crate::support::client::{Client, command, words};
+use crate::support::node::Node;
+use crate::support::{process, until};
+use std::io::{Read, Write};
+
+const MIB: u64 = 1024 * 1024;
+
+fn set_large(client: &mut Client, key: &str, length: usize) {
+    client.send(
+        format!(
+            "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${length}\r\n",
+            key.len()
+        )
+        .as_bytes(),
+    );
+    let piece: Vec<u8> = (0..1_000_003_u32).map(|number| number as u8).collect();
+    let mut left = length;
+    while left > 0 {
+        let now = left.min(piece.len());
+        client.stream.write_all(&piece[..now]).unwrap();
+        left -= now;
+    }
+    client.send(b"\r\n");
+    assert_eq!(client.raw(), b"+OK\r\n");
+}
+
+#[test]
+fn a_value_of_100_mib_both_ways() {
+    let node = Node::start();
+    let mut client = node.client();
+    let before = process::memory(node.server(), "VmRSS:");
+    set_large(&mut client, "large", 100 << 20);
+    client.send(&words("GET large"));
+    let mut head = [0; 12];
+    client.stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"$104857600\r\n");
+    let mut buffer = vec![0; 1_000_003];
+    let piece: Vec<u8> = (0..1_000_003_u32).map(|number| number as u8).collect();
+    let mut left = 100 << 20;
+    while left > 0 {
+        let now = buffer.len().min(left);
+        client.stream.read_exact(&mut buffer[..now]).unwrap();
+        assert!(
+            buffer[..now] == piece[..now],
+            "the value comes back as it was"
+        );
+        left -= now;
+    }
+    client.stream.read_exact(&mut head[..2]).unwrap();
+    assert_eq!(client.text("STRLEN large"), ":104857600\r\n");
+    let peak = process::memory(node.server(), "VmHWM:");
+    assert!(peak < before + 48 * MIB, "{before} before, {peak} at most");
+}
+
+#[test]
+fn a_client_that_never_reads_costs_little_and_delays_nobody() {
+    let node = Node::start();
+    let mut other = node.client();
+    set_large(&mut other, "large", 8 << 20);
+    let before = process::memory(node.server(), "VmRSS:");
+    let mut deaf = node.client();
+    deaf.stream.set_nonblocking(true).unwrap();
+    let get = words("GET large").repeat(200);
+    // As much as it can: 1.6 GB of replies are asked for.
+    let _ = deaf.stream.write(&get);
+    for number in 0..2_000 {
+        assert_eq!(other.text(&format!("SET k{number} v")), "+OK\r\n");
+        assert_eq!(other.text(&format!("GET k{number}")), "$1\r\nv\r\n");
+    }
+    let peak = process::memory(node.server(), "VmHWM:");
+    assert!(peak < before + 64 * MIB, "{before} before, {peak} at most");
+    // It is still there, and gets everything once it reads.
+    deaf.stream.set_nonblocking(false).unwrap();
+    for _ in 0..20 {
+        assert_eq!(deaf.raw().len(), (8 << 20) + 12);
+    }
+    drop(deaf);
+    assert_eq!(other.text("GET k1"), "$1\r\nv\r\n");
+}
+
+#[test]
+fn what_waits_behind_a_stuck_client_is_freed() {
+    let node = Node::start();
+    let mut other = node.client();
+    set_large(&mut other, "large", 8 << 20);
+    let mut deaf = node.client();
+    // The engine is stopped, so that both clients' commands are in flight over one connection.
+    node.engine.freeze(true);
+    deaf.send(&words("GET large").repeat(100));
+    until("the commands are read", || {
+        node.exec
+            .last()
+            .is_some_and(|observed| observed.databases[0].commands >= 101)
+    });
+    other.send(&words("PING behind"));
+    until("the command is read", || {
+        node.exec
+            .last()
+            .is_some_and(|observed| observed.databases[0].commands >= 102)
+    });
+    node.engine.freeze(false);
+    assert_eq!(other.raw(), b"$6\r\nbehind\r\n");
+    assert!(
+        node.log()
+            .contains("a client is closed: it takes no replies")
+    );
+    assert_eq!(node.client().text("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn subscribers_that_do_not_read_are_bounded() {
+    let node = Node::start();
+    let mut deaf = node.client();
+    deaf.text("SUBSCRIBE news");
+    let mut publisher = node.client();
+    let before = process::memory(node.server(), "VmRSS:");
+    let message = vec![b'm'; 1 << 20];
+    for _ in 0..100 {
+        publisher.send(&command(&[b"PUBLISH", b"news", &message]));
+        publisher.reply();
+    }
+    let peak = process::memory(node.server(), "VmHWM:");
+    assert!(peak < before + 48 * MIB, "{before} before, {peak} at most");
+    assert_eq!(publisher.text("PING"), "+PONG\r\n");
+}
+
+/// Pipelines of every kind of way, over many connections at a time, each reply checked.
+#[test]
+fn order_under_deep_pipelines_with_changes_of_the_way() {
+    let node = Node::start();
+    let endpoint = node.endpoint;
+    let threads: Vec<_> = (0..8_u64)
+        .map(|thread| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(endpoint);
+                let mut random = thread + 1;
+                let mut counter = 0;
+                for _ in 0..40 {
+                    let (mut pipeline, mut wanted) = (Vec::new(), Vec::new());
+                    for _ in 0..50 {
+                        random = random
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        step(
+                            thread,
+                            random >> 33,
+                            &mut counter,
+                            &mut pipeline,
+                            &mut wanted,
+                        );
+                    }
+                    client.send(&pipeline);
+                    for (number, wanted) in wanted.iter().enumerate() {
+                        let got = client.raw();
+                        assert_eq!(
+                            String::from_utf8_lossy(&got[..got.len().min(80)]),
+                            String::from_utf8_lossy(&wanted[..wanted.len().min(80)]),
+                            "reply {number}"
+                        );
+                        assert!(got == *wanted);
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+fn step(thread: u64, random: u64, counter: &mut u64, out: &mut Vec<u8>, wanted: &mut Vec<Vec<u8>>) {
+    let mut add = |line: &str, reply: String| {
+        out.extend(words(line));
+        wanted.push(reply.into_bytes());
+    };
+    match random % 12 {
+        0..5 => {
+            *counter += 1;
+            add(&format!("INCR n{thread}"), format!(":{counter}\r\n"));
+        }
+        5 => add(
+            &format!("PING {random}"),
+            format!("${}\r\n{random}\r\n", random.to_string().len()),
+        ),
+        6 => {
+            *counter += 1;
+            add("MULTI", "+OK\r\n".into());
+            add(&format!("INCR n{thread}"), "+QUEUED\r\n".into());
+            add("EXEC", format!("*1\r\n:{counter}\r\n"));
+        }
+        7 => {
+            add(&format!("RPUSH q{thread} x"), ":1\r\n".into());
+            add(
+                &format!("BLPOP q{thread} 0"),
+                format!("*2\r\n$2\r\nq{thread}\r\n$1\r\nx\r\n"),
+            );
+        }
+        8 => {
+            add("SELECT 1", "+OK\r\n".into());
+            add(&format!("GET n{thread}"), "$-1\r\n".into());
+            add("SELECT 0", "+OK\r\n".into());
+        }
+        9 => {
+            add(&format!("CLIENT SETNAME c{random}"), "+OK\r\n".into());
+            let name = format!("c{random}");
+            add("CLIENT GETNAME", format!("${}\r\n{name}\r\n", name.len()));
+        }
+        10 => {
+            let value = vec![b'a' + (random % 26) as u8; 200_000];
+            out.extend(command(&[
+                b"SET",
+                format!("big{thread}").as_bytes(),
+                &value,
+            ]));
+            wanted.push(b"+OK\r\n".to_vec());
+            out.extend(words(&format!("GET big{thread}")));
+            wanted.push([b"$200000\r\n", &value[..], b"\r\n"].concat());
+        }
+        _ => {
+            add(
+                &format!("SUBSCRIBE s{thread}"),
+                format!("*3\r\n$9\r\nsubscribe\r\n$2\r\ns{thread}\r\n:1\r\n"),
+            );
+            add(
+                "UNSUBSCRIBE",
+                format!("*3\r\n$11\r\nunsubscribe\r\n$2\r\ns{thread}\r\n:0\r\n"),
+            );
+        }
+    }
+}
+
+#[test]
+fn idle_connections_cost_little_memory_and_no_processor() {
+    let node = Node::start();
+    let mut first = node.client();
+    assert!(first.pings());
+    let before = process::memory(node.server(), "VmRSS:");
+    let mut clients: Vec<Client> = (0..400).map(|_| node.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.text("SET k 0123456789"), "+OK\r\n");
+        client.send(&command(&[b"SET", b"k", &[b'v'; 30_000]]));
+        assert_eq!(client.raw(), b"+OK\r\n");
+    }
+    let after = process::memory(node.server(), "VmRSS:");
+    assert!(
+        after < before + 400 * 4096 + 2 * MIB,
+        "{before} before, {after} after"
+    );
+    // Only told and looked after once a second: a tick of the kernel is 10 ms.
+    let ticks = process::cpu_ticks(node.server());
+    let seen = node.exec.last().map_or(0, |observed| observed.commands);
+    let mut told = 0;
+    until("three more observations", || {
+        let count = node.exec.count();
+        if told == 0 {
+            told = count;
+        }
+        count >= told + 3
+    });
+    assert!(node.exec.last().unwrap().commands >= seen);
+    assert!(process::cpu_ticks(node.server()) <= ticks + 5);
+}

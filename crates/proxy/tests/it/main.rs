@@ -1,0 +1,14 @@
+//! The proxy as processes: a real engine behind a real `dmcproxy`.
+
+#![allow(
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "one test program"
+)]
+
+mod differential;
+mod flow;
+mod lifecycle;
+mod loss;
+mod sessions;
+mod support;

@@ -1,0 +1,53 @@
+//! Processes as the kernel shows them.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Sends a signal to a process that this test started.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = kill_process(pid, signal);
+}
+
+/// Whether it runs (a zombie does not).
+pub fn runs(pid: u32) -> bool {
+    status(pid, "State:").is_some_and(|state| !state.starts_with(['Z', 'X']))
+}
+
+/// Resident memory, bytes; `field` is `VmRSS:` or `VmHWM:`.
+pub fn memory(pid: u32, field: &str) -> u64 {
+    let text = status(pid, field).unwrap_or_default();
+    text.split_whitespace()
+        .next()
+        .and_then(|kb| kb.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
+}
+
+/// Children of a process.
+pub fn children(parent: u32) -> Vec<u32> {
+    let Ok(folder) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    folder
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| status(*pid, "PPid:").is_some_and(|text| text == parent.to_string()))
+        .collect()
+}
+
+/// Processor time that it has used, in ticks of the kernel.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = text.rsplit(')').next().unwrap_or_default();
+    after
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum()
+}
+
+fn status(pid: u32, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().to_owned())
+}

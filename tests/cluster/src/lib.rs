@@ -1,0 +1,1 @@
+//! Tests that need a whole cluster of real processes: see `tests/it`.

@@ -1,0 +1,7 @@
+//! Whole clusters of real processes. Each file is one of the operator's questions.
+
+mod bootstrap;
+mod databases;
+mod kills;
+mod quorum;
+mod story;
