@@ -1,18 +1,20 @@
 //! Bootstraps go on when their caller goes away: each runs in a task of its own, one at a time.
 
+use crate::certificates::Certificates;
 use crate::failure::Failure;
 use crate::request::bootstrap::Wanted;
 use client::local::ExecClient;
 use jiff::Timestamp;
 use model::intent::BootstrapStatus;
 use model::{ApiError, ErrorCode};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::task::JoinHandle;
 
 /// The bootstrap that was asked for last through this process.
 #[derive(Debug, Default)]
 pub struct BootstrapRuns {
     last: Mutex<Last>,
+    certificates: OnceLock<Arc<Certificates>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,14 @@ enum Last {
 }
 
 impl BootstrapRuns {
+    /// Names the certificates that a bootstrap replaces. Before it is reported as done they are in
+    /// use: whoever reads "done" may let the next node join at once, and that one compares the CA.
+    pub fn replaces(&self, certificates: Arc<Certificates>) {
+        // A second server in one process does not exist; its certificates would be looked at twice
+        // a second all the same.
+        let _ = self.certificates.set(certificates);
+    }
+
     /// Starts one.
     ///
     /// # Errors
@@ -58,7 +68,12 @@ impl BootstrapRuns {
                 Wanted::Join(join) => exec.join_cluster(join).await,
             };
             match &result {
-                Ok(_) => tracing::info!(action, "the bootstrap is done"),
+                Ok(_) => {
+                    if let Some(certificates) = runs.certificates.get() {
+                        certificates.look();
+                    }
+                    tracing::info!(action, "the bootstrap is done");
+                }
                 Err(error) => tracing::warn!(action, %error, "the bootstrap failed"),
             }
             let ended = Timestamp::now();

@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often the files are looked at.
@@ -27,7 +27,7 @@ pub struct Certificates {
     folder: PathBuf,
     address: IpAddr,
     tls: RustlsConfig,
-    shown: Shown,
+    shown: Mutex<Shown>,
 }
 
 impl std::fmt::Debug for Certificates {
@@ -88,7 +88,7 @@ impl Certificates {
             folder,
             address,
             tls: RustlsConfig::from_config(Arc::new(config)),
-            shown,
+            shown: Mutex::new(shown),
         })
     }
 
@@ -100,7 +100,7 @@ impl Certificates {
 
     /// Looks at the files for ever and serves new ones within a second. Connections that are open
     /// keep what they have.
-    pub async fn follow(mut self) {
+    pub async fn follow(&self) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -109,9 +109,11 @@ impl Certificates {
         }
     }
 
-    fn look(&mut self) {
+    /// Looks at the files once and serves new ones from now on.
+    pub fn look(&self) {
         let found = now(&self.folder);
-        if found == self.shown {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if found == *shown {
             return;
         }
         let loaded = match &found {
@@ -120,7 +122,7 @@ impl Certificates {
         };
         // A pair that does not fit may be half written: the next state of the files is looked at
         // again, and until then the old pair is shown.
-        self.shown = found;
+        *shown = found;
         match loaded {
             Ok(config) => {
                 self.tls.reload_from_config(Arc::new(config));

@@ -16,6 +16,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most connections over HTTPS.
@@ -45,7 +46,9 @@ pub async fn serve(app: App, shutdown: impl Future<Output = ()> + Send) -> anyho
         .with_context(|| format!("listen on {address}: is another program using the port?"))?;
     let path = app.config.http_socket();
     let unix = listen_unix(&path)?;
-    let certificates = Certificates::load(app.config.certificates_dir(), app.config.address)?;
+    let certificates =
+        Arc::new(Certificates::load(app.config.certificates_dir(), app.config.address)?);
+    app.bootstraps.replaces(Arc::clone(&certificates));
 
     let acceptor = RustlsAcceptor::new(certificates.tls())
         .handshake_timeout(HANDSHAKE_WITHIN)

@@ -393,7 +393,6 @@ fn a_node_that_joins() {
         (r#""host.example.com""#, &ca, ErrorCode::InvalidParam),
         (r#""127.0.1.1""#, &ca, ErrorCode::JoinSelf),
         (r#""127.0.1.2","127.0.1.1:9443""#, &ca, ErrorCode::JoinSelf),
-        (r#""127.0.1.2""#, "", ErrorCode::InvalidParam),
         (
             r#""127.0.1.2""#,
             r#","ca_fingerprint":"AB""#,

@@ -91,6 +91,8 @@ fn describe(operation: &StateMachine) -> String {
     };
     let state = match operation.status {
         Some(OperationStatus::Completed | OperationStatus::Failed) => "",
+        // Without anything to wait for, REST repeats the status.
+        _ if operation.state == status => "",
         _ => operation.state.as_str(),
     };
     format!("{status} - {} {state}", operation.name)

@@ -124,9 +124,12 @@ impl OwnerCheck {
         }
     }
 
-    /// A file that others may not read.
+    /// A file or folder that others may not get at. One below a folder that is closed to others is
+    /// closed too.
     fn private(&mut self, path: &Path) {
-        if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+        let open =
+            |path: &Path, bits: u32| fs::metadata(path).is_ok_and(|meta| meta.mode() & bits != 0);
+        if open(path, 0o007) && path.ancestors().skip(1).all(|folder| open(folder, 0o001)) {
             self.findings.fail(format!(
                 "{} may be read by everybody. Run: chmod o-rwx {}",
                 path.display(),

@@ -7,6 +7,7 @@ use agent::supervisord::{Supervisord, SupervisordError};
 use client::local::ExecClient;
 use model::observation::ServiceObservation;
 use model::rest::Bootstrap;
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -149,17 +150,26 @@ fn fault(path: &Path, probe: Probe, listening: &BTreeSet<PathBuf>) -> Option<Str
         Ok(_) => {}
     }
     let is_listening = match probe {
-        Probe::Listed => listening.contains(path),
+        Probe::Listed => is_listed(path, listening),
         Probe::Connect => match UnixStream::connect(path) {
             Ok(_) => true,
             // Not ours to connect to; the list tells.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                listening.contains(path)
+                is_listed(path, listening)
             }
-            Err(_) => false,
+            // A living socket of another type (the handover's) says so and hears nothing of us.
+            Err(error) => error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()),
         },
     };
     (!is_listening).then(|| "is left behind: nobody listens on it".to_owned())
+}
+
+/// Whether the kernel lists a listener for a path: under its own name, or under one of the same
+/// folder that differs in its ending, since some bind a draft and rename it.
+fn is_listed(path: &Path, listening: &BTreeSet<PathBuf>) -> bool {
+    listening
+        .iter()
+        .any(|listed| listed.parent() == path.parent() && listed.file_stem() == path.file_stem())
 }
 
 /// Paths that are listened on.
@@ -188,5 +198,8 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 1237\n";
         let found: Vec<PathBuf> = listening(text).into_iter().collect();
         assert_eq!(found, [Path::new("/run/a.sock"), Path::new("/run/c.sock")]);
+        let listed = |path: &str| is_listed(Path::new(path), &listening(text));
+        assert!(listed("/run/a.sock") && listed("/run/c.draft"));
+        assert!(!listed("/run/b.sock") && !listed("/other/a.sock"));
     }
 }

@@ -66,7 +66,7 @@ fn create_a_database() {
         .answers(
             &format!("GET /v1/actions/{ACTION}"),
             vec![
-                action("SMCreateBDB", OperationStatus::Pending, ""),
+                action("SMCreateBDB", OperationStatus::Pending, "pending"),
                 action("SMCreateBDB", OperationStatus::Active, "place shards"),
                 (503, passing.to_owned()),
                 action("SMCreateBDB", OperationStatus::Active, "start engines"),

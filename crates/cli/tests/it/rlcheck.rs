@@ -108,6 +108,17 @@ fn owners_and_modes() {
     );
     let key = config.certificates_dir().join("node_key.pem");
     file(&key, "key", 0o644);
+    // Below a folder that is closed to others it is safe.
+    let allow = |mode| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(node.node.folder.path(), permissions).unwrap();
+    };
+    allow(0o750);
+    assert_eq!(
+        node.failures_of("verify_owner_and_group"),
+        Vec::<String>::new()
+    );
+    allow(0o755);
     file(&config.store_dir().join("ccs.db"), "", 0o666);
     let failures = node.failures_of("verify_owner_and_group");
     assert_eq!(failures.len(), 2, "{failures:?}");
