@@ -46,8 +46,10 @@ pub async fn serve(app: App, shutdown: impl Future<Output = ()> + Send) -> anyho
         .with_context(|| format!("listen on {address}: is another program using the port?"))?;
     let path = app.config.http_socket();
     let unix = listen_unix(&path)?;
-    let certificates =
-        Arc::new(Certificates::load(app.config.certificates_dir(), app.config.address)?);
+    let certificates = Arc::new(Certificates::load(
+        app.config.certificates_dir(),
+        app.config.address,
+    )?);
     app.bootstraps.replaces(Arc::clone(&certificates));
 
     let acceptor = RustlsAcceptor::new(certificates.tls())

@@ -11,7 +11,10 @@ use model::documents::{
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
 use model::limits::{DATABASES_MAX, SLOTS};
 use model::units::format_size;
-use model::{ApiError, DatabaseUid, Epoch, ErrorCode, Generation, OperationUid, Secret, validate};
+use model::{
+    ApiError, DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Secret, ShardUid,
+    validate,
+};
 use serde_json::json;
 use std::time::Instant;
 use store::Txn;
@@ -197,7 +200,7 @@ fn create_database(
         port,
         memory_size,
         status: DatabaseStatus::Pending,
-        engine: engine.clone(),
+        engine,
         shards_count: 1,
         replication: false,
         persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
@@ -216,26 +219,7 @@ fn create_database(
         changed: fresh.now,
         extra: serde_json::Map::new(),
     };
-    let shard = Shard {
-        schema: 1,
-        uid: shard_uid,
-        database: uid,
-        node,
-        port: placement::shard_port(state)?,
-        role: Role::Primary,
-        slots: SlotRange {
-            first: 0,
-            last: SLOTS - 1,
-        },
-        epoch: Epoch(1),
-        generation: Generation(1),
-        engine,
-        memory_bytes: memory_size,
-        run_id: None,
-        serving: None,
-        users: fresh.users.draw(),
-        extra: serde_json::Map::new(),
-    };
+    let shard = first_shard(state, &database, shard_uid, node, fresh)?;
     change.create(keys::database(uid), &database);
     change.create(keys::shard(shard_uid), &shard);
     let operation = operation(OperationKind::CreateDatabase, uid, fresh);
@@ -245,6 +229,36 @@ fn create_database(
         operation: Some(fresh.operation.clone()),
     };
     Ok((change.into_txn(), outcome))
+}
+
+/// The one shard of a new database, on its first process and in its first epoch.
+fn first_shard(
+    state: &ClusterState,
+    database: &Database,
+    uid: ShardUid,
+    node: NodeUid,
+    fresh: &Fresh<'_>,
+) -> Result<Shard, ApiError> {
+    Ok(Shard {
+        schema: 1,
+        uid,
+        database: database.uid,
+        node,
+        port: placement::shard_port(state)?,
+        role: Role::Primary,
+        slots: SlotRange {
+            first: 0,
+            last: SLOTS - 1,
+        },
+        epoch: Epoch(1),
+        generation: Generation(1),
+        engine: database.engine.clone(),
+        memory_bytes: database.memory_size,
+        run_id: None,
+        serving: None,
+        users: fresh.users.draw(),
+        extra: serde_json::Map::new(),
+    })
 }
 
 fn operation(kind: OperationKind, database: DatabaseUid, fresh: &Fresh<'_>) -> Operation {

@@ -218,7 +218,9 @@ impl Node {
     /// When it does not within 20 s.
     pub fn ready(&self) -> anyhow::Result<()> {
         wait::until("REST answers", Duration::from_secs(20), || {
-            self.get::<serde_json::Value>("/v1/bootstrap").map(drop).map_err(|e| e.to_string())
+            self.get::<serde_json::Value>("/v1/bootstrap")
+                .map(drop)
+                .map_err(|e| e.to_string())
         })
     }
 
@@ -248,7 +250,10 @@ impl Drop for Node {
 /// A runtime for one call.
 #[expect(clippy::expect_used, reason = "tests cannot go on without one")]
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// Several nodes in one cluster, in a folder and a network of their own.
@@ -266,8 +271,14 @@ impl Cluster {
     /// # Errors
     /// When they do not start.
     pub fn nodes(count: u8) -> anyhow::Result<Self> {
-        let root = tempfile::Builder::new().prefix("mst-").tempdir_in("/var/tmp")?;
-        let mut cluster = Self { nodes: Vec::new(), root, network: Network::take()? };
+        let root = tempfile::Builder::new()
+            .prefix("mst-")
+            .tempdir_in("/var/tmp")?;
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            root,
+            network: Network::take()?,
+        };
         for _ in 0..count {
             cluster.add()?;
         }
@@ -284,7 +295,14 @@ impl Cluster {
     pub fn start(count: u8) -> anyhow::Result<Self> {
         let cluster = Self::nodes(count)?;
         cluster.nodes[0].rladmin_until(&[
-            "cluster", "create", "name", "test.local", "username", ADMIN, "password", PASSWORD,
+            "cluster",
+            "create",
+            "name",
+            "test.local",
+            "username",
+            ADMIN,
+            "password",
+            PASSWORD,
         ])?;
         for node in cluster.nodes.iter().skip(1) {
             node.rladmin_until(&cluster.join_words()?)?;
@@ -317,8 +335,16 @@ impl Cluster {
         // Leaked: a few bytes a test, so that the words can stand in an array.
         let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         Ok([
-            "cluster", "join", "nodes", leak(first.address.to_string()), "username", ADMIN,
-            "password", PASSWORD, "ca_fingerprint", leak(fingerprint),
+            "cluster",
+            "join",
+            "nodes",
+            leak(first.address.to_string()),
+            "username",
+            ADMIN,
+            "password",
+            PASSWORD,
+            "ca_fingerprint",
+            leak(fingerprint),
         ])
     }
 
@@ -328,17 +354,25 @@ impl Cluster {
     /// When that takes longer than 30 s.
     pub fn settled(&self) -> anyhow::Result<()> {
         let count = self.nodes.len();
-        let voters = if count % 2 == 0 { count - 1 } else { count };
+        let voters = if count.is_multiple_of(2) {
+            count - 1
+        } else {
+            count
+        };
         wait::until("every node is heard", Duration::from_secs(30), || {
             let nodes: Vec<model::rest::NodeInfo> =
                 self.nodes[0].get("/v1/nodes").map_err(|e| e.to_string())?;
-            let cluster: model::rest::ClusterInfo =
-                self.nodes[0].get("/v1/cluster").map_err(|e| e.to_string())?;
+            let cluster: model::rest::ClusterInfo = self.nodes[0]
+                .get("/v1/cluster")
+                .map_err(|e| e.to_string())?;
             let up = nodes.iter().filter(|n| n.status == "active").count();
             if up == count && cluster.voters.len() == voters && cluster.has_quorum {
                 return Ok(());
             }
-            Err(format!("{up} of {count} heard, voters {:?}", cluster.voters))
+            Err(format!(
+                "{up} of {count} heard, voters {:?}",
+                cluster.voters
+            ))
         })
     }
 
@@ -351,7 +385,11 @@ impl Cluster {
         all.extend(words);
         let output = self.nodes[0].rladmin(&all)?;
         let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}{error}", String::from_utf8_lossy(&output.stdout));
+        ensure!(
+            output.status.success(),
+            "{}{error}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         Ok(())
     }
 

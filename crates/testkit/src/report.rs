@@ -30,7 +30,12 @@ impl Report {
     pub fn at_most(&mut self, name: &str, value: f64, unit: &'static str, goal: f64) {
         let met = if value <= goal { "met" } else { "MISSED" };
         println!("{name:<58} {value:>10.2} {unit:<4} goal {goal:>7} {met}");
-        self.rows.push(Row { name: name.to_owned(), value, unit, goal });
+        self.rows.push(Row {
+            name: name.to_owned(),
+            value,
+            unit,
+            goal,
+        });
     }
 
     /// As JSON.
@@ -54,7 +59,10 @@ impl Report {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        Ok(std::fs::write(path, serde_json::to_vec_pretty(&self.to_json())?)?)
+        Ok(std::fs::write(
+            path,
+            serde_json::to_vec_pretty(&self.to_json())?,
+        )?)
     }
 }
 

@@ -60,10 +60,10 @@ pub async fn create(context: &Context, invocation: &Invocation) -> Result<(), Fa
             username.unwrap_or_default()
         ));
     }
-    let console = context.installation.config.ports.console;
+    let https = context.installation.config.ports.https;
     context.screen.line(format!(
-        "Console: https://{}",
-        super::resources::with_port(&address.to_string(), console)
+        "REST: https://{}",
+        super::resources::with_port(&address.to_string(), https)
     ));
     Ok(())
 }

@@ -13,7 +13,7 @@ pub fn wanted_voters(
     ready: &BTreeSet<NodeUid>,
 ) -> Option<BTreeSet<NodeUid>> {
     let most = nodes.len().min(VOTERS_MAX);
-    let count = if most % 2 == 0 {
+    let count = if most.is_multiple_of(2) {
         most.saturating_sub(1)
     } else {
         most
@@ -26,7 +26,7 @@ pub fn wanted_voters(
         wanted.insert(*node);
     }
     // An even number of voters survives no more losses than one less: wait for the next node.
-    if wanted.len() % 2 == 0 || wanted == *voters {
+    if wanted.len().is_multiple_of(2) || wanted == *voters {
         return None;
     }
     Some(wanted)

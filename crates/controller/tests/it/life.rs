@@ -39,7 +39,10 @@ fn creation_waits_for_proxies_by_name() {
     world.proxies_follow = false;
     world.create("demo").unwrap();
     let story = world.settle();
-    assert!(story.ends_with("op-1 waits: the proxy of node:1 is not heard\n"), "{story}");
+    assert!(
+        story.ends_with("op-1 waits: the proxy of node:1 is not heard\n"),
+        "{story}"
+    );
     assert_eq!(world.cluster().databases[0].status, DatabaseStatus::Pending);
 }
 
@@ -76,7 +79,9 @@ fn silence_vetoes() {
     world.crash(SHARD);
     world.silent.push(NodeUid(1));
     assert!(world.plan().steps.is_empty());
-    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    world
+        .request(&Intent::DeleteDatabase { database: DB })
+        .unwrap();
     let plan = world.plan();
     assert!(plan.steps.is_empty());
     assert_eq!(plan.waits[0].1, "node:1 is not heard");
@@ -102,7 +107,12 @@ fn a_change_reconfigures_without_a_new_epoch() {
         persistence: Some(Persistence::AofEverySecond),
         ..DatabaseChange::default()
     };
-    world.request(&Intent::UpdateDatabase { database: DB, change: Box::new(change) }).unwrap();
+    world
+        .request(&Intent::UpdateDatabase {
+            database: DB,
+            change: Box::new(change),
+        })
+        .unwrap();
     insta::assert_snapshot!(world.settle(), @r"
     node:1 reconfigures: redis:1 runs an older description
     store: database db:1 is served by every proxy
@@ -114,7 +124,9 @@ fn a_change_reconfigures_without_a_new_epoch() {
 #[test]
 fn deletion_removes_engines_first() {
     let mut world = created();
-    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    world
+        .request(&Intent::DeleteDatabase { database: DB })
+        .unwrap();
     insta::assert_snapshot!(world.settle(), @r"
     node:1 removes: database db:1 is being deleted
     store: database db:1 has no shards left
@@ -127,17 +139,27 @@ fn deletion_removes_engines_first() {
 #[test]
 fn nothing_is_deleted_without_an_operation_record() {
     let mut world = created();
-    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    world
+        .request(&Intent::DeleteDatabase { database: DB })
+        .unwrap();
     let operation = world.cluster().databases[0].operation.clone().unwrap();
     let key = model::documents::keys::operation(&operation);
-    world.state.apply(&store::Txn { delete: vec![key], ..store::Txn::default() }).unwrap();
+    world
+        .state
+        .apply(&store::Txn {
+            delete: vec![key],
+            ..store::Txn::default()
+        })
+        .unwrap();
     assert!(world.plan().steps.is_empty());
 }
 
 #[test]
 fn uids_are_never_used_twice() {
     let mut world = created();
-    world.request(&Intent::DeleteDatabase { database: DB }).unwrap();
+    world
+        .request(&Intent::DeleteDatabase { database: DB })
+        .unwrap();
     world.settle();
     let outcome = world.create("demo").unwrap();
     assert_eq!(outcome.database, Some(DatabaseUid(2)));

@@ -1,5 +1,11 @@
 //! Planners against fake agents: what is planned, that it converges, that what is not known vetoes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it fails"
+)]
+
 mod life;
 mod placement;
 mod requests;

@@ -6,7 +6,11 @@ use model::{ErrorCode, NodeUid};
 use proptest::prelude::*;
 
 fn spec(name: &str, memory_size: u64) -> DatabaseSpec {
-    DatabaseSpec { name: name.into(), memory_size, ..DatabaseSpec::default() }
+    DatabaseSpec {
+        name: name.into(),
+        memory_size,
+        ..DatabaseSpec::default()
+    }
 }
 
 #[test]
@@ -15,7 +19,11 @@ fn the_node_with_most_room_is_taken() {
     for (name, node) in [("a", 1), ("b", 2), ("c", 3), ("d", 1)] {
         world.create(name).unwrap();
         world.settle();
-        assert_eq!(world.cluster().shards.last().unwrap().node, NodeUid(node), "{name}");
+        assert_eq!(
+            world.cluster().shards.last().unwrap().node,
+            NodeUid(node),
+            "{name}"
+        );
     }
 }
 
@@ -23,7 +31,9 @@ fn the_node_with_most_room_is_taken() {
 fn no_room_is_explained_node_by_node() {
     let mut world = World::with_nodes(3);
     world.silent.push(NodeUid(2));
-    let error = world.request(&Intent::CreateDatabase(spec("big", 5 << 30))).unwrap_err();
+    let error = world
+        .request(&Intent::CreateDatabase(spec("big", 5 << 30)))
+        .unwrap_err();
     assert_eq!(error.error_code, ErrorCode::InsufficientResources);
     assert_eq!(
         error.description,

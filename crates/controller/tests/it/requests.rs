@@ -17,36 +17,82 @@ fn refused(change: impl FnOnce(&mut DatabaseSpec)) -> ErrorCode {
     };
     change(&mut spec);
     let error = world.request(&Intent::CreateDatabase(spec)).unwrap_err();
-    assert_eq!(world.state.hash(), before, "a refused request changes nothing");
+    assert_eq!(
+        world.state.hash(),
+        before,
+        "a refused request changes nothing"
+    );
     assert!(error.description.len() > 10, "{error}");
     error.error_code
 }
 
 #[test]
 fn databases_that_cannot_be() {
-    assert_eq!(refused(|s| s.name = "taken".into()), ErrorCode::NameAlreadyExists);
-    assert_eq!(refused(|s| s.name = String::new()), ErrorCode::MissingDbName);
+    assert_eq!(
+        refused(|s| s.name = "taken".into()),
+        ErrorCode::NameAlreadyExists
+    );
+    assert_eq!(
+        refused(|s| s.name = String::new()),
+        ErrorCode::MissingDbName
+    );
     assert_eq!(refused(|s| s.name = "a b".into()), ErrorCode::NameViolation);
-    assert_eq!(refused(|s| s.port = Some(12_000)), ErrorCode::PortUnavailable);
-    assert_eq!(refused(|s| s.port = Some(9_443)), ErrorCode::PortUnavailable);
+    assert_eq!(
+        refused(|s| s.port = Some(12_000)),
+        ErrorCode::PortUnavailable
+    );
+    assert_eq!(
+        refused(|s| s.port = Some(9_443)),
+        ErrorCode::PortUnavailable
+    );
     assert_eq!(refused(|s| s.memory_size = 0), ErrorCode::MissingMemorySize);
     assert_eq!(refused(|s| s.memory_size = 1), ErrorCode::InvalidParam);
-    assert_eq!(refused(|s| s.memory_size = 1 << 50), ErrorCode::InsufficientResources);
-    assert_eq!(refused(|s| s.redis_version = Some("5.0".into())), ErrorCode::InvalidVersion);
-    assert_eq!(refused(|s| s.shards_count = Some(2)), ErrorCode::InvalidSharding);
-    assert_eq!(refused(|s| s.replication = Some(true)), ErrorCode::InvalidReplication);
-    assert_eq!(refused(|s| s.uid = Some(DatabaseUid(1))), ErrorCode::UidExists);
-    let nothing = Persistence::Snapshot { seconds: 0, writes: 1 };
-    assert_eq!(refused(|s| s.persistence = Some(nothing)), ErrorCode::InvalidDataPersistence);
+    assert_eq!(
+        refused(|s| s.memory_size = 1 << 50),
+        ErrorCode::InsufficientResources
+    );
+    assert_eq!(
+        refused(|s| s.redis_version = Some("5.0".into())),
+        ErrorCode::InvalidVersion
+    );
+    assert_eq!(
+        refused(|s| s.shards_count = Some(2)),
+        ErrorCode::InvalidSharding
+    );
+    assert_eq!(
+        refused(|s| s.replication = Some(true)),
+        ErrorCode::InvalidReplication
+    );
+    assert_eq!(
+        refused(|s| s.uid = Some(DatabaseUid(1))),
+        ErrorCode::UidExists
+    );
+    let nothing = Persistence::Snapshot {
+        seconds: 0,
+        writes: 1,
+    };
+    assert_eq!(
+        refused(|s| s.persistence = Some(nothing)),
+        ErrorCode::InvalidDataPersistence
+    );
 }
 
 #[test]
 fn one_change_at_a_time() {
     let mut world = World::with_nodes(1);
     world.create("demo").unwrap();
-    let change = DatabaseChange { max_connections: Some(5), ..DatabaseChange::default() };
-    let update = Intent::UpdateDatabase { database: DatabaseUid(1), change: Box::new(change) };
-    assert_eq!(world.request(&update).unwrap_err().error_code, ErrorCode::Busy);
+    let change = DatabaseChange {
+        max_connections: Some(5),
+        ..DatabaseChange::default()
+    };
+    let update = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(change),
+    };
+    assert_eq!(
+        world.request(&update).unwrap_err().error_code,
+        ErrorCode::Busy
+    );
     world.settle();
     assert!(world.request(&update).unwrap().operation.is_some());
     world.settle();
@@ -57,8 +103,13 @@ fn one_change_at_a_time() {
 #[test]
 fn what_does_not_exist() {
     let mut world = World::with_nodes(1);
-    let gone = Intent::DeleteDatabase { database: DatabaseUid(7) };
-    assert_eq!(world.request(&gone).unwrap_err().error_code, ErrorCode::DbNotFound);
+    let gone = Intent::DeleteDatabase {
+        database: DatabaseUid(7),
+    };
+    assert_eq!(
+        world.request(&gone).unwrap_err().error_code,
+        ErrorCode::DbNotFound
+    );
     let version = ClusterChange {
         default_redis_version: Some("1.0".into()),
         ..ClusterChange::default()

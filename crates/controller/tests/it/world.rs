@@ -6,18 +6,14 @@ use controller::request::{self, Fresh, Users};
 use controller::state::ClusterState;
 use jiff::Timestamp;
 use model::command::AgentCommand;
-use model::documents::{
-    Cluster, ClusterSettings, EngineUsers, Node, Role, keys,
-};
+use model::documents::{Cluster, ClusterSettings, EngineUsers, Node, Role, keys};
 use model::ids::UserUid;
 use model::intent::{DatabaseSpec, Intent, IntentOutcome};
 use model::observation::{
     EngineState, HostFacts, NodeObservation, ProxyDatabaseObservation, ProxyObservation,
     ShardObservation,
 };
-use model::{
-    ApiError, DatabaseUid, Epoch, NodeUid, OperationUid, Revision, Secret, ShardUid,
-};
+use model::{ApiError, DatabaseUid, Epoch, NodeUid, OperationUid, Revision, Secret, ShardUid};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,7 +25,11 @@ struct FixedUsers;
 
 impl Users for FixedUsers {
     fn draw(&self) -> EngineUsers {
-        EngineUsers { cnm: Secret::new("c"), repl: Secret::new("r"), proxy: Secret::new("p") }
+        EngineUsers {
+            cnm: Secret::new("c"),
+            repl: Secret::new("r"),
+            proxy: Secret::new("p"),
+        }
     }
 }
 
@@ -69,7 +69,12 @@ impl World {
             nodes.insert(uid, observation(uid));
         }
         let mut state = State::default();
-        state.apply(&Txn { put, ..Txn::default() }).unwrap();
+        state
+            .apply(&Txn {
+                put,
+                ..Txn::default()
+            })
+            .unwrap();
         Self {
             state,
             nodes,
@@ -90,7 +95,11 @@ impl World {
         let now = self.start + Duration::from_secs(100);
         let mut observed = Observations::default();
         for (uid, node) in &self.nodes {
-            let at = if self.silent.contains(uid) { self.start } else { now };
+            let at = if self.silent.contains(uid) {
+                self.start
+            } else {
+                now
+            };
             observed.record(node.clone(), at);
         }
         (observed, now)
@@ -106,7 +115,10 @@ impl World {
             users: &FixedUsers,
         };
         let (txn, outcome) = request::plan(&self.cluster(), &observed, intent, &fresh)?;
-        assert!(matches!(self.state.apply(&txn).unwrap(), TxnResult::Applied { .. }));
+        assert!(matches!(
+            self.state.apply(&txn).unwrap(),
+            TxnResult::Applied { .. }
+        ));
         Ok(outcome)
     }
 
@@ -131,7 +143,9 @@ impl World {
             for (operation, wait) in &plan.waits {
                 let _ = writeln!(story, "{operation} waits: {wait}");
             }
-            let Some(step) = plan.steps.into_iter().next() else { return story };
+            let Some(step) = plan.steps.into_iter().next() else {
+                return story;
+            };
             let _ = writeln!(story, "{}", self.execute(step));
         }
         panic!("it does not end:\n{story}");
@@ -152,8 +166,16 @@ impl World {
                 self.proxies();
                 format!("store: {reason}")
             }
-            Step::Command { node, shard, command, reason } => {
-                assert!(!self.silent.contains(&node), "an order to a node that is not heard");
+            Step::Command {
+                node,
+                shard,
+                command,
+                reason,
+            } => {
+                assert!(
+                    !self.silent.contains(&node),
+                    "an order to a node that is not heard"
+                );
                 let word = self.order(node, shard, command);
                 format!("node:{node} {word}: {reason}")
             }
@@ -196,7 +218,11 @@ impl World {
             }
             AgentCommand::MakePrimary { epoch, run_id, .. } => {
                 let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
-                assert_eq!(seen.run_id.as_ref(), Some(&run_id), "an order to another process");
+                assert_eq!(
+                    seen.run_id.as_ref(),
+                    Some(&run_id),
+                    "an order to another process"
+                );
                 assert!(seen.epoch.is_none_or(|old| old <= epoch), "an older epoch");
                 seen.role = Some(Role::Primary);
                 seen.epoch = Some(epoch);
@@ -206,7 +232,9 @@ impl World {
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
                 let txn = plan::shard_removed(&self.cluster(), uid, Timestamp::UNIX_EPOCH);
-                self.state.apply(&txn.expect("only what is being deleted is removed")).unwrap();
+                self.state
+                    .apply(&txn.expect("only what is being deleted is removed"))
+                    .unwrap();
                 "removes"
             }
         }
@@ -229,7 +257,10 @@ impl World {
                     ..ProxyDatabaseObservation::default()
                 })
                 .collect();
-            node.proxy = Some(ProxyObservation { databases, ..ProxyObservation::default() });
+            node.proxy = Some(ProxyObservation {
+                databases,
+                ..ProxyObservation::default()
+            });
         }
     }
 
@@ -246,7 +277,12 @@ impl World {
     }
 
     pub(crate) fn epoch(&self, uid: ShardUid) -> Epoch {
-        self.cluster().shards.iter().find(|s| s.uid == uid).unwrap().epoch
+        self.cluster()
+            .shards
+            .iter()
+            .find(|s| s.uid == uid)
+            .unwrap()
+            .epoch
     }
 }
 
@@ -277,7 +313,9 @@ fn observation(uid: NodeUid) -> NodeObservation {
         feature_max: 1,
         started: Timestamp::UNIX_EPOCH,
         host: HostFacts::default(),
-        engines: ["redis-7.0.15", "valkey-9.1.2"].map(|e| e.parse().unwrap()).to_vec(),
+        engines: ["redis-7.0.15", "valkey-9.1.2"]
+            .map(|e| e.parse().unwrap())
+            .to_vec(),
         shards: Vec::new(),
         proxy: None,
         services: Vec::new(),

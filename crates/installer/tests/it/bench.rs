@@ -261,7 +261,7 @@ pub(crate) fn dist(version: &str, out: &Path) -> PathBuf {
 }
 
 /// When the last of a bundle's inputs was made.
-fn newest_input() -> SystemTime {
+pub(crate) fn newest_input() -> SystemTime {
     let programs = [
         "cnm_exec",
         "cnm_http",
@@ -304,11 +304,18 @@ pub(crate) fn copy_of(bundle: &Path, into: &Path) -> PathBuf {
 pub(crate) fn replace_signed(bundle: &Path, name: &str, bytes: &[u8]) {
     let path = bundle.join(name);
     fs::write(&path, bytes).unwrap();
+    change_signed(bundle, |manifest| {
+        manifest["files"][name]["sha256"] = installer::bundle::sha256_of(&path).unwrap().into();
+        manifest["files"][name]["size"] = bytes.len().into();
+        manifest["build_id"] = "0000000000000bad".into();
+    });
+}
+
+/// Changes the manifest of a bundle and signs it again.
+pub(crate) fn change_signed(bundle: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     let text = fs::read_to_string(bundle.join("manifest.json")).unwrap();
     let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
-    manifest["files"][name]["sha256"] = installer::bundle::sha256_of(&path).unwrap().into();
-    manifest["files"][name]["size"] = bytes.len().into();
-    manifest["build_id"] = "0000000000000bad".into();
+    change(&mut manifest);
     let text = serde_json::to_string_pretty(&manifest).unwrap();
     let key = fs::read_to_string(repository().join("packaging/keys/dev.key")).unwrap();
     let key = minisign::SecretKeyBox::from_string(&key)

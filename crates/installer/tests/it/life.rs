@@ -116,6 +116,10 @@ fn repairs(bench: &Bench) {
     assert!(again.text.contains("nothing was changed"), "{}", again.text);
 }
 
+fn runs(pid: &str) -> bool {
+    installer::processes::Process::of(pid.parse().unwrap()).is_some()
+}
+
 fn kill(pid: &str) {
     assert!(
         Command::new("kill")
@@ -138,15 +142,12 @@ fn killed_processes_come_back(bench: &Bench) {
             .all(|name| bench.pid_of(name).is_some())
             && bench.pid_of("cnm_exec").as_ref() != Some(&exec)
     });
-    assert!(
-        fs::metadata(format!("/proc/{exec}")).is_err(),
-        "the old cnm_exec still runs"
-    );
+    wait_until("the old cnm_exec has ended", || !runs(&exec));
 
     let supervisord = fs::read_to_string(bench.path("var/mainstay/run/supervisord.pid")).unwrap();
     kill(&bench.node_pid());
     wait_until("supervisord ends with mainstay-node", || {
-        fs::metadata(format!("/proc/{}", supervisord.trim())).is_err()
+        !runs(supervisord.trim())
     });
     let ran = bench.install_sh(&bundle(FIRST), &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);

@@ -1,7 +1,7 @@
 //! Forward, back, and what is refused.
 
 use crate::bench::{
-    Bench, FIRST, SECOND, bundle, copy_of, is_root, replace_signed, repository, wait_until,
+    Bench, FIRST, SECOND, bundle, change_signed, copy_of, is_root, replace_signed, wait_until,
 };
 use std::fs;
 use std::path::Path;
@@ -138,16 +138,8 @@ fn refused_before_anything_is_unpacked() {
         ran.text
     );
 
-    let far = crate::bench::dist("3.0.0", bench.root.path());
-    let folder = bench.path("far");
-    fs::create_dir(&folder).unwrap();
-    let status = std::process::Command::new("tar")
-        .arg("xf")
-        .arg(far)
-        .arg("-C")
-        .arg(&folder)
-        .status();
-    assert!(status.unwrap().success());
+    let folder = copy_of(&bundle(SECOND), &bench.path("far"));
+    change_signed(&folder, |manifest| manifest["version"] = "3.0.0".into());
     let ran = bench.install_sh(&folder, &[]);
     assert_eq!(ran.code, Some(1), "{}", ran.text);
     assert!(
@@ -157,6 +149,5 @@ fn refused_before_anything_is_unpacked() {
         ran.text
     );
     assert_eq!(fs::read_dir(releases).unwrap().count(), 1);
-    assert!(repository().exists());
     bench.uninstall();
 }

@@ -79,6 +79,9 @@ pub(crate) struct Client {
     pub(crate) blocking: u32,
     /// The shard let it have no connection of its own; its command gets an error.
     pub(crate) refused_own: bool,
+    /// It took large replies too slowly: from now on it has a connection of its own, so that nobody
+    /// waits behind it.
+    pub(crate) heavy: bool,
     /// A connection to a shard that is not read since this client takes its replies too slowly.
     pub(crate) paused: Option<usize>,
     /// All bytes that were written, to see whether it takes any.
@@ -113,6 +116,7 @@ impl Client {
             via: 0,
             blocking: 0,
             refused_own: false,
+            heavy: false,
             paused: None,
             written: 0,
             readable: false,

@@ -113,9 +113,11 @@ impl Worker {
     #[inline]
     pub(super) fn send(&mut self, index: usize, frame: &[u8], sending: Sending) -> Flow {
         match self.clients[index].lane {
+            Lane::Shared if self.clients[index].heavy => self.send_own(index, frame, sending),
             Lane::Shared => self.send_shared(index, frame, sending),
             Lane::Own(backend) => {
                 if self.clients[index].session.shareable()
+                    && !self.clients[index].heavy
                     && self.settled(index)
                     && !self.backends[backend].half_sent
                     && self.backends[backend].phase == Phase::Ready

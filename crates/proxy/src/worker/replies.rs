@@ -85,6 +85,7 @@ impl Worker {
             }
             Use::Shared if waiting > bounds::CLIENT_OUT_SOFT => {
                 // The others go on over a new connection; what is in flight here comes in order.
+                self.clients[client].heavy = true;
                 self.detach(index);
                 true
             }

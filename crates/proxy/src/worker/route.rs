@@ -62,7 +62,11 @@ impl Worker {
         };
         let class = classify(name);
         let client = &self.clients[index];
-        if class == Class::Plain && client.session.authenticated && client.lane == Lane::Shared {
+        if class == Class::Plain
+            && client.session.authenticated
+            && client.lane == Lane::Shared
+            && !client.heavy
+        {
             return self.send(index, frame, Sending::plain());
         }
         match self.route(index, class, name, &args, true) {
@@ -171,6 +175,10 @@ impl Worker {
             }
             Class::Config if sub.eq_ignore_ascii_case(b"HELP") => Route::Any(Sending::plain()),
             Class::Module if sub.eq_ignore_ascii_case(b"LIST") => Route::Any(Sending::plain()),
+            // The engine says that a word is missing.
+            Class::Config | Class::Module | Class::Acl if sub.is_empty() => {
+                Route::Any(Sending::plain())
+            }
             Class::Config | Class::Module => Route::Refuse(texts::refused(&format!(
                 "{} {}",
                 texts::shown(name),

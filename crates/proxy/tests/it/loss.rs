@@ -207,7 +207,7 @@ fn a_new_epoch_moves_everybody() {
             .starts_with("-ERR connection to the shard was lost inside")
     );
     assert_eq!(open.text("DISCARD"), "+OK\r\n");
-    assert_eq!(open.text("GET k"), "$-1\r\n");
+    assert_eq!(open.text("EXISTS k"), ":0\r\n");
 }
 
 #[test]

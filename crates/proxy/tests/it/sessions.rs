@@ -218,7 +218,7 @@ fn publish_and_subscribe() {
                     .collect::<Vec<u8>>(),
             );
         }
-        for _ in 0..13 {
+        for _ in 0..12 {
             let (got, wanted) = (subscriber.raw(), direct.raw());
             assert_eq!(
                 String::from_utf8_lossy(&got),

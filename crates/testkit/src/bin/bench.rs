@@ -31,8 +31,14 @@ fn main() -> ExitCode {
 
 fn options() -> anyhow::Result<Options> {
     let mut words = std::env::args().skip(1);
-    ensure!(words.next().as_deref() == Some("start"), "there is one benchmark: start");
-    let mut options = Options { quick: false, json: None };
+    ensure!(
+        words.next().as_deref() == Some("start"),
+        "there is one benchmark: start"
+    );
+    let mut options = Options {
+        quick: false,
+        json: None,
+    };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--quick" => options.quick = true,
@@ -49,7 +55,10 @@ fn run(options: &Options) -> anyhow::Result<()> {
     report.condition("rounds", rounds);
     report.condition("profile", "dev (opt-level 1), as in the demo and the tests");
     report.condition("cores", std::thread::available_parallelism()?.get());
-    report.condition("kernel", std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    report.condition(
+        "kernel",
+        std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+    );
     beginnings(&mut report, rounds)?;
     demo(&mut report, if options.quick { 5 } else { 30 })?;
     if let Some(path) = &options.json {
@@ -69,7 +78,14 @@ fn beginnings(report: &mut Report, rounds: u32) -> anyhow::Result<()> {
     for _ in 0..rounds {
         let cluster = Cluster::nodes(3)?;
         let words = [
-            "cluster", "create", "name", "bench.local", "username", ADMIN, "password", PASSWORD,
+            "cluster",
+            "create",
+            "name",
+            "bench.local",
+            "username",
+            ADMIN,
+            "password",
+            PASSWORD,
         ];
         create.push(seconds(|| succeed(&cluster, 0, &words))?);
         for node in 1..3 {
@@ -77,12 +93,25 @@ fn beginnings(report: &mut Report, rounds: u32) -> anyhow::Result<()> {
             join.push(seconds(|| succeed(&cluster, node, &words))?);
         }
         cluster.settled()?;
-        let words = ["create", "db", "demo", "memory_size", "64MB", "proxy_policy", "all-nodes"];
+        let words = [
+            "create",
+            "db",
+            "demo",
+            "memory_size",
+            "64MB",
+            "proxy_policy",
+            "all-nodes",
+        ];
         database.push(seconds(|| succeed(&cluster, 0, &words))?);
     }
     report.at_most("cluster create", median(&create), "s", 2.0);
     report.at_most("cluster join", median(&join), "s", 3.0);
-    report.at_most("create db, served by three proxies", median(&database), "s", 1.0);
+    report.at_most(
+        "create db, served by three proxies",
+        median(&database),
+        "s",
+        1.0,
+    );
     Ok(())
 }
 
@@ -113,7 +142,12 @@ fn demo(report: &mut Report, idle_seconds: u64) -> anyhow::Result<()> {
     // Once before, so that everything is built.
     demo_script(&["--exit"])?;
     let took = seconds(|| demo_script(&[]))?;
-    report.at_most("demo.sh, from a warm build to traffic and checks done", took, "s", 30.0);
+    report.at_most(
+        "demo.sh, from a warm build to traffic and checks done",
+        took,
+        "s",
+        30.0,
+    );
     let result = measure(report, idle_seconds);
     demo_script(&["stop"])?;
     result
@@ -140,7 +174,12 @@ fn measure(report: &mut Report, idle_seconds: u64) -> anyhow::Result<()> {
             .filter(|p| p.program == program)
             .map(|p| p.resident_mb)
             .fold(0.0, f64::max);
-        report.at_most(&format!("{program}, resident and idle"), resident, "MB", goal);
+        report.at_most(
+            &format!("{program}, resident and idle"),
+            resident,
+            "MB",
+            goal,
+        );
     }
     let before: f64 = processes.iter().map(|p| ticks(p.pid)).sum();
     std::thread::sleep(Duration::from_secs(idle_seconds));
@@ -176,16 +215,25 @@ struct Process {
 /// engines.
 fn processes_of(node: &Path) -> Vec<Process> {
     let node = node.display().to_string();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
         let text = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&text("cmdline")).into_owned();
         let link = |name: &str| {
-            std::fs::read_link(entry.path().join(name)).unwrap_or_default().display().to_string()
+            std::fs::read_link(entry.path().join(name))
+                .unwrap_or_default()
+                .display()
+                .to_string()
         };
-        let ours = [arguments, link("exe"), link("cwd")].iter().any(|t| t.contains(&node));
+        let ours = [arguments, link("exe"), link("cwd")]
+            .iter()
+            .any(|t| t.contains(&node));
         if !ours || pid == std::process::id() {
             continue;
         }
@@ -194,8 +242,16 @@ fn processes_of(node: &Path) -> Vec<Process> {
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-        let program = link("exe").rsplit('/').next().unwrap_or_default().to_owned();
-        found.push(Process { pid, program, resident_mb: resident.unwrap_or(0.0) / 1024.0 });
+        let program = link("exe")
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        found.push(Process {
+            pid,
+            program,
+            resident_mb: resident.unwrap_or(0.0) / 1024.0,
+        });
     }
     found
 }
@@ -204,6 +260,11 @@ fn ticks(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = text.rsplit(')').next().unwrap_or_default();
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let number = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    let number = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|f| f.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     number(11) + number(12)
 }

@@ -2,20 +2,34 @@
 
 use crate::story::{refused, seen};
 use model::rest::{Bootstrap, NodeInfo};
+use std::time::Duration;
 use testkit::cluster::{ADMIN, Cluster, PASSWORD};
 use testkit::wait;
-use std::time::Duration;
 
 #[test]
 fn create_and_join_refuse_what_cannot_be() {
     let mut cluster = Cluster::nodes(2).unwrap();
     let create = |name: &'static str, user: &'static str| {
-        vec!["cluster", "create", "name", name, "username", user, "password", PASSWORD]
+        vec![
+            "cluster", "create", "name", name, "username", user, "password", PASSWORD,
+        ]
     };
     refused(&cluster, 0, &["status"], "not_member");
-    refused(&cluster, 0, &create("bad_name", ADMIN), "is not a cluster name");
-    refused(&cluster, 0, &create("test.local", "nobody"), "is not a user name");
-    let output = cluster.nodes[0].rladmin(&create("test.local", ADMIN)).unwrap();
+    refused(
+        &cluster,
+        0,
+        &create("bad_name", ADMIN),
+        "is not a cluster name",
+    );
+    refused(
+        &cluster,
+        0,
+        &create("test.local", "nobody"),
+        "is not a user name",
+    );
+    let output = cluster.nodes[0]
+        .rladmin(&create("test.local", ADMIN))
+        .unwrap();
     assert!(output.status.success(), "{}", seen(&output));
     refused(&cluster, 0, &create("test.local", ADMIN), "already_member");
 
@@ -25,8 +39,7 @@ fn create_and_join_refuse_what_cannot_be() {
         words[at] = word;
         words
     };
-    let own: &'static str =
-        Box::leak(cluster.nodes[1].config.address.to_string().into_boxed_str());
+    let own: &'static str = Box::leak(cluster.nodes[1].config.address.to_string().into_boxed_str());
     refused(&cluster, 1, &with(3, own), "join_self");
     refused(&cluster, 1, &with(3, "127.0.0.1"), "connect_error");
     refused(&cluster, 1, &with(3, "not-an-address"), "not-an-address");
@@ -92,14 +105,22 @@ fn a_join_killed_at_any_moment_can_be_asked_again() {
         asking.wait().unwrap();
         cluster.nodes[last].start_daemon("cnm_exec").unwrap();
         let node = &cluster.nodes[last];
-        wait::until("the node belongs to the cluster", Duration::from_secs(30), || {
-            let state: Bootstrap = node.get("/v1/bootstrap").map_err(|e| e.to_string())?;
-            if state.bootstrap_status.state == "completed" {
-                return Ok(());
-            }
-            let output = node.rladmin(&words).map_err(|e| e.to_string())?;
-            if output.status.success() { Ok(()) } else { Err(seen(&output)) }
-        })
+        wait::until(
+            "the node belongs to the cluster",
+            Duration::from_secs(30),
+            || {
+                let state: Bootstrap = node.get("/v1/bootstrap").map_err(|e| e.to_string())?;
+                if state.bootstrap_status.state == "completed" {
+                    return Ok(());
+                }
+                let output = node.rladmin(&words).map_err(|e| e.to_string())?;
+                if output.status.success() {
+                    Ok(())
+                } else {
+                    Err(seen(&output))
+                }
+            },
+        )
         .unwrap();
         cluster.settled().unwrap();
     }
@@ -110,7 +131,14 @@ fn a_create_killed_at_any_moment_can_be_asked_again() {
     for round in 0..5_u64 {
         let mut cluster = Cluster::nodes(1).unwrap();
         let words = [
-            "cluster", "create", "name", "test.local", "username", ADMIN, "password", PASSWORD,
+            "cluster",
+            "create",
+            "name",
+            "test.local",
+            "username",
+            ADMIN,
+            "password",
+            PASSWORD,
         ];
         let rladmin = cluster.nodes[0].config.current().join("bin/rladmin");
         let mut asking = std::process::Command::new(rladmin)
@@ -130,7 +158,11 @@ fn a_create_killed_at_any_moment_can_be_asked_again() {
                 return Ok(());
             }
             let output = node.rladmin(&words).map_err(|e| e.to_string())?;
-            if output.status.success() { Ok(()) } else { Err(seen(&output)) }
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(seen(&output))
+            }
         })
         .unwrap();
         cluster.settled().unwrap();

@@ -11,7 +11,15 @@ use testkit::wait;
 fn created_changed_and_deleted() {
     let cluster = Cluster::start(3).unwrap();
     cluster
-        .create_db(&["demo", "memory_size", "64MB", "port", "12000", "proxy_policy", "all-nodes"])
+        .create_db(&[
+            "demo",
+            "memory_size",
+            "64MB",
+            "port",
+            "12000",
+            "proxy_policy",
+            "all-nodes",
+        ])
         .unwrap();
     for node in 0..3 {
         // "Done" means done: the first connection through every node is served.
@@ -19,11 +27,21 @@ fn created_changed_and_deleted() {
         set(&mut connection, &format!("key{node}"), "value");
     }
     let before = shard_ok(&cluster, 0);
-    let status = cluster.nodes[2].rladmin(&["status", "extra", "all"]).unwrap();
+    let status = cluster.nodes[2]
+        .rladmin(&["status", "extra", "all"])
+        .unwrap();
     assert!(seen(&status).contains("redis:1"), "{}", seen(&status));
 
     let changed = cluster.nodes[1]
-        .rladmin(&["tune", "db", "demo", "memory_size", "128MB", "eviction_policy", "allkeys-lru"])
+        .rladmin(&[
+            "tune",
+            "db",
+            "demo",
+            "memory_size",
+            "128MB",
+            "eviction_policy",
+            "allkeys-lru",
+        ])
         .unwrap();
     assert!(changed.status.success(), "{}", seen(&changed));
     wait::until("the change is made", Duration::from_secs(20), || {
@@ -35,30 +53,72 @@ fn created_changed_and_deleted() {
     })
     .unwrap();
     let mut connection = served(&cluster, 1, 12000);
-    let memory: Vec<String> =
-        redis::cmd("CONFIG").arg("GET").arg("maxmemory").query(&mut connection).unwrap();
+    let memory: Vec<String> = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg("maxmemory")
+        .query(&mut connection)
+        .unwrap();
     assert_eq!(memory[1], (128 << 20).to_string());
-    assert_eq!(shard_ok(&cluster, 0).pid, before.pid, "a change starts nothing anew");
+    assert_eq!(
+        shard_ok(&cluster, 0).pid,
+        before.pid,
+        "a change starts nothing anew"
+    );
     assert_eq!(get(&mut connection, "key2").as_deref(), Some("value"));
 
-    refused(&cluster, 0, &["create", "db", "demo", "memory_size", "64MB"], "name_already_exists");
+    refuse_what_cannot_be(&cluster);
+    delete(&cluster);
+}
+
+fn refuse_what_cannot_be(cluster: &Cluster) {
     refused(
-        &cluster,
+        cluster,
         0,
-        &["create", "db", "other", "memory_size", "64MB", "port", "12000"],
+        &["create", "db", "demo", "memory_size", "64MB"],
+        "name_already_exists",
+    );
+    refused(
+        cluster,
+        0,
+        &[
+            "create",
+            "db",
+            "other",
+            "memory_size",
+            "64MB",
+            "port",
+            "12000",
+        ],
         "port_unavailable",
     );
-    refused(&cluster, 0, &["create", "db", "other", "memory_size", "900GB"], "insufficient");
     refused(
-        &cluster,
+        cluster,
         0,
-        &["create", "db", "other", "memory_size", "64MB", "redis_version", "5.0"],
+        &["create", "db", "other", "memory_size", "900GB"],
+        "insufficient",
+    );
+    refused(
+        cluster,
+        0,
+        &[
+            "create",
+            "db",
+            "other",
+            "memory_size",
+            "64MB",
+            "redis_version",
+            "5.0",
+        ],
         "invalid_version",
     );
+}
 
-    let deleted = cluster.nodes[2].rladmin(&["-y", "delete", "db", "demo"]).unwrap();
+fn delete(cluster: &Cluster) {
+    let deleted = cluster.nodes[2]
+        .rladmin(&["-y", "delete", "db", "demo"])
+        .unwrap();
     assert!(deleted.status.success(), "{}", seen(&deleted));
-    assert!(databases(&cluster, 0).is_empty() && shards(&cluster, 0).is_empty());
+    assert!(databases(cluster, 0).is_empty() && shards(cluster, 0).is_empty());
     for node in &cluster.nodes {
         let left: Vec<_> = std::fs::read_dir(node.config.shards_dir())
             .unwrap()
@@ -67,27 +127,41 @@ fn created_changed_and_deleted() {
             .collect();
         assert!(left.is_empty(), "its data is gone: {left:?}");
     }
-    wait::until("the endpoint is closed", Duration::from_secs(10), || {
-        match cluster.connect(1, 12000) {
+    wait::until(
+        "the endpoint is closed",
+        Duration::from_secs(10),
+        || match cluster.connect(1, 12000) {
             Err(_) => Ok(()),
             Ok(_) => Err("it still accepts".to_owned()),
-        }
-    })
+        },
+    )
     .unwrap();
 }
 
 #[test]
 fn an_engine_that_dies_comes_back_with_what_its_persistence_keeps() {
     let cluster = Cluster::start(3).unwrap();
-    for (name, port, persistence) in
-        [("aof", "12001", "aof-every-write"), ("none", "12002", "disabled")]
-    {
+    for (name, port, persistence) in [
+        ("aof", "12001", "aof-every-write"),
+        ("none", "12002", "disabled"),
+    ] {
         cluster
-            .create_db(&[name, "memory_size", "64MB", "port", port, "persistence", persistence])
+            .create_db(&[
+                name,
+                "memory_size",
+                "64MB",
+                "port",
+                port,
+                "persistence",
+                persistence,
+            ])
             .unwrap();
     }
     let place = |bdb: &str| {
-        let shard = shards(&cluster, 0).into_iter().find(|s| s.bdb_name == bdb).unwrap();
+        let shard = shards(&cluster, 0)
+            .into_iter()
+            .find(|s| s.bdb_name == bdb)
+            .unwrap();
         (usize::try_from(shard.node_uid.0).unwrap() - 1, shard)
     };
     for (name, port, kept) in [("aof", 12001, Some("1")), ("none", 12002, None)] {
@@ -104,10 +178,17 @@ fn an_engine_that_dies_comes_back_with_what_its_persistence_keeps() {
         })
         .unwrap();
         assert_eq!(back.epoch, shard.epoch + 1);
-        assert_eq!(get(&mut served(&cluster, node, port), "key").as_deref(), kept, "{name}");
+        assert_eq!(
+            get(&mut served(&cluster, node, port), "key").as_deref(),
+            kept,
+            "{name}"
+        );
     }
     let events: Vec<LogEvent> = cluster.nodes[0].get("/v1/logs").unwrap();
-    let restarts = events.iter().filter(|e| e.kind == "shard_restarted").count();
+    let restarts = events
+        .iter()
+        .filter(|e| e.kind == "shard_restarted")
+        .count();
     assert_eq!(restarts, 2, "{events:?}");
 }
 
@@ -116,15 +197,25 @@ fn everything_stopped_and_started_again() {
     let mut cluster = Cluster::start(3).unwrap();
     cluster
         .create_db(&[
-            "demo", "memory_size", "64MB", "port", "12000", "proxy_policy", "all-nodes",
-            "persistence", "aof",
+            "demo",
+            "memory_size",
+            "64MB",
+            "port",
+            "12000",
+            "proxy_policy",
+            "all-nodes",
+            "persistence",
+            "aof",
         ])
         .unwrap();
     set(&mut served(&cluster, 0, 12000), "key", "kept");
     // As mainstay-node does it: the engines save and stop, then the daemons end.
     for node in &mut cluster.nodes {
         let exec = client::local::ExecClient::new(node.config.exec_socket());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(exec.stop_engines()).unwrap();
         node.stop();
         assert!(processes_below(&node.config.var_dir).is_empty());
@@ -135,7 +226,11 @@ fn everything_stopped_and_started_again() {
     cluster.settled().unwrap();
     for node in 0..3 {
         let mut connection = served(&cluster, node, 12000);
-        assert_eq!(get(&mut connection, "key").as_deref(), Some("kept"), "through node {node}");
+        assert_eq!(
+            get(&mut connection, "key").as_deref(),
+            Some("kept"),
+            "through node {node}"
+        );
     }
 }
 
@@ -146,18 +241,35 @@ fn every_engine_and_a_password() {
         let port = format!("1210{number}");
         cluster
             .create_db(&[
-                &format!("db{number}"), "memory_size", "64MB", "port", &port, "redis_version",
-                version, "password", "pass word",
+                &format!("db{number}"),
+                "memory_size",
+                "64MB",
+                "port",
+                &port,
+                "redis_version",
+                version,
+                "password",
+                "pass word",
             ])
             .unwrap();
         let address = cluster.nodes[0].config.address;
         let mut plain = cluster.connect(0, port.parse().unwrap()).unwrap();
-        let error = redis::cmd("GET").arg("x").query::<Option<String>>(&mut plain).unwrap_err();
+        let error = redis::cmd("GET")
+            .arg("x")
+            .query::<Option<String>>(&mut plain)
+            .unwrap_err();
         assert!(error.to_string().contains("NOAUTH"), "{error}");
-        let client = redis::Client::open(format!("redis://:pass%20word@{address}:{port}/")).unwrap();
+        let client =
+            redis::Client::open(format!("redis://:pass%20word@{address}:{port}/")).unwrap();
         let mut connection = client.get_connection().unwrap();
-        let info: String = redis::cmd("INFO").arg("server").query(&mut connection).unwrap();
-        assert!(info.contains(&format!("_version:{version}.")), "{version}: {info}");
+        let info: String = redis::cmd("INFO")
+            .arg("server")
+            .query(&mut connection)
+            .unwrap();
+        assert!(
+            info.contains(&format!("_version:{version}.")),
+            "{version}: {info}"
+        );
         set(&mut connection, "key", version);
         assert_eq!(get(&mut connection, "key").as_deref(), Some(version));
     }

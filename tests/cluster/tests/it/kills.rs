@@ -10,7 +10,15 @@ use testkit::wait;
 fn daemons_may_be_killed_one_by_one_and_all_at_once() {
     let mut cluster = Cluster::start(3).unwrap();
     cluster
-        .create_db(&["demo", "memory_size", "64MB", "port", "12000", "proxy_policy", "all-nodes"])
+        .create_db(&[
+            "demo",
+            "memory_size",
+            "64MB",
+            "port",
+            "12000",
+            "proxy_policy",
+            "all-nodes",
+        ])
         .unwrap();
     let before = shard_ok(&cluster, 0);
     set(&mut served(&cluster, 0, 12000), "key", "value");
@@ -35,7 +43,11 @@ fn daemons_may_be_killed_one_by_one_and_all_at_once() {
     }
     cluster.settled().unwrap();
     let after = shard_ok(&cluster, 0);
-    assert_eq!((after.pid, after.epoch), (before.pid, before.epoch), "the engine was not touched");
+    assert_eq!(
+        (after.pid, after.epoch),
+        (before.pid, before.epoch),
+        "the engine was not touched"
+    );
     for node in 0..3 {
         let mut connection = served(&cluster, node, 12000);
         assert_eq!(get(&mut connection, "key").as_deref(), Some("value"));
@@ -50,7 +62,9 @@ fn the_primary_node_moves_on_request_and_by_force() {
     assert_eq!(primary(&cluster), 1);
     cluster.nodes[1].kill("cnm_exec").unwrap();
     wait::until("another primary node", Duration::from_secs(20), || {
-        let info: ClusterInfo = cluster.nodes[0].get("/v1/cluster").map_err(|e| e.to_string())?;
+        let info: ClusterInfo = cluster.nodes[0]
+            .get("/v1/cluster")
+            .map_err(|e| e.to_string())?;
         match info.primary_node {
             Some(uid) if info.has_quorum && uid.0 != 2 => Ok(()),
             other => Err(format!("{other:?}")),

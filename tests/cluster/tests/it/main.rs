@@ -1,5 +1,11 @@
 //! Whole clusters of real processes. Each file is one of the operator's questions.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it fails"
+)]
+
 mod bootstrap;
 mod databases;
 mod kills;

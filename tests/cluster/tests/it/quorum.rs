@@ -8,35 +8,68 @@ use testkit::wait;
 #[test]
 fn databases_serve_and_changes_are_refused_with_the_reason() {
     let mut cluster = Cluster::start(3).unwrap();
-    cluster.create_db(&["demo", "memory_size", "64MB", "port", "12000", "proxy_policy", "all-nodes"])
+    cluster
+        .create_db(&[
+            "demo",
+            "memory_size",
+            "64MB",
+            "port",
+            "12000",
+            "proxy_policy",
+            "all-nodes",
+        ])
         .unwrap();
     set(&mut served(&cluster, 0, 12000), "before", "1");
     cluster.nodes[1].kill("cnm_exec").unwrap();
     cluster.nodes[2].kill("cnm_exec").unwrap();
 
     let output = wait::until("no quorum is seen", Duration::from_secs(20), || {
-        let output = cluster.nodes[0].rladmin(&["status"]).map_err(|e| e.to_string())?;
+        let output = cluster.nodes[0]
+            .rladmin(&["status"])
+            .map_err(|e| e.to_string())?;
         let text = seen(&output);
-        if text.to_lowercase().contains("no quorum") { Ok(output) } else { Err(text) }
+        if text.to_lowercase().contains("no quorum") {
+            Ok(output)
+        } else {
+            Err(text)
+        }
     })
     .unwrap();
     assert!(output.status.success());
     let text = seen(&output);
-    for known in ["node:1", "node:2", "node:3", "demo", "redis-12000.test.local:12000"] {
-        assert!(text.contains(known), "the last known state has {known}:\n{text}");
+    for known in [
+        "node:1",
+        "node:2",
+        "node:3",
+        "demo",
+        "redis-12000.test.local:12000",
+    ] {
+        assert!(
+            text.contains(known),
+            "the last known state has {known}:\n{text}"
+        );
     }
     let create = ["create", "db", "second", "memory_size", "64MB"];
     refused(&cluster, 0, &create, "no_quorum");
     refused(&cluster, 0, &["delete", "db", "demo", "-y"], "no_quorum");
     for node in 0..3 {
         let mut connection = cluster.connect(node, 12000).unwrap();
-        assert_eq!(get(&mut connection, "before").as_deref(), Some("1"), "through node {node}");
+        assert_eq!(
+            get(&mut connection, "before").as_deref(),
+            Some("1"),
+            "through node {node}"
+        );
         set(&mut connection, "during", "2");
     }
 
     cluster.nodes[1].start_daemon("cnm_exec").unwrap();
     cluster.nodes[2].start_daemon("cnm_exec").unwrap();
     cluster.settled().unwrap();
-    cluster.create_db(&["second", "memory_size", "64MB"]).unwrap();
-    assert_eq!(get(&mut served(&cluster, 2, 12000), "during").as_deref(), Some("2"));
+    cluster
+        .create_db(&["second", "memory_size", "64MB"])
+        .unwrap();
+    assert_eq!(
+        get(&mut served(&cluster, 2, 12000), "during").as_deref(),
+        Some("2")
+    );
 }

@@ -17,7 +17,10 @@ pub(crate) fn refused(cluster: &Cluster, node: usize, words: &[&str], with: &str
     let output = cluster.nodes[node].rladmin(words).unwrap();
     let text = seen(&output);
     assert!(!output.status.success(), "{words:?} was accepted:\n{text}");
-    assert!(text.contains(with), "{words:?} should say '{with}':\n{text}");
+    assert!(
+        text.contains(with),
+        "{words:?} should say '{with}':\n{text}"
+    );
 }
 
 pub(crate) fn shards(cluster: &Cluster, node: usize) -> Vec<ShardInfo> {
@@ -37,8 +40,9 @@ pub(crate) fn primary(cluster: &Cluster) -> usize {
 /// Waits until a shard is `ok` in the eyes of a node.
 pub(crate) fn shard_ok(cluster: &Cluster, node: usize) -> ShardInfo {
     wait::until("the shard is ok", Duration::from_secs(30), || {
-        let shards: Vec<ShardInfo> =
-            cluster.nodes[node].get("/v1/shards").map_err(|e| e.to_string())?;
+        let shards: Vec<ShardInfo> = cluster.nodes[node]
+            .get("/v1/shards")
+            .map_err(|e| e.to_string())?;
         let shard = shards.into_iter().next().ok_or("no shard")?;
         if shard.detailed_status == "ok" && shard.pid.is_some() {
             return Ok(shard);
@@ -52,14 +56,20 @@ pub(crate) fn shard_ok(cluster: &Cluster, node: usize) -> ShardInfo {
 pub(crate) fn served(cluster: &Cluster, node: usize, port: u16) -> redis::Connection {
     wait::until("the endpoint serves", Duration::from_secs(30), || {
         let mut connection = cluster.connect(node, port).map_err(|e| e.to_string())?;
-        redis::cmd("PING").query::<String>(&mut connection).map_err(|e| e.to_string())?;
+        redis::cmd("PING")
+            .query::<String>(&mut connection)
+            .map_err(|e| e.to_string())?;
         Ok(connection)
     })
     .unwrap()
 }
 
 pub(crate) fn set(connection: &mut redis::Connection, key: &str, value: &str) {
-    redis::cmd("SET").arg(key).arg(value).query::<()>(connection).unwrap();
+    redis::cmd("SET")
+        .arg(key)
+        .arg(value)
+        .query::<()>(connection)
+        .unwrap();
 }
 
 pub(crate) fn get(connection: &mut redis::Connection, key: &str) -> Option<String> {

@@ -95,14 +95,6 @@ impl Client {
         let sent = self.stream.write_all(b"PING\r\n").is_ok();
         sent && self.try_raw().is_some_and(|raw| raw == b"+PONG\r\n")
     }
-
-    /// Whether the other side has closed it, after everything that it sent.
-    pub fn is_closed(&mut self) -> bool {
-        while let Some(raw) = self.try_raw() {
-            drop(raw);
-        }
-        true
-    }
 }
 
 /// A reply as text.
