@@ -114,6 +114,8 @@ pub enum CallError {
         address: String,
         /// What went wrong.
         reason: String,
+        /// Whether the request may have arrived: an order or a change may be carried out then.
+        sent: bool,
     },
     /// An answer that says no.
     #[error(transparent)]
@@ -123,6 +125,10 @@ pub enum CallError {
 impl From<CallError> for ApiError {
     fn from(error: CallError) -> Self {
         match error {
+            CallError::Unreachable { sent: true, .. } => Self::new(
+                ErrorCode::Timeout,
+                format!("{error}; the change may still happen"),
+            ),
             CallError::Unreachable { .. } => Self::new(ErrorCode::ConnectError, error.to_string()),
             CallError::Refused(error) => error,
         }
@@ -174,6 +180,7 @@ impl InternodeClient {
         let unreachable = |e: reqwest::Error| CallError::Unreachable {
             address: address.to_owned(),
             reason: chain(&e),
+            sent: !e.is_connect(),
         };
         let request = self
             .http
@@ -199,6 +206,7 @@ impl InternodeClient {
             || CallError::Unreachable {
                 address: address.to_owned(),
                 reason: format!("HTTP status {status}"),
+                sent: true,
             },
             CallError::Refused,
         ))

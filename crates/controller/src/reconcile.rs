@@ -6,9 +6,10 @@ use crate::database::plan;
 use crate::membership::plan::wanted_voters;
 use crate::observed::Observations;
 use crate::request::{self, Fresh, RandomUsers};
-use crate::state::{ClusterState, Stored};
+use crate::state::{Change, ClusterState, Stored};
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
+use model::documents::Severity;
 use model::intent::{Intent, IntentOutcome};
 use model::observation::ShardObservation;
 use model::{ApiError, ErrorCode, NodeUid, OperationUid};
@@ -50,6 +51,8 @@ pub struct Controller {
     store: Store,
     observed: Arc<Mutex<Observations>>,
     nudge: Arc<Notify>,
+    /// Nodes whose state differed from this one's: told once.
+    different: Arc<Mutex<BTreeSet<NodeUid>>>,
 }
 
 impl Controller {
@@ -60,6 +63,7 @@ impl Controller {
             store,
             observed: Arc::new(Mutex::new(Observations::default())),
             nudge: Arc::new(Notify::new()),
+            different: Arc::default(),
         }
     }
 
@@ -130,6 +134,7 @@ impl Controller {
                 was_primary = primary;
             }
             if primary {
+                self.compare_states().await;
                 self.round(&mut executor).await;
                 self.membership().await;
             }
@@ -162,6 +167,43 @@ impl Controller {
             }
             if !executor.take(plan.steps, Instant::now()).await {
                 return;
+            }
+        }
+    }
+
+    /// Every node that has applied the same revision must hold the same state; one that does not
+    /// has a damaged store.
+    async fn compare_states(&self) {
+        let state = self.store.state();
+        let hash = state.hash();
+        let differs = |heard: &crate::observed::Heard| {
+            heard.observation.applied == state.revision && heard.observation.state_hash != hash
+        };
+        let observed = self.observations();
+        let news: Vec<NodeUid> = {
+            let mut told = self
+                .different
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let nodes = observed.iter().filter(|heard| differs(heard));
+            nodes
+                .map(|heard| heard.observation.node)
+                .filter(|uid| told.insert(*uid))
+                .collect()
+        };
+        let Ok(Some(read)) = ClusterState::read(&state) else {
+            return;
+        };
+        for node in news {
+            tracing::error!(%node, revision = %state.revision, "its configuration store differs");
+            let mut change = Change::of(&read, jiff::Timestamp::now());
+            change.event(
+                Severity::Critical,
+                "node_configuration_differs",
+                &[("node_uid", serde_json::json!(node))],
+            );
+            if let Err(error) = self.store.txn(change.into_txn()).await {
+                tracing::warn!(%error, "cannot note it as an event");
             }
         }
     }

@@ -18,7 +18,7 @@ const SERVICES_EVERY: Duration = Duration::from_secs(5);
 /// Runs until the task is dropped.
 pub async fn run(member: Arc<Member>) {
     let mut engines = member.agent.changed();
-    let mut proxy = member.proxy.subscribe();
+    let mut proxy = member.proxies.latest();
     let mut services: Vec<ServiceObservation> = Vec::new();
     let mut services_asked: Option<Instant> = None;
     loop {
@@ -63,8 +63,9 @@ async fn proxy_changed(
 
 async fn beat(member: &Member, services: &[ServiceObservation]) {
     let observation = observe(member, services);
-    match primary::find(member).await {
-        Ok(Primary::Me) => {
+    // Whoever is known is told, however long it has been silent: it may be back.
+    match primary::known(member) {
+        Some(Primary::Me) => {
             member.controller.heard(observation);
             let observed = view::observed(&member.controller.observations(), Instant::now());
             let acked = member.store.status().quorum_age_ms;
@@ -73,14 +74,14 @@ async fn beat(member: &Member, services: &[ServiceObservation]) {
                 member.remember(observed);
             }
         }
-        Ok(Primary::Other(node, address)) => {
+        Some(Primary::Other(node, address)) => {
             match member.internode.heartbeat(&address, &observation).await {
                 Ok(answer) if answer.primary == Some(node) => member.remember(answer.observed),
                 Ok(_) => tracing::debug!(%node, "no longer the primary node"),
                 Err(error) => tracing::debug!(%node, %error, "heartbeat not delivered"),
             }
         }
-        Err(error) => tracing::debug!(%error, "no primary node to tell"),
+        None => tracing::debug!("no primary node to tell"),
     }
 }
 
@@ -99,7 +100,7 @@ pub fn observe(member: &Member, services: &[ServiceObservation]) -> NodeObservat
         host: member.agent.host(),
         engines: member.agent.engines(),
         shards: member.agent.shards(),
-        proxy: member.proxy.borrow().clone(),
+        proxy: member.proxies.latest().borrow().clone(),
         services: services.to_vec(),
         applied: state.revision,
         state_hash: state.hash(),

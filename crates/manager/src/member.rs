@@ -12,6 +12,7 @@ use model::NodeUid;
 use model::node_config::NodeIdentity;
 use model::observation::ProxyObservation;
 use model::view::Observed;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{Store, StoreConfig};
@@ -25,6 +26,50 @@ pub struct LastKnown {
     pub at: Option<Instant>,
     /// What it had heard of every node then.
     pub observed: Vec<Observed>,
+}
+
+/// What this node's proxies say. There are two of them while one replaces the other: the one that
+/// came last speaks for the node.
+#[derive(Debug)]
+pub struct Proxies {
+    connected: Mutex<BTreeMap<u64, ProxyObservation>>,
+    latest: watch::Sender<Option<ProxyObservation>>,
+}
+
+impl Default for Proxies {
+    fn default() -> Self {
+        Self {
+            connected: Mutex::default(),
+            latest: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Proxies {
+    /// Takes in what the proxy of a connection says; `None`: the connection has ended. Connections
+    /// are numbered in the order in which they came.
+    pub fn heard(&self, connection: u64, seen: Option<ProxyObservation>) {
+        let mut connected = self
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match seen {
+            Some(seen) => {
+                connected.insert(connection, seen);
+            }
+            None => {
+                connected.remove(&connection);
+            }
+        }
+        self.latest
+            .send_replace(connected.values().next_back().cloned());
+    }
+
+    /// What the one that came last says.
+    #[must_use]
+    pub fn latest(&self) -> watch::Receiver<Option<ProxyObservation>> {
+        self.latest.subscribe()
+    }
 }
 
 /// A node of a cluster.
@@ -43,8 +88,8 @@ pub struct Member {
     pub agent: Agent,
     /// The other nodes.
     pub internode: InternodeClient,
-    /// What this node's proxy said last.
-    pub proxy: watch::Sender<Option<ProxyObservation>>,
+    /// What this node's proxies say.
+    pub proxies: Proxies,
     /// When this program started.
     pub started: Timestamp,
     last_known: Mutex<LastKnown>,
@@ -97,7 +142,7 @@ impl Member {
             store,
             agent,
             internode: client,
-            proxy: watch::Sender::new(None),
+            proxies: Proxies::default(),
             started: Timestamp::now(),
             last_known: Mutex::new(LastKnown::default()),
             tasks: Mutex::new(JoinSet::new()),

@@ -4,6 +4,7 @@
 use crate::member::Member;
 use crate::transport::internode_address;
 use crate::view;
+use client::internode::CallError;
 use controller::reconcile::store_error;
 use model::documents::{Event, keys};
 use model::intent::{Intent, IntentOutcome};
@@ -28,30 +29,37 @@ pub enum Primary {
     Other(NodeUid, String),
 }
 
+/// The primary node as the store knows it now, heard or not.
+#[must_use]
+pub fn known(member: &Member) -> Option<Primary> {
+    let status = member.store.status();
+    if status.is_leader {
+        return Some(Primary::Me);
+    }
+    let leader = status.leader?;
+    Some(Primary::Other(
+        leader,
+        internode_address(&member.store, leader)?,
+    ))
+}
+
 /// Finds the primary node, waiting for a running election.
 ///
 /// # Errors
-/// `no_quorum` or `no_primary`.
+/// `no_quorum` when none is known, or none was heard for so long that waiting is no use.
 pub async fn find(member: &Member) -> Result<Primary, ApiError> {
     let deadline = Instant::now() + ELECTION_WAIT;
     loop {
-        let status = member.store.status();
-        if status.is_leader {
-            return Ok(Primary::Me);
-        }
         let silent = member
             .last_known()
             .at
             .is_some_and(|at| at.elapsed() > SILENCE);
-        if let Some(leader) = status.leader.filter(|_| !silent)
-            && let Some(address) = internode_address(&member.store, leader)
-        {
-            return Ok(Primary::Other(leader, address));
+        match known(member) {
+            Some(Primary::Me) => return Ok(Primary::Me),
+            Some(other) if !silent => return Ok(other),
+            _ if silent || Instant::now() > deadline => return Err(no_quorum(member)),
+            _ => tokio::time::sleep(LOOK_AGAIN).await,
         }
-        if silent || Instant::now() > deadline {
-            return Err(no_quorum(member));
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -124,15 +132,17 @@ pub async fn intent(member: &Member, intent: &Intent) -> Result<IntentOutcome, A
     loop {
         let result = match find(member).await? {
             Primary::Me => intent_here(member, intent).await,
-            Primary::Other(_, address) => member
-                .internode
-                .intent(&address, intent)
-                .await
-                .map_err(ApiError::from),
+            Primary::Other(_, address) => match member.internode.intent(&address, intent).await {
+                Err(CallError::Unreachable { sent: false, .. }) => Err(no_quorum(member)),
+                other => other.map_err(ApiError::from),
+            },
+        };
+        // Not made for sure: the asked node was not reached, or not the primary node.
+        let passing = |error: &ApiError| {
+            matches!(error.error_code, ErrorCode::NoPrimary | ErrorCode::NoQuorum)
         };
         match result {
-            // Not made for sure: the asked node was no longer, or not yet, the primary node.
-            Err(error) if error.error_code == ErrorCode::NoPrimary && Instant::now() < deadline => {
+            Err(error) if passing(&error) && Instant::now() < deadline => {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             other => return other,

@@ -19,6 +19,9 @@ use tokio::net::{UnixListener, UnixStream};
 /// A proxy that does not take its configuration for this long is let go; it connects again.
 const WRITE_MAX: Duration = Duration::from_secs(5);
 
+/// A proxy tells of itself every second; one that does not for this long is not counted on.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// Binds a unix socket, in place of one that a killed predecessor left.
 ///
 /// # Errors
@@ -46,14 +49,15 @@ pub fn bind(config: &NodeConfig) -> anyhow::Result<UnixListener> {
 
 /// Serves proxies until the task is dropped. During a replacement there are two of them.
 pub async fn serve(member: Arc<Member>, listener: UnixListener) {
-    loop {
+    for connection in 0_u64.. {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let member = Arc::clone(&member);
                 tokio::spawn(async move {
-                    if let Err(error) = feed(&member, stream).await {
+                    if let Err(error) = feed(&member, stream, connection).await {
                         tracing::debug!("a proxy's connection ended: {error:#}");
                     }
+                    member.proxies.heard(connection, None);
                 });
             }
             Err(error) => {
@@ -64,40 +68,30 @@ pub async fn serve(member: Arc<Member>, listener: UnixListener) {
     }
 }
 
-async fn feed(member: &Member, stream: UnixStream) -> anyhow::Result<()> {
+async fn feed(member: &Member, stream: UnixStream, connection: u64) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     let mut revisions = member.store.watch();
     let mut sent: Option<ProxyConfig> = None;
-    let mut pid = None;
     let mut line = Vec::new();
-    let result = async {
-        loop {
-            send_if_new(member, &mut write, &mut sent).await?;
-            tokio::select! {
-                changed = revisions.changed() => changed?,
-                read = read_line(&mut lines, &mut line) => {
-                    if read? == 0 {
-                        return Ok(());
-                    }
-                    let seen: ProxyObservation = serde_json::from_slice(&line)?;
-                    line.clear();
-                    pid = Some(seen.pid);
-                    member.proxy.send_replace(Some(seen));
+    let silence = tokio::time::sleep(SILENCE_MAX);
+    tokio::pin!(silence);
+    loop {
+        send_if_new(member, &mut write, &mut sent).await?;
+        tokio::select! {
+            changed = revisions.changed() => changed?,
+            read = read_line(&mut lines, &mut line) => {
+                if read? == 0 {
+                    return Ok(());
                 }
+                let seen: ProxyObservation = serde_json::from_slice(&line)?;
+                line.clear();
+                silence.as_mut().reset(tokio::time::Instant::now() + SILENCE_MAX);
+                member.proxies.heard(connection, Some(seen));
             }
+            () = &mut silence => anyhow::bail!("the proxy has fallen silent"),
         }
     }
-    .await;
-    // Only the proxy that was seen last may take itself away.
-    member.proxy.send_if_modified(|seen| {
-        let mine = seen.as_ref().map(|p| p.pid) == pid && pid.is_some();
-        if mine {
-            *seen = None;
-        }
-        mine
-    });
-    result
 }
 
 async fn read_line<R: tokio::io::AsyncBufRead + Unpin>(

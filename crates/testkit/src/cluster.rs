@@ -235,8 +235,19 @@ impl Node {
             let _ = child.wait();
         }
         self.daemons.clear();
-        for pid in processes_below(&self.config.var_dir) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let gone = wait::until("every process has ended", Duration::from_secs(10), || {
+            let left = processes_below(&self.config.var_dir);
+            for pid in &left {
+                let _ = rustix::process::kill_process(*pid, rustix::process::Signal::KILL);
+            }
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
+        });
+        if let Err(error) = gone {
+            eprintln!("{error:#}");
         }
     }
 }

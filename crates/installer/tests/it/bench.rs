@@ -2,10 +2,12 @@
 //! into, which is left as it was found.
 
 use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use walkdir::WalkDir;
 
@@ -211,11 +213,19 @@ fn lock(name: &str) -> File {
 }
 
 /// The unpacked bundle of a version, made from what `cargo build` built last; made once for all
-/// tests.
+/// tests, and the same one for a whole test even if somebody builds meanwhile.
 pub(crate) fn bundle(version: &str) -> PathBuf {
+    static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry(version.to_owned())
+        .or_insert_with(|| make_bundle(version))
+        .clone()
+}
+
+fn make_bundle(version: &str) -> PathBuf {
     let _lock = lock("bundles");
     let folder = repository().join("target/installer-tests").join(version);
-    let stamp = folder.with_extension("stamp");
+    let stamp = folder.with_file_name(format!("{version}.stamp"));
     let built = newest_input();
     if fs::metadata(&stamp)
         .and_then(|meta| meta.modified())

@@ -29,6 +29,8 @@ fn forward_and_back() {
         let wanted = format!("[x] Error: {name} cannot be set during upgrade");
         assert!(ran.text.contains(&wanted), "{}", ran.text);
     }
+    refusals(&bench);
+
     let node = bench.node_pid();
     let exec = bench.pid_of("cnm_exec").unwrap();
     let ran = bench.install_sh(&second, &[]);
@@ -111,13 +113,8 @@ fn a_release_that_does_not_come_up_is_taken_back() {
     bench.uninstall();
 }
 
-#[test]
-fn refused_before_anything_is_unpacked() {
-    if !is_root() {
-        return;
-    }
-    let bench = Bench::new();
-    bench.install(&bundle(FIRST));
+/// Refused before anything is unpacked.
+fn refusals(bench: &Bench) {
     let releases = bench.install_dir().join("releases");
 
     let foreign = copy_of(&bundle(SECOND), &bench.path("foreign"));
@@ -149,5 +146,4 @@ fn refused_before_anything_is_unpacked() {
         ran.text
     );
     assert_eq!(fs::read_dir(releases).unwrap().count(), 1);
-    bench.uninstall();
 }

@@ -21,7 +21,8 @@ impl Worker {
         let Some((sub, rest)) = args.split_first() else {
             return self.answer_in_order(index, &texts::arity("client"));
         };
-        let sub = texts::shown(sub).to_ascii_lowercase();
+        let typed = texts::shown(sub);
+        let sub = typed.to_ascii_lowercase();
         let answer = match (sub.as_str(), rest) {
             ("tracking", rest) => return self.tracking(index, frame, rest),
             ("caching" | "trackinginfo" | "getredir", _) => {
@@ -53,13 +54,13 @@ impl Worker {
             ("pause" | "unpause" | "unblock" | "import-source", _) => {
                 texts::refused(&format!("CLIENT {}", sub.to_ascii_uppercase()))
             }
-            (_, rest) => self.about_itself(index, &sub, rest),
+            (_, rest) => self.about_itself(index, &sub, &typed, rest),
         };
         self.answer(index, &answer);
         Flow::Next
     }
 
-    fn about_itself(&mut self, index: usize, sub: &str, rest: &[&[u8]]) -> Vec<u8> {
+    fn about_itself(&mut self, index: usize, sub: &str, typed: &str, rest: &[&[u8]]) -> Vec<u8> {
         let line = if sub == "info" {
             self.client_line(index)
         } else {
@@ -113,7 +114,7 @@ impl Worker {
                 | "reply" | "kill" | "capa",
                 _,
             ) => texts::arity(&format!("client|{sub}")),
-            _ => format!("-ERR unknown subcommand '{sub}'. Try CLIENT HELP.\r\n").into_bytes(),
+            _ => format!("-ERR unknown subcommand '{typed}'. Try CLIENT HELP.\r\n").into_bytes(),
         }
     }
 
@@ -294,7 +295,9 @@ fn kill_filter(args: &[&[u8]], me: u64) -> Result<(Filter, KillStyle), Vec<u8>> 
     }
     for [option, value] in pairs {
         match option.to_ascii_lowercase().as_slice() {
-            b"id" => filter.ids = Some(client_ids(&[value])?),
+            b"id" => {
+                filter.ids = Some(client_ids(&[value]).map_err(|_| syntax())?);
+            }
             b"addr" => filter.peer = Some(address(value).ok_or_else(syntax)?),
             b"laddr" => filter.local = Some(address(value).ok_or_else(syntax)?),
             b"type" => filter.kind = Some(known_type(value)?),

@@ -5,6 +5,39 @@ use std::time::Duration;
 use testkit::cluster::Cluster;
 use testkit::wait;
 
+/// The node that is left was not the primary node: it has only heard of it.
+#[test]
+fn a_follower_that_is_left_alone_comes_back_to_the_others() {
+    let mut cluster = Cluster::start(3).unwrap();
+    cluster.nodes[0]
+        .rladmin_until(&["cluster", "master", "set", "2"])
+        .unwrap();
+    cluster.nodes[1].kill("cnm_exec").unwrap();
+    cluster.nodes[2].kill("cnm_exec").unwrap();
+    wait::until("no quorum is seen", Duration::from_secs(20), || {
+        let output = cluster.nodes[0]
+            .rladmin(&["status"])
+            .map_err(|e| e.to_string())?;
+        let text = seen(&output);
+        if text.to_lowercase().contains("no quorum") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    })
+    .unwrap();
+    refused(
+        &cluster,
+        0,
+        &["create", "db", "demo", "memory_size", "64MB"],
+        "no_quorum",
+    );
+    cluster.nodes[1].start_daemon("cnm_exec").unwrap();
+    cluster.nodes[2].start_daemon("cnm_exec").unwrap();
+    cluster.settled().unwrap();
+    cluster.create_db(&["demo", "memory_size", "64MB"]).unwrap();
+}
+
 #[test]
 fn databases_serve_and_changes_are_refused_with_the_reason() {
     let mut cluster = Cluster::start(3).unwrap();

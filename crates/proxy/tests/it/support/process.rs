@@ -51,3 +51,23 @@ fn status(pid: u32, field: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.trim().to_owned())
 }
+
+/// Raises this process's descriptor limit. The test fails if the machine does not allow so many.
+pub fn need_descriptors(count: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    assert!(
+        most >= count,
+        "this test needs {count} descriptors, the limit is {most}: raise it with ulimit -n"
+    );
+    let current = Some(limit.current.unwrap_or(most).max(count));
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current,
+            maximum: limit.maximum,
+        },
+    )
+    .unwrap();
+}
