@@ -21,8 +21,11 @@ packages=()
 need() { # command package
   command -v "$1" >/dev/null || packages+=("$2")
 }
-need gcc gcc
+need cc gcc
+need strip binutils
 need make make
+need tar tar
+need ldd libc-bin
 need python3 python3
 need ip iproute2
 need dpkg-deb dpkg

@@ -5,6 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+/// First address of the demo that CI runs: beside one that somebody has running.
+const DEMO_BASE: &str = "127.0.4.11";
+/// How many of the slowest tests are named.
+const SLOWEST: usize = 20;
+
 /// Options of `ci`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -37,16 +42,18 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     })?;
     step("generated files", || crate::fix::check(root))?;
     step("engines", || crate::engines::run(root))?;
-    step("tests", || {
-        cargo(
-            root,
-            &["nextest", "run", "--workspace", "--status-level", "slow"],
-        )
+    let tests = step("tests", || {
+        cargo(root, &["nextest", "run", "--workspace", "--status-level", "fail"])
+    });
+    slowest(root)?;
+    tests?;
+    step("clients", || script(root, "tests/clients/run.sh", &[]))?;
+    // An upgrade starts the demo where there is none: both are run.
+    step("demo and upgrade", || {
+        script(root, "demo.sh", &["upgrade", "--exit", "--base", DEMO_BASE])
     })?;
-    step("clients", || script(root, "tests/clients/run.sh"))?;
-    step("demo", || script(root, "tests/demo.sh"))?;
     if options.long {
-        step("soak", || script(root, "tests/soak.sh"))?;
+        step("soak", || script(root, "tests/soak.sh", &[]))?;
     }
     println!("==> all checks passed in {} s", began.elapsed().as_secs());
     Ok(())
@@ -69,11 +76,32 @@ fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn script(root: &Path, path: &str) -> anyhow::Result<()> {
-    if !root.join(path).exists() {
-        return Ok(());
-    }
-    let status = Command::new("bash").arg(path).current_dir(root).status()?;
+fn script(root: &Path, path: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new(root.join(path)).args(arguments).current_dir(root).status()?;
     ensure!(status.success(), "{path} failed");
+    Ok(())
+}
+
+/// Prints the slowest tests, from the report that nextest wrote.
+fn slowest(root: &Path) -> anyhow::Result<()> {
+    let report = std::fs::read_to_string(root.join("target/nextest/default/junit.xml"))
+        .context("read the report of the tests")?;
+    let mut tests: Vec<(f64, String)> = report
+        .split("<testcase ")
+        .skip(1)
+        .filter_map(|case| {
+            let field = |name: &str| {
+                let rest = case.split_once(&format!("{name}=\""))?.1;
+                Some(rest.split_once('"')?.0.to_owned())
+            };
+            let name = format!("{} {}", field("classname")?, field("name")?);
+            Some((field("time")?.parse().ok()?, name))
+        })
+        .collect();
+    tests.sort_by(|a, b| b.0.total_cmp(&a.0));
+    println!("    the slowest of {} tests, seconds:", tests.len());
+    for (seconds, name) in tests.iter().take(SLOWEST) {
+        println!("    {seconds:>8.1}  {name}");
+    }
     Ok(())
 }

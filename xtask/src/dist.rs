@@ -53,6 +53,18 @@ struct Release {
     version: Version,
 }
 
+/// The bundle of a version from the quick build, in the usual folder.
+pub(crate) fn fast(repository: &Path, version: &Version) -> Result<()> {
+    let options = Options {
+        version: Some(version.clone()),
+        fast: true,
+        out: None,
+        key: None,
+        no_build: false,
+    };
+    run(repository, &options)
+}
+
 /// Builds the bundle and prints its path.
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     let version = match &options.version {
@@ -87,7 +99,8 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn latest_release(repository: &Path) -> Result<Version> {
+/// The last version of packaging/releases.toml.
+pub(crate) fn latest_release(repository: &Path) -> Result<Version> {
     let path = repository.join("packaging/releases.toml");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let releases: Releases = toml::from_str(&text).with_context(|| path.display().to_string())?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod ci;
+mod demo;
 mod dist;
 mod engines;
 mod fix;
@@ -36,6 +37,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Three nodes on this machine, from a bundle made here (demo.sh runs this).
+    Demo(demo::Options),
     /// Figures: `start [--quick] [--json FILE]`.
     Bench {
         /// `start [--quick] [--json FILE]`.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root),
         Task::Engines => engines::run(&root),
         Task::Dist(options) => dist::run(&root, &options),
+        Task::Demo(options) => demo::run(&root, &options),
         Task::Cluster { arguments } => run_testkit::run(&root, "test-cluster", &arguments),
         Task::Bench { arguments } => run_testkit::run(&root, "bench", &arguments),
     };

@@ -283,7 +283,9 @@ pub fn store_error(error: &StoreError) -> ApiError {
     let code = match error {
         StoreError::NotLeader { .. } => ErrorCode::NoPrimary,
         StoreError::NoQuorum(_) => ErrorCode::NoQuorum,
-        StoreError::Timeout => ErrorCode::Timeout,
+        StoreError::Timeout | StoreError::ShuttingDown => ErrorCode::Timeout,
+        StoreError::Busy(_) => ErrorCode::NotReady,
+        StoreError::TooLarge { .. } => ErrorCode::InvalidParam,
         _ => ErrorCode::InternalError,
     };
     ApiError::new(code, format!("{error}. {}", code.remedy()))

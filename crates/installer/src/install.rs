@@ -47,7 +47,7 @@ const NEW: [Step; 10] = [
 /// Why not; unless it says otherwise, nothing was changed.
 pub fn run(console: &Console, options: &Options) -> Result<Outcome> {
     let answers = Answers::read(options.answers.as_deref(), options.yes)?;
-    let _lock = registry::lock()?;
+    let _lock = registry::lock(console)?;
     let installs = registry::all()?;
     let target = registry::choose(&installs, options.address)?;
     if options.rollback {

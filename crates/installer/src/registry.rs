@@ -2,6 +2,7 @@
 //! else and removed after everything else; the install record itself lies in the configuration
 //! folder.
 
+use crate::console::Console;
 use crate::files;
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
@@ -9,7 +10,10 @@ use model::release::{INSTALL_RECORD, InstallRecord};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::IpAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The folder.
 const FOLDER: &str = "/etc/opt/mainstay-installs";
@@ -188,14 +192,30 @@ pub fn choose(installs: &[Install], address: Option<IpAddr>) -> Result<Target> {
     }
 }
 
+/// How long another installer of this host is waited for.
+const OTHER_RUN: Duration = Duration::from_secs(300);
+
 /// Only one installer at a time on a host: the name is the kernel's, and ends with the process.
 ///
 /// # Errors
-/// When another one runs.
-pub fn lock() -> Result<impl Sized> {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixListener};
+/// When another one runs and does not end.
+pub fn lock(console: &Console) -> Result<impl Sized> {
     let name = SocketAddr::from_abstract_name("mainstay-install")?;
-    UnixListener::bind_addr(&name)
-        .context("another install.sh or rl_uninstall.sh runs on this host: wait until it has ended")
+    let deadline = Instant::now() + OTHER_RUN;
+    let mut said = false;
+    loop {
+        match UnixListener::bind_addr(&name) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => return Err(error.into()),
+            Err(_) if Instant::now() >= deadline => {
+                bail!("another install.sh or rl_uninstall.sh runs on this host and does not end")
+            }
+            Err(_) => {}
+        }
+        if !said {
+            console.note("another install.sh or rl_uninstall.sh runs on this host: waiting for it");
+            said = true;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -31,7 +31,7 @@ const END: Duration = Duration::from_secs(10);
 /// # Errors
 /// Why not; what is left is removed by the next run.
 pub fn run(console: &Console, options: &Options) -> Result<()> {
-    let _lock = registry::lock()?;
+    let _lock = registry::lock(console)?;
     let installs = registry::all()?;
     let install = choose(&installs, options.address)?;
     let config = &install.entry.config;

@@ -4,6 +4,10 @@ use anyhow::Context;
 use model::node_config::{CONFIG_ENV, NodeConfig};
 use model::release::{MANIFEST, Manifest};
 use std::path::PathBuf;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+
+/// Lines of the log that wait to be written.
+const LOG_LINES: usize = 4_096;
 
 /// The node and the release that this process belongs to.
 #[derive(Clone, Debug)]
@@ -55,14 +59,25 @@ impl Environment {
     }
 
     /// Logs go to standard error, which the supervisor sends to a file. `RUST_LOG` sets what.
-    pub fn log_to_stderr(&self) {
+    ///
+    /// They are written by a thread of their own, and lines are dropped rather than waited for: a
+    /// full or slow disk must not hold up or end the data path. What is returned writes the last
+    /// lines when it is dropped.
+    pub fn log_to_stderr(&self) -> WorkerGuard {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env()
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        let (writer, guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(LOG_LINES)
+            .lossy(true)
+            .thread_name("log")
+            .finish(std::io::stderr());
         // A second call would only mean that logging has begun already.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(writer)
             .with_ansi(false)
+            .log_internal_errors(false)
             .try_init();
+        guard
     }
 }

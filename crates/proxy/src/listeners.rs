@@ -17,6 +17,9 @@ use tokio::task::AbortHandle;
 /// Clients that the kernel keeps for us before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// After how long without traffic a client is asked whether it is there, as the engines do.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
 /// What every accepting task needs.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -231,7 +234,12 @@ impl Acceptor {
             let _ = stream.write(texts::MAX_CLIENTS);
             return;
         }
-        if let Err(error) = stream.set_nodelay(true) {
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+        let socket = socket2::SockRef::from(&stream);
+        if let Err(error) = stream
+            .set_nodelay(true)
+            .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+        {
             tracing::debug!(%peer, %error, "a client left at once");
             return;
         }

@@ -41,6 +41,6 @@ fn main() -> ExitCode {
 
 fn run(part: impl FnOnce(&Environment) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let environment = Environment::find()?;
-    environment.log_to_stderr();
+    let _log = environment.log_to_stderr();
     part(&environment)
 }

@@ -47,6 +47,9 @@ pub(crate) const EXECABORT: &[u8] =
 /// More than one shard.
 pub(crate) const SEVERAL_SHARDS: &[u8] =
     b"-ERR databases with more than one shard are not served by this version of the proxy\r\n";
+/// A command while `MONITOR` streams.
+pub(crate) const MONITORING: &[u8] =
+    b"-ERR only RESET and QUIT are possible while MONITOR runs\r\n";
 /// Tracking for another connection.
 pub(crate) const NO_REDIRECT: &[u8] =
     b"-ERR CLIENT TRACKING with REDIRECT is not available through the proxy: use RESP3\r\n";

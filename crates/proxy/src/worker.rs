@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`client`], [`session`] | a client: its bytes; what its connection means |
 //! | [`backend`] | a connection to a shard and its order book |
-//! | [`link`] | connecting to shards, and losing them |
+//! | [`link`], [`loss`] | connecting to shards; losing them |
 //! | [`requests`] | reading clients: where commands end |
 //! | [`route`] | where a command goes |
 //! | [`lanes`] | shared connection, own connection, and the way between them |
@@ -17,6 +17,7 @@
 //! | [`effects`] | what replies change |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
 //! | [`gather`] | questions to all workers |
+//! | [`handle`] | the way to a worker, for other threads |
 //! | [`timers`] | what happens later |
 
 mod backend;
@@ -24,9 +25,11 @@ mod client;
 mod client_command;
 mod effects;
 mod gather;
+mod handle;
 mod lanes;
 mod link;
 mod local;
+mod loss;
 mod replies;
 mod requests;
 mod route;
@@ -34,110 +37,30 @@ mod session;
 mod timers;
 
 pub(crate) use gather::Gather;
+pub(crate) use handle::{Accepted, Message, WorkerHandle};
 
 use crate::bounds;
 use crate::stats::ServerStats;
-use crate::topology::{Database, Topology};
 use backend::Backend;
 use client::{Client, ClientId, Lane, Wait};
+use handle::WorkerState;
 use link::Served;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use model::{DatabaseUid, Revision};
+use model::DatabaseUid;
 use session::Session;
 use slab::Slab;
 use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use timers::Timers;
 
 const WAKE: Token = Token(0);
 const EVENTS: usize = 1024;
-
-/// A connection that was accepted.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) id: u64,
-    pub(crate) stream: std::net::TcpStream,
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
-    /// Its database as of the moment when it was accepted.
-    pub(crate) database: Arc<Database>,
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// Serve this client.
-    Client(Accepted),
-    /// Serve this from the next turn on.
-    Topology(Arc<Topology>),
-    /// Add to an answer.
-    Gather(Arc<Gather>),
-    /// An answer that was asked for is complete.
-    Gathered(Arc<Gather>),
-    /// Close clients that have nothing under way; the others as soon as they have not.
-    Drain,
-    /// Close everything and end.
-    Stop,
-}
-
-/// The way to a worker, for other threads.
-#[derive(Clone, Debug)]
-pub(crate) struct WorkerHandle {
-    inbox: SyncSender<Message>,
-    waker: Arc<Waker>,
-    state: Arc<WorkerState>,
-}
-
-/// What others may see of a worker.
-#[derive(Debug, Default)]
-pub(crate) struct WorkerState {
-    pub(crate) applied: AtomicU64,
-    pub(crate) clients: AtomicU64,
-}
-
-impl WorkerHandle {
-    /// Tells it something.
-    ///
-    /// # Errors
-    /// Its inbox is full, or it has ended; the message comes back.
-    pub(crate) fn tell(&self, message: Message) -> Result<(), Message> {
-        match self.inbox.try_send(message) {
-            Ok(()) => {
-                // A waker fails only without memory; the worker then wakes for the next socket.
-                let _ = self.waker.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
-        }
-    }
-
-    /// Gives it a client, which counts from now on.
-    ///
-    /// # Errors
-    /// Its inbox is full; the client comes back.
-    pub(crate) fn give(&self, client: Accepted) -> Result<(), Message> {
-        self.state.clients.fetch_add(1, Ordering::Relaxed);
-        self.tell(Message::Client(client)).inspect_err(|_| {
-            self.state.clients.fetch_sub(1, Ordering::Relaxed);
-        })
-    }
-
-    /// Clients that it has or was given.
-    pub(crate) fn clients(&self) -> u64 {
-        self.state.clients.load(Ordering::Relaxed)
-    }
-
-    /// Revision that it serves.
-    pub(crate) fn applied(&self) -> Revision {
-        Revision(self.state.applied.load(Ordering::Acquire))
-    }
-}
 
 /// See the module's text.
 pub(crate) struct Worker {
@@ -183,11 +106,7 @@ impl Prepared {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (sender, inbox) = sync_channel(bounds::INBOX);
-        let handle = WorkerHandle {
-            inbox: sender,
-            waker,
-            state: Arc::default(),
-        };
+        let handle = WorkerHandle::new(sender, waker);
         Ok(Self {
             poll,
             inbox,
@@ -212,7 +131,7 @@ impl Prepared {
             poll: self.poll,
             inbox: self.inbox,
             others: all.to_vec(),
-            state: self.handle.state,
+            state: self.handle.state(),
             stats,
             source,
             served: Slab::new(),

@@ -260,7 +260,7 @@ impl Drop for Node {
 
 /// A runtime for one call.
 #[expect(clippy::expect_used, reason = "tests cannot go on without one")]
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`addresses`] | a network of its own on 127.0.0.0/8, held by a lock |
 //! | [`cluster`] | nodes from the build folder, their daemons started directly |
+//! | [`installed`] | nodes installed from the bundle, with supervisord |
 //! | [`report`] | rows of a benchmark |
 //! | [`wait`] | waiting for a condition with a deadline |
 
 pub mod addresses;
 pub mod cluster;
+pub mod installed;
 pub mod report;
 pub mod wait;

@@ -10,7 +10,10 @@ use resp::command::Subscription;
 use resp::reply::ReplyFramer;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// After how long without traffic a shard on another node is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A socket to a shard.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ impl ShardStream {
                 let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
                 socket.set_nonblocking(true)?;
                 socket.set_tcp_nodelay(true)?;
+                socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
                 if address.is_ipv4() == source.is_ipv4() {
                     socket.bind(&std::net::SocketAddr::new(source, 0).into())?;
                 }

@@ -68,6 +68,8 @@ pub(crate) struct Client {
     pub(crate) scanned: usize,
     pub(crate) streaming: Option<Streaming>,
 
+    /// An answer that waits until nothing is half-way to the client.
+    pub(crate) owed: Option<Vec<u8>>,
     pub(crate) out: OutBuffer,
     /// Replies that are still in the worker's receive buffer.
     pub(crate) slice: Range<usize>,
@@ -110,6 +112,7 @@ impl Client {
             framer: RequestFramer::default(),
             scanned: 0,
             streaming: None,
+            owed: None,
             out: OutBuffer::default(),
             slice: 0..0,
             in_flight: 0,

@@ -111,7 +111,7 @@ impl Worker {
             Effect::Blocking => known.blocking -= 1,
             Effect::Multi if good => own.transaction = Transaction::Open,
             Effect::EndTransaction => {
-                if std::mem::take(&mut own.select_queued) {
+                if std::mem::take(&mut own.select_queued) && good && !head.null {
                     own.db = Db::Unknown;
                 }
                 own.transaction = Transaction::No;

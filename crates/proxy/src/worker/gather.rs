@@ -170,8 +170,7 @@ impl Worker {
             Question::List(_) => {
                 found.lines.sort_by_key(|(id, _)| *id);
                 let lines: String = found.lines.into_iter().map(|(_, line)| line).collect();
-                let text = self.as_text(index, lines.as_bytes());
-                self.answer(index, &text);
+                self.clients[index].owed = Some(self.as_text(index, lines.as_bytes()));
             }
             Question::Kill(filter, style) => {
                 let itself = filter.takes(&self.clients[index]);
@@ -180,11 +179,14 @@ impl Worker {
                     KillStyle::Address if found.killed > 0 => "+OK\r\n".to_owned(),
                     KillStyle::Address => "-ERR No such client\r\n".to_owned(),
                 };
-                self.answer(index, answer.as_bytes());
                 if itself {
+                    if self.settled(index) {
+                        self.answer(index, answer.as_bytes());
+                    }
                     self.farewell(index);
                     return;
                 }
+                self.clients[index].owed = Some(answer.into_bytes());
             }
         }
         self.queue_client(index);

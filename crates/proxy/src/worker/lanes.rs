@@ -171,21 +171,19 @@ impl Worker {
             return Flow::Hold;
         }
         backend.out.push(frame);
-        if !client.session.own.monitor {
-            let discard = !client.session.takes_reply() && !sending.always;
-            let Sending {
-                effect, rewrite, ..
-            } = sending;
-            client.in_flight += 1;
-            client.blocking += u32::from(effect == super::backend::Effect::Blocking);
-            backend.expect(Run {
-                client: name,
-                count: 1,
-                discard,
-                effect,
-                rewrite,
-            });
-        }
+        let discard = !client.session.takes_reply() && !sending.always;
+        let Sending {
+            effect, rewrite, ..
+        } = sending;
+        client.in_flight += 1;
+        client.blocking += u32::from(effect == super::backend::Effect::Blocking);
+        backend.expect(Run {
+            client: name,
+            count: 1,
+            discard,
+            effect,
+            rewrite,
+        });
         self.mark_backend(place);
         Flow::Next
     }

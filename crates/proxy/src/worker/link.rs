@@ -1,12 +1,12 @@
-//! Connecting to shards, greeting them, and losing them.
+//! Connecting to shards and greeting them.
 
-use super::backend::{Backend, Effect, Phase, ShardStream, Use};
-use super::client::{ClientId, Lane, Wait};
-use super::session::{Db, Transaction, Watch};
+use super::backend::{Backend, Phase, ShardStream, Use};
+use super::client::{ClientId, Wait};
+use super::session::Db;
 use super::timers::Timer;
 use super::{Worker, backend_token};
+use crate::bounds;
 use crate::topology::{Database, Topology};
-use crate::{bounds, texts};
 use model::proxy::ProxyShard;
 use resp::value::Value;
 use std::sync::Arc;
@@ -299,7 +299,7 @@ impl Worker {
     }
 
     /// Connecting failed, or the connection was lost: another try follows.
-    fn link_failed(&mut self, id: LinkId, reason: &str) {
+    pub(super) fn link_failed(&mut self, id: LinkId, reason: &str) {
         if id.resp == 2 {
             self.report_link(id.served, Err(reason.to_owned()));
         }
@@ -489,152 +489,6 @@ impl Worker {
                 && self.clients[client].wait == Wait::Room
             {
                 self.resume(client);
-            }
-        }
-    }
-
-    /// A connection is lost: everybody who waits for a reply from it gets an error instead, and
-    /// what it held for a client is gone.
-    pub(super) fn lose(&mut self, index: usize, reason: &str) {
-        let backend = &mut self.backends[index];
-        let (id, usage, phase) = (backend.link, backend.usage, backend.phase);
-        let half_sent = backend.half_sent;
-        let half_received = !backend.framer.at_start() && backend.passed_on;
-        let book = std::mem::take(&mut backend.book);
-        let Database { uid, name, .. } = &*self.served[id.served].database;
-        tracing::warn!(database = %uid, name, epoch = self.epoch_text(id), reason, "a connection to a shard is closed");
-        self.drop_backend(index);
-        if let Use::Own(owner) = usage
-            && let Some(client) = self.find(owner)
-        {
-            self.clients[client].lane = Lane::Shared;
-        }
-
-        let runs = book.len();
-        for (number, run) in book.into_iter().enumerate() {
-            let Some(client) = self.find(run.client) else {
-                continue;
-            };
-            // Part of its reply has been sent: nothing can follow that.
-            if number == 0 && half_received {
-                self.close_client(client);
-                continue;
-            }
-            let cut = half_sent && number + 1 == runs;
-            self.fail_run(client, &run, cut);
-        }
-        if let Use::Own(owner) = usage
-            && let Some(client) = self.find(owner)
-        {
-            self.lost_own(client, phase, half_received);
-        }
-        let was_shared = self.link(id).is_some_and(|link| link.shared == Some(index));
-        if usage == Use::Shared && was_shared {
-            self.link_failed(id, reason);
-        }
-    }
-
-    fn epoch_text(&self, id: LinkId) -> u64 {
-        let shard = &self.served[id.served].shards[id.shard];
-        shard.target.as_ref().map_or(0, |target| target.epoch.0)
-    }
-
-    /// Answers a run of commands that were in flight; `cut`: the last one was not sent as a whole.
-    fn fail_run(&mut self, client: usize, run: &super::backend::Run, cut: bool) {
-        let known = &mut self.clients[client];
-        known.in_flight -= run.count;
-        if run.effect == Effect::Blocking {
-            known.blocking -= 1;
-        }
-        if !run.discard {
-            for number in 0..run.count {
-                let last = cut && number + 1 == run.count;
-                known.out.push(if last {
-                    texts::NOT_RUN
-                } else {
-                    texts::OUTCOME_UNKNOWN
-                });
-            }
-        }
-        let farewell = run.effect == Effect::Multi;
-        match run.effect {
-            Effect::EndTransaction => {
-                known.session.own.transaction = Transaction::No;
-                known.session.own.watch = Watch::No;
-                known.session.own.select_queued = false;
-            }
-            Effect::Watch => known.session.own.watch = Watch::Lost,
-            Effect::Select(_) => {}
-            _ => {}
-        }
-        self.mark_client(client);
-        if farewell {
-            // Whether the commands behind it were meant for a transaction cannot be known.
-            self.farewell(client);
-        } else {
-            self.check_barrier(client);
-        }
-    }
-
-    /// What the lost connection held for its client.
-    fn lost_own(&mut self, client: usize, phase: Phase, half_received: bool) {
-        let known = &mut self.clients[client];
-        let own = &mut known.session.own;
-        if known.wait == Wait::Farewell {
-            return;
-        }
-        if own.subscriptions.any()
-            || own.tracking
-            || own.monitor
-            || own.db == Db::Unknown
-            || half_received
-        {
-            // Nobody can be told on such a connection that messages are missing: it ends, and the
-            // client subscribes again.
-            let peer = known.session.peer;
-            tracing::info!(%peer, "a client is closed: its subscriptions or its tracking were lost with the shard's connection");
-            self.close_client(client);
-            return;
-        }
-        if own.transaction == Transaction::Open {
-            own.transaction = Transaction::Lost;
-            own.select_queued = false;
-        }
-        if own.watch == Watch::Set {
-            own.watch = Watch::Lost;
-        }
-        known.lane = if known.session.shareable() {
-            Lane::Shared
-        } else {
-            Lane::Gone
-        };
-        if known.streaming.is_some() {
-            known.streaming = Some(super::client::Streaming::Skip);
-        }
-        if phase == Phase::Ready {
-            if matches!(known.wait, Wait::Room | Wait::Link) {
-                self.resume(client);
-            }
-            return;
-        }
-        if known.wait == Wait::Link {
-            self.own_not_opened(client);
-        }
-    }
-
-    /// The shard did not let the client have a connection of its own.
-    fn own_not_opened(&mut self, client: usize) {
-        let id = self.link_of(client);
-        if self.link(id).is_some_and(|link| link.ready) {
-            // It lets others in: this is not an outage that passes. The command gets an error.
-            self.clients[client].wait = Wait::Nothing;
-            self.clients[client].refused_own = true;
-            self.queue_client(client);
-        } else {
-            let name = self.client_id(client);
-            self.need(id);
-            if let Some(link) = self.link_mut(id) {
-                link.waiters.push(name);
             }
         }
     }

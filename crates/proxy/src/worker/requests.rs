@@ -21,6 +21,14 @@ impl Worker {
     }
 
     fn read_with(&mut self, index: usize, receive: &mut [u8]) {
+        if self.clients[index].owed.is_some() && self.clients[index].wait == Wait::Nothing {
+            // Messages may have come meanwhile, and one may be half-way.
+            if !self.barrier(index) {
+                return;
+            }
+            let owed = self.clients[index].owed.take().unwrap_or_default();
+            self.answer(index, &owed);
+        }
         if !self.clients[index].tail.is_empty() && self.takes_commands(index) {
             let tail = std::mem::take(&mut self.clients[index].tail);
             self.parse_owned(index, tail);

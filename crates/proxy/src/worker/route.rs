@@ -71,7 +71,14 @@ impl Worker {
         }
         match self.route(index, class, name, &args, true) {
             Route::Any(sending) => self.send(index, frame, sending),
-            Route::Own(sending) => self.send_own(index, frame, sending),
+            Route::Own(sending) => {
+                let flow = self.send_own(index, frame, sending);
+                if class == Class::Monitor && flow == Flow::Next {
+                    // Afterwards replies cannot be told from what is streamed.
+                    self.barrier(index);
+                }
+                flow
+            }
             Route::Instead(other, sending) => self.send_own(index, other, sending),
             Route::Refuse(text) => self.refuse(index, &text),
             Route::Local(class) => self.local(index, class, frame, args),
@@ -115,7 +122,13 @@ impl Worker {
         args: &Args<'_>,
         whole: bool,
     ) -> Route {
-        let session = &self.clients[index].session;
+        let open = self.served[self.clients[index].served]
+            .database
+            .password
+            .is_none();
+        let session = &mut self.clients[index].session;
+        // The password may have been taken away since the client came.
+        session.authenticated |= open;
         let greeting = matches!(
             class,
             Class::Auth | Class::Hello | Class::Quit | Class::Reset
@@ -124,6 +137,9 @@ impl Worker {
             return Route::Refuse(texts::NOAUTH.to_vec());
         }
         let leaving = matches!(class, Class::Quit | Class::Reset);
+        if session.own.monitor && !leaving {
+            return Route::Refuse(texts::MONITORING.to_vec());
+        }
         let ending = matches!(class, Class::Exec | Class::Discard) && whole;
         if session.own.transaction == Transaction::Lost && !leaving && !ending {
             return Route::Refuse(texts::TRANSACTION_LOST.to_vec());
@@ -153,9 +169,6 @@ impl Worker {
             return Route::Hold;
         }
         let session = &self.clients[index].session;
-        if session.own.monitor {
-            return Route::Own(Sending::plain());
-        }
         let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
         if session.subscribed_in_resp2() && !subscribing {
             // The engine has the right words for what is not allowed now.

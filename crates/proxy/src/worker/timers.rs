@@ -113,10 +113,9 @@ impl Worker {
                 .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
             return;
         }
-        let others = self
-            .backends
-            .get(backend)
-            .is_some_and(|backend| backend.book.iter().any(|run| run.client != id));
+        let others = self.backends.get(backend).is_some_and(|backend| {
+            backend.usage == Use::Leaving && backend.book.iter().any(|run| run.client != id)
+        });
         if others {
             let peer = client.session.peer;
             tracing::warn!(%peer, "a client is closed: it takes no replies, and others wait behind them");

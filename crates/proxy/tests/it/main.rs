@@ -3,6 +3,8 @@
 #![allow(
     unreachable_pub,
     missing_debug_implementations,
+    clippy::unwrap_used,
+    clippy::expect_used,
     reason = "one test program"
 )]
 

@@ -225,13 +225,18 @@ fn publish_and_subscribe() {
                 String::from_utf8_lossy(&wanted)
             );
         }
-        for client in [&mut publisher] {
-            assert_eq!(client.text("PUBLISH a hello"), ":2\r\n");
-            assert_eq!(client.text("PUBLISH xyz pattern"), ":2\r\n");
-            assert_eq!(client.text("SPUBLISH s shard"), ":2\r\n");
-        }
+        assert_eq!(publisher.text("PUBLISH a hello"), ":2\r\n");
+        assert_eq!(publisher.text("PUBLISH xyz pattern"), ":2\r\n");
+        assert_eq!(publisher.text("SPUBLISH s shard"), ":2\r\n");
         for _ in 0..3 {
             assert_eq!(subscriber.raw(), direct.raw());
+        }
+        if hello == "HELLO 3" {
+            assert!(
+                subscriber
+                    .text("CLIENT LIST")
+                    .contains("sub=2 psub=1 ssub=1")
+            );
         }
         // A message never lands inside a reply, nor a reply inside a message.
         for client in [&mut subscriber, &mut direct] {
@@ -301,6 +306,12 @@ fn tracking_and_monitor() {
     other.text("SET seen 1");
     let line = String::from_utf8(monitor.raw()).unwrap();
     assert!(line.contains("\"SET\" \"seen\" \"1\""), "{line}");
+    // Nothing else gets through: its reply could not be told from the stream.
+    for line in ["GET k", "SHUTDOWN NOSAVE", "CONFIG GET masterauth"] {
+        let refused = b"-ERR only RESET and QUIT are possible while MONITOR runs\r\n";
+        monitor.send(&words(line));
+        assert_eq!(monitor.raw(), refused);
+    }
     monitor.send(&words("RESET"));
     until("the monitor is reset", || {
         other.text("SET seen 2");

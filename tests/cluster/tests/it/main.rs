@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod databases;
+mod installed;
 mod kills;
 mod quorum;
 mod story;

@@ -1,0 +1,103 @@
+//! The way to a worker, for other threads.
+
+use super::Gather;
+use crate::topology::{Database, Topology};
+use mio::Waker;
+use model::Revision;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: u64,
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// Its database as of the moment when it was accepted.
+    pub(crate) database: Arc<Database>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Serve this client.
+    Client(Accepted),
+    /// Serve this from the next turn on.
+    Topology(Arc<Topology>),
+    /// Add to an answer.
+    Gather(Arc<Gather>),
+    /// An answer that was asked for is complete.
+    Gathered(Arc<Gather>),
+    /// Close clients that have nothing under way; the others as soon as they have not.
+    Drain,
+    /// Close everything and end.
+    Stop,
+}
+
+/// The way to a worker, for other threads.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerHandle {
+    inbox: SyncSender<Message>,
+    waker: Arc<Waker>,
+    state: Arc<WorkerState>,
+}
+
+/// What others may see of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerState {
+    pub(crate) applied: AtomicU64,
+    pub(crate) clients: AtomicU64,
+}
+
+impl WorkerHandle {
+    pub(super) fn new(inbox: SyncSender<Message>, waker: Arc<Waker>) -> Self {
+        Self {
+            inbox,
+            waker,
+            state: Arc::default(),
+        }
+    }
+
+    pub(super) fn state(&self) -> Arc<WorkerState> {
+        Arc::clone(&self.state)
+    }
+
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// Its inbox is full, or it has ended; the message comes back.
+    pub(crate) fn tell(&self, message: Message) -> Result<(), Message> {
+        match self.inbox.try_send(message) {
+            Ok(()) => {
+                // A waker fails only without memory; the worker then wakes for the next socket.
+                let _ = self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+
+    /// Gives it a client, which counts from now on.
+    ///
+    /// # Errors
+    /// Its inbox is full; the client comes back.
+    pub(crate) fn give(&self, client: Accepted) -> Result<(), Message> {
+        self.state.clients.fetch_add(1, Ordering::Relaxed);
+        self.tell(Message::Client(client)).inspect_err(|_| {
+            self.state.clients.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Clients that it has or was given.
+    pub(crate) fn clients(&self) -> u64 {
+        self.state.clients.load(Ordering::Relaxed)
+    }
+
+    /// Revision that it serves.
+    pub(crate) fn applied(&self) -> Revision {
+        Revision(self.state.applied.load(Ordering::Acquire))
+    }
+}

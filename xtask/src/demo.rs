@@ -1,0 +1,338 @@
+//! `cargo xtask demo`, which `demo.sh` runs: three nodes on this machine, installed from a bundle
+//! made here by its own install.sh.
+
+mod load;
+mod node;
+mod place;
+
+use crate::dist;
+use anyhow::{Context, Result, bail, ensure};
+use load::{Load, Tally};
+use node::Node;
+use place::Place;
+use semver::Version;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Port of the demo's database.
+const PORT: u16 = 12_000;
+/// First admin.
+const ADMIN: &str = "admin@demo.example.com";
+const CLUSTER: &str = "demo.example.com";
+/// How long traffic is sent before the figures are shown.
+const TRAFFIC: Duration = Duration::from_secs(5);
+/// Traffic before and after the nodes are upgraded.
+const AROUND_UPGRADE: Duration = Duration::from_secs(2);
+
+/// Options of the demo.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Remove everything at the end; the exit code says whether all went well.
+    #[arg(long, global = true)]
+    exit: bool,
+    /// First of three loopback addresses.
+    #[arg(long, global = true, value_name = "IP", default_value = "127.0.0.11")]
+    base: Ipv4Addr,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Upgrade the three nodes to the next version, under load; starts the demo if it is not there.
+    Upgrade,
+    /// Remove the demo without a trace.
+    Stop,
+    /// A shell on a node.
+    Shell {
+        /// Which one.
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=3))]
+        node: u8,
+    },
+}
+
+/// Runs it.
+pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
+    let place = Place::new(options.base)?;
+    match options.action {
+        None => {
+            let done = start(repository, &place);
+            finish(&place, options.exit, done)
+        }
+        Some(Action::Upgrade) => {
+            let done = upgrade(repository, &place);
+            finish(&place, options.exit, done)
+        }
+        Some(Action::Stop) => stop(&place),
+        Some(Action::Shell { node }) => shell(&place, node),
+    }
+}
+
+fn finish(place: &Place, exit: bool, done: Result<()>) -> Result<()> {
+    if !exit {
+        return done.with_context(|| {
+            format!("what is there stays for a look: {}", place.root().display())
+        });
+    }
+    let stopped = stop(place);
+    done.and(stopped)
+}
+
+/// One line for what is done, with how long it took.
+fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("==> {what}");
+    let began = Instant::now();
+    let done = work().with_context(|| format!("{what}: failed"))?;
+    println!("    {:.1} s", began.elapsed().as_secs_f64());
+    Ok(done)
+}
+
+fn start(repository: &Path, place: &Place) -> Result<()> {
+    let began = Instant::now();
+    let version = dist::latest_release(repository)?;
+    let bundle = make_bundle(repository, place, &version)?;
+    step("remove what an earlier demo left", || {
+        place.remove(Some(&bundle))
+    })?;
+    place.make()?;
+    let bundle = place.unpack(&place.tar(repository, &version), &version)?;
+    let nodes = place.nodes();
+    for node in &nodes {
+        step(
+            &format!("install node {} ({})", node.number, node.address),
+            || node.install(&bundle),
+        )?;
+    }
+    let [first, others @ ..] = nodes.as_slice() else {
+        bail!("there are no nodes")
+    };
+    let password = place.new_password()?;
+    let fingerprint = step("create the cluster on node 1", || {
+        let said = first.rladmin(&[
+            "cluster", "create", "name", CLUSTER, "username", ADMIN, "password", &password,
+        ])?;
+        fingerprint(&said).context("rladmin printed no fingerprint of the cluster's CA")
+    })?;
+    let member = first.address.to_string();
+    for node in others {
+        step(&format!("join node {}", node.number), || {
+            node.rladmin(&[
+                "cluster",
+                "join",
+                "nodes",
+                &member,
+                "username",
+                ADMIN,
+                "password",
+                &password,
+                "ca_fingerprint",
+                &fingerprint,
+            ])
+        })?;
+    }
+    step("create the database", || {
+        let port = PORT.to_string();
+        first.rladmin(&[
+            "create",
+            "db",
+            "demo",
+            "memory_size",
+            "512MB",
+            "port",
+            &port,
+            "proxy_policy",
+            "all-nodes",
+        ])
+    })?;
+    step("wait until the endpoint is open on all three nodes", || {
+        endpoints(&nodes)
+            .into_iter()
+            .try_for_each(load::wait_until_open)
+    })?;
+    let tally = step("send traffic to all three endpoints", || {
+        let load = Load::start(endpoints(&nodes))?;
+        std::thread::sleep(TRAFFIC);
+        load.end()
+    })?;
+    println!("{tally}");
+    tally.check()?;
+    show(&nodes)?;
+    say_where(place, &nodes, &password);
+    println!("==> the demo runs, after {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+fn endpoints(nodes: &[Node]) -> Vec<SocketAddr> {
+    nodes
+        .iter()
+        .map(|node| SocketAddr::new(node.address.into(), PORT))
+        .collect()
+}
+
+/// `CA fingerprint (SHA-256): AB:CD:…`
+fn fingerprint(said: &str) -> Option<String> {
+    let line = said
+        .lines()
+        .find(|line| line.to_ascii_lowercase().contains("ca fingerprint"))?;
+    line.split_whitespace().last().map(str::to_owned)
+}
+
+fn make_bundle(repository: &Path, place: &Place, version: &Version) -> Result<std::path::PathBuf> {
+    step(&format!("build, and make the bundle of {version}"), || {
+        dist::fast(repository, version)?;
+        place.unpack_for_tools(&place.tar(repository, version), version)
+    })
+}
+
+/// What an operator would look at.
+fn show(nodes: &[Node]) -> Result<()> {
+    let first = nodes.first().context("there are no nodes")?;
+    println!(
+        "\n$ rladmin status extra all\n{}",
+        first.rladmin(&["status", "extra", "all"])?.trim()
+    );
+    for node in nodes {
+        let said = node
+            .rlcheck()
+            .with_context(|| format!("rlcheck on node {}", node.number))?;
+        let sum = said
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default();
+        println!("\n$ rlcheck    (node {})\n{sum}", node.number);
+    }
+    Ok(())
+}
+
+fn say_where(place: &Place, nodes: &[Node], password: &str) {
+    let base = if place.is_default() {
+        String::new()
+    } else {
+        format!(" --base {}", place.base())
+    };
+    println!("\nConnect:    redis-cli -h {} -p {PORT}", place.base());
+    println!(
+        "            (the bundle has one: {})",
+        nodes[0].program("redis-cli").display()
+    );
+    for node in nodes {
+        println!(
+            "REST, {}:    https://{}:9443    curl -k -u {ADMIN}:{password} https://{}:9443/v1/bdbs",
+            node.number, node.address, node.address
+        );
+    }
+    println!("Admin:      {ADMIN}");
+    println!("Password:   {password}");
+    println!("Tools:      ./demo.sh shell 1{base}        rladmin, rlcheck, supervisorctl");
+    println!("Upgrade:    ./demo.sh upgrade{base}");
+    println!("Remove:     ./demo.sh stop{base}\n");
+}
+
+fn stop(place: &Place) -> Result<()> {
+    step("remove the demo", || place.remove(None))
+}
+
+fn shell(place: &Place, number: u8) -> Result<()> {
+    let node = place.node(number)?;
+    ensure!(
+        node.is_installed(),
+        "the demo does not run: start it with ./demo.sh"
+    );
+    let bin = node.program("");
+    let path = std::env::var("PATH").unwrap_or_default();
+    println!(
+        "node {number}, {}: rladmin, rlcheck, supervisorctl, redis-cli; exit ends it",
+        node.address
+    );
+    let error = Command::new("bash")
+        .arg("--norc")
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .env("PS1", format!("node {number} # "))
+        .current_dir("/")
+        .exec();
+    Err(error).context("cannot start bash")
+}
+
+fn upgrade(repository: &Path, place: &Place) -> Result<()> {
+    if !place.nodes().iter().all(Node::is_installed) {
+        start(repository, place)?;
+    }
+    let nodes = place.nodes();
+    let from = nodes
+        .iter()
+        .map(Node::version)
+        .collect::<Result<Vec<_>>>()?;
+    let newest = from.iter().max().context("there are no nodes")?;
+    let to = Version::new(newest.major, newest.minor + 1, 0);
+    step(&format!("build, and make the bundle of {to}"), || {
+        dist::fast(repository, &to)
+    })?;
+    let bundle = place.unpack(&place.tar(repository, &to), &to)?;
+    let engines = place.engine_processes();
+    let order = primary_first(&nodes)?;
+
+    let load = Load::start(endpoints(&nodes))?;
+    std::thread::sleep(AROUND_UPGRADE);
+    let mut upgraded = Ok(());
+    for node in order {
+        let what = format!(
+            "upgrade node {} ({}) to {to}, under load",
+            node.number, node.address
+        );
+        upgraded = step(&what, || node.upgrade(&bundle));
+        if upgraded.is_err() {
+            break;
+        }
+    }
+    std::thread::sleep(AROUND_UPGRADE);
+    let tally = load.end()?;
+    upgraded?;
+    println!("{tally}");
+    report_upgrade(&nodes, place, &engines, &to, &tally)
+}
+
+fn report_upgrade(
+    nodes: &[Node],
+    place: &Place,
+    engines: &[u32],
+    to: &Version,
+    tally: &Tally,
+) -> Result<()> {
+    show(nodes)?;
+    for node in nodes {
+        ensure!(
+            node.version()? == *to,
+            "node {} does not run {to}",
+            node.number
+        );
+    }
+    let same = place.engine_processes() == engines;
+    println!("engines restarted: {}", if same { "none" } else { "SOME" });
+    ensure!(same, "engine processes were restarted by the upgrade");
+    tally.check()?;
+    println!("==> all nodes run {to}");
+    Ok(())
+}
+
+/// The primary node, then the others.
+fn primary_first(nodes: &[Node]) -> Result<Vec<&Node>> {
+    let first = nodes.first().context("there are no nodes")?;
+    let said = first.rladmin(&["status", "nodes"])?;
+    let primary = said
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.get(1) == Some(&"master"))
+        .and_then(|words| {
+            words
+                .get(2)
+                .and_then(|address| address.parse::<Ipv4Addr>().ok())
+        })
+        .with_context(|| format!("rladmin status names no primary node:\n{said}"))?;
+    let mut order: Vec<&Node> = nodes.iter().collect();
+    order.sort_by_key(|node| node.address != primary);
+    Ok(order)
+}
