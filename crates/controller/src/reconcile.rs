@@ -284,7 +284,7 @@ pub fn store_error(error: &StoreError) -> ApiError {
         StoreError::NotLeader { .. } => ErrorCode::NoPrimary,
         StoreError::NoQuorum(_) => ErrorCode::NoQuorum,
         StoreError::Timeout | StoreError::ShuttingDown => ErrorCode::Timeout,
-        StoreError::Busy(_) => ErrorCode::NotReady,
+        StoreError::Busy => ErrorCode::NotReady,
         StoreError::TooLarge { .. } => ErrorCode::InvalidParam,
         _ => ErrorCode::InternalError,
     };
