@@ -4,7 +4,7 @@ use crate::layout;
 use anyhow::{Result, bail};
 use client::local::ExecClient;
 use model::ErrorCode;
-use model::documents::OperationStatus;
+use model::documents::{OperationStatus, Shard};
 use model::node_config::NodeConfig;
 use model::observation::EngineState;
 use model::view::{ClusterView, Consistency};
@@ -42,7 +42,24 @@ pub fn faults(view: &ClusterView) -> Vec<String> {
             faults.push(format!("node {} ({}) is down", node.uid, node.address));
         }
     }
-    for shard in &view.shards {
+    faults.extend(shard_faults(view, |_| true));
+    for operation in &view.operations {
+        if matches!(
+            operation.status,
+            OperationStatus::Pending | OperationStatus::Active
+        ) {
+            faults.push(format!(
+                "operation {} on database {} is under way: wait until it has ended",
+                operation.uid, operation.database
+            ));
+        }
+    }
+    faults
+}
+
+fn shard_faults(view: &ClusterView, counts: impl Fn(&Shard) -> bool) -> Vec<String> {
+    let mut faults = Vec::new();
+    for shard in view.shards.iter().filter(|shard| counts(shard)) {
         let seen = view.observed(shard.node).and_then(|node| {
             node.observation
                 .shards
@@ -57,17 +74,6 @@ pub fn faults(view: &ClusterView) -> Vec<String> {
                 shard.uid,
                 shard.node,
                 state.to_lowercase()
-            ));
-        }
-    }
-    for operation in &view.operations {
-        if matches!(
-            operation.status,
-            OperationStatus::Pending | OperationStatus::Active
-        ) {
-            faults.push(format!(
-                "operation {} on database {} is under way: wait until it has ended",
-                operation.uid, operation.database
             ));
         }
     }
@@ -95,16 +101,25 @@ pub fn older_primary(view: &ClusterView, target: &Version) -> Option<String> {
     ))
 }
 
-/// Waits until this node is heard with `build_id`, proxy included, and the cluster is whole.
+/// What must be whole again after daemons were replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Everything: it was so before.
+    Cluster,
+    /// What is on this node: the way back must not depend on others.
+    Node,
+}
+
+/// Waits until this node is heard with `build_id`, proxy included, and what `scope` says is whole.
 ///
 /// # Errors
 /// What it still waits for when the time is over.
-pub fn wait_until_whole(config: &NodeConfig, build_id: &str) -> Result<()> {
+pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope) -> Result<()> {
     let deadline = Instant::now() + WHOLE_AGAIN;
     loop {
         let waiting = match view(config) {
             Ok(None) => return Ok(()),
-            Ok(Some(view)) => waiting_for(&view, build_id),
+            Ok(Some(view)) => waiting_for(&view, build_id, scope),
             Err(error) => vec![format!("{error:#}")],
         };
         if waiting.is_empty() {
@@ -122,8 +137,11 @@ pub fn wait_until_whole(config: &NodeConfig, build_id: &str) -> Result<()> {
     }
 }
 
-fn waiting_for(view: &ClusterView, build_id: &str) -> Vec<String> {
-    let mut waiting = faults(view);
+fn waiting_for(view: &ClusterView, build_id: &str, scope: Scope) -> Vec<String> {
+    let mut waiting = match scope {
+        Scope::Cluster => faults(view),
+        Scope::Node => shard_faults(view, |shard| shard.node == view.local_node),
+    };
     let here = view.observed(view.local_node).map(|seen| &seen.observation);
     if here.is_none_or(|here| here.build_id != build_id) {
         waiting.push("cnm_exec of this node is not heard with the new build".to_owned());

@@ -67,7 +67,7 @@ pub fn run(console: &Console, install: &Install) -> Result<Outcome> {
     files::link(&config.current(), format!("releases/{to}").as_ref(), owner)?;
     services::replace_daemons(console, config, &manifest.supervisor_version, &release)?;
     services::replace_node(config, &release)?;
-    cluster::wait_until_whole(config, &manifest.build_id)?;
+    cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)?;
     root_program(config, &manifest)?;
 
     record.version = to.clone();

@@ -171,6 +171,21 @@ fn restart(console: &Console, config: &NodeConfig, version: &str, name: &str) ->
     )
 }
 
+/// supervisord takes up its configuration where it was changed; programs whose part was not go on.
+///
+/// # Errors
+/// What supervisorctl said.
+pub fn read_configuration(console: &Console, config: &NodeConfig, version: &str) -> Result<()> {
+    let (code, text) = supervisorctl(config, version, &["update"])?;
+    if !text.trim().is_empty() {
+        console.command(format!("supervisorctl update\n{}", text.trim()));
+    }
+    if code != 0 {
+        bail!("supervisorctl update: {}", text.trim());
+    }
+    Ok(())
+}
+
 /// The daemons are replaced by those of `release`, one after the other; one that runs from there
 /// already is left alone.
 ///

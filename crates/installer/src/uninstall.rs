@@ -3,7 +3,7 @@
 
 use crate::console::Console;
 use crate::processes::{self, Process};
-use crate::registry::{self, Install, RecordFacts, Target};
+use crate::registry::{self, Install, Target};
 use crate::{accounts, files, layout, services};
 use anyhow::{Context, Result, bail};
 use model::release::{INSTALL_RECORD, InstallRecord};
@@ -203,7 +203,7 @@ fn accounts_left(
     if record.created_user && accounts::user(&config.os_user).is_some() {
         left.push(("userdel", config.os_user.clone()));
     }
-    if record.created_group && (record.created_user || record.is_complete()) {
+    if record.created_group {
         left.push(("groupdel", config.os_group.clone()));
     }
     Ok(left)

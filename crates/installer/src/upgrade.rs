@@ -18,7 +18,13 @@ use model::release::InstallRecord;
 use semver::Version;
 
 /// Steps before the daemons are replaced.
-const PREPARE: [Step; 3] = [Step::Unpack, Step::Supervisor, Step::Programs];
+const PREPARE: [Step; 5] = [
+    Step::Unpack,
+    Step::Supervisor,
+    Step::Configuration,
+    Step::Programs,
+    Step::System,
+];
 
 pub(crate) fn run(
     console: &Console,
@@ -154,9 +160,11 @@ fn replace(run: &mut Run<'_>) -> Result<()> {
     run.step(Step::Restart)?;
     let version = run.bundle.manifest.supervisor_version.clone();
     let release = layout::release(&run.config, &run.bundle.manifest.version);
+    services::read_configuration(run.console, &run.config, &version)?;
     services::replace_daemons(run.console, &run.config, &version, &release)?;
     services::replace_node(&run.config, &release)?;
-    cluster::wait_until_whole(&run.config, &run.bundle.manifest.build_id)
+    let build_id = &run.bundle.manifest.build_id;
+    cluster::wait_until_whole(&run.config, build_id, cluster::Scope::Cluster)
 }
 
 fn go_back(run: &mut Run<'_>) -> Result<()> {

@@ -17,7 +17,13 @@ const MARGIN: u64 = 64 << 20;
 /// Nothing lies where the install is to go.
 pub(super) fn empty(subject: &Subject<'_>) -> Result<()> {
     let config = subject.config;
-    for path in [&config.install_dir, &config.config_dir, &config.var_dir] {
+    // The folders become the install's own, with owner and mode, and go with it.
+    for path in [
+        &config.install_dir,
+        &config.config_dir,
+        &config.var_dir,
+        &config.socket_dir,
+    ] {
         match fs::symlink_metadata(path) {
             Err(_) => {}
             Ok(meta) if meta.is_dir() => {

@@ -24,8 +24,9 @@ pub(super) fn check(subject: &Subject<'_>) -> Result<()> {
     for (at, (what, path)) in own.iter().enumerate() {
         for (other, same) in &own[..at] {
             // The sockets may lie in the data folder, nothing else in anything else.
-            let inside = *what == "sockets" && *other == "data";
-            if overlap(path, same) && !(inside && path != same) {
+            let inside =
+                *what == "sockets" && *other == "data" && path != same && path.starts_with(same);
+            if overlap(path, same) && !inside {
                 bail!(
                     "{what} and {other} cannot share {}: name another folder",
                     path.display()

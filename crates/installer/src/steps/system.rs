@@ -3,6 +3,7 @@
 use super::Run;
 use super::folders::template;
 use crate::answers::Question;
+use crate::registry::RecordFacts;
 use crate::{accounts, files, host, layout, tuning};
 use anyhow::Result;
 use std::path::Path;
@@ -36,23 +37,24 @@ pub(super) fn make(run: &mut Run<'_>) -> Result<Vec<String>> {
             changed.push(link.display().to_string());
         }
     }
-    if run.record.pending.is_some() {
-        profile(run, &mut changed)?;
+    let first = !run.record.is_complete();
+    profile(run, first, &mut changed)?;
+    if first {
         settings(run)?;
     }
     Ok(changed)
 }
 
-fn profile(run: &mut Run<'_>, changed: &mut Vec<String>) -> Result<()> {
+/// The profile is asked for at first; later it is what it was, or what the option says.
+fn profile(run: &mut Run<'_>, first: bool, changed: &mut Vec<String>) -> Result<()> {
     let path = layout::profile_file(&run.config);
-    let wanted = run.update_env_path || {
+    let question = "Put the programs into everybody's PATH?";
+    let wanted = run.update_env_path
+        || run.record.made.contains(&path)
         // The default install is found by its links; another one only by this.
-        let question = "Put the programs into everybody's PATH?";
-        layout::is_default(&run.config)
-            && run
-                .answers
-                .get(run.console, Question::UpdateEnvPath, question)?
-    };
+        || (first
+            && layout::is_default(&run.config)
+            && run.answers.get(run.console, Question::UpdateEnvPath, question)?);
     if !wanted {
         return Ok(());
     }

@@ -109,7 +109,15 @@ fn an_upgrade_goes_on_from_every_step() {
     let bench = Bench::new();
     bench.install(&bundle(FIRST));
     let second = bundle(SECOND);
-    for step in ["unpack", "supervisor", "programs", "switch", "restart"] {
+    for step in [
+        "unpack",
+        "supervisor",
+        "configuration",
+        "programs",
+        "system",
+        "switch",
+        "restart",
+    ] {
         for when in ["before", "after"] {
             cut(&bench, &second, &[], &format!("{when}:{step}"));
         }

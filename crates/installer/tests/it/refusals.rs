@@ -46,6 +46,10 @@ fn options_that_cannot_be() {
     refused(&bench, &["--install-dir", "relative"], "must begin with /");
     refused(&bench, &["--install-dir", "/a b"], "holds ' '");
     with(&["-s", &long], "a unix socket takes 107");
+    with(
+        &["-s", "/run"],
+        "/run is not empty and belongs to no install",
+    );
     with(&["--memory", "lots"], "--memory");
     with(&["--memory", "9000GB"], "--memory 8.79TB: this machine has");
     with(&["--os-user", "root"], "do not run as root");
