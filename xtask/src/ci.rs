@@ -43,7 +43,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     step("generated files", || crate::fix::check(root))?;
     step("engines", || crate::engines::run(root))?;
     let tests = step("tests", || {
-        cargo(root, &["nextest", "run", "--workspace", "--status-level", "fail"])
+        cargo(
+            root,
+            &["nextest", "run", "--workspace", "--status-level", "fail"],
+        )
     });
     slowest(root)?;
     tests?;
@@ -77,7 +80,10 @@ fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 fn script(root: &Path, path: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(root.join(path)).args(arguments).current_dir(root).status()?;
+    let status = Command::new(root.join(path))
+        .args(arguments)
+        .current_dir(root)
+        .status()?;
     ensure!(status.success(), "{path} failed");
     Ok(())
 }

@@ -90,6 +90,24 @@ fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(done)
 }
 
+fn create_database(first: &Node) -> Result<()> {
+    step("create the database", || {
+        let port = PORT.to_string();
+        first.rladmin(&[
+            "create",
+            "db",
+            "demo",
+            "memory_size",
+            "512MB",
+            "port",
+            &port,
+            "proxy_policy",
+            "all-nodes",
+        ])
+    })?;
+    Ok(())
+}
+
 fn start(repository: &Path, place: &Place) -> Result<()> {
     let began = Instant::now();
     let version = dist::latest_release(repository)?;
@@ -133,20 +151,7 @@ fn start(repository: &Path, place: &Place) -> Result<()> {
             ])
         })?;
     }
-    step("create the database", || {
-        let port = PORT.to_string();
-        first.rladmin(&[
-            "create",
-            "db",
-            "demo",
-            "memory_size",
-            "512MB",
-            "port",
-            &port,
-            "proxy_policy",
-            "all-nodes",
-        ])
-    })?;
+    create_database(first)?;
     step("wait until the endpoint is open on all three nodes", || {
         endpoints(&nodes)
             .into_iter()
@@ -271,28 +276,57 @@ fn upgrade(repository: &Path, place: &Place) -> Result<()> {
     step(&format!("build, and make the bundle of {to}"), || {
         dist::fast(repository, &to)
     })?;
-    let bundle = place.unpack(&place.tar(repository, &to), &to)?;
     let engines = place.engine_processes();
     let order = primary_first(&nodes)?;
 
     let load = Load::start(endpoints(&nodes))?;
     std::thread::sleep(AROUND_UPGRADE);
-    let mut upgraded = Ok(());
-    for node in order {
-        let what = format!(
-            "upgrade node {} ({}) to {to}, under load",
-            node.number, node.address
-        );
-        upgraded = step(&what, || node.upgrade(&bundle));
-        if upgraded.is_err() {
-            break;
-        }
+    let upgraded = upgrade_nodes(place, &order, &place.tar(repository, &to), &to);
+    if upgraded.is_ok() {
+        // Only then every connection has seen all that this upgrade does to it.
+        step(
+            "the old proxies serve their connections until the drain time is over",
+            || place.wait_for_old_proxies(&to),
+        )?;
     }
     std::thread::sleep(AROUND_UPGRADE);
     let tally = load.end()?;
     upgraded?;
     println!("{tally}");
     report_upgrade(&nodes, place, &engines, &to, &tally)
+}
+
+/// The runbook of `docs/upgrade.md`, word for word, on each node.
+fn upgrade_nodes(place: &Place, order: &[&Node], tar: &Path, to: &Version) -> Result<()> {
+    for node in order {
+        let number = node.number;
+        step(
+            &format!("node {number}: rlcheck; rladmin status extra all"),
+            || look(node),
+        )?;
+        let bundle = step(&format!("node {number}: tar vxf {}", tar.display()), || {
+            place.unpack(tar, to)
+        })?;
+        step(&format!("node {number}: ./install.sh, under load"), || {
+            node.upgrade(&bundle)
+        })?;
+        step(
+            &format!("node {number}: rlcheck; rladmin status extra all"),
+            || look(node),
+        )?;
+    }
+    Ok(())
+}
+
+/// What the runbook asks before and after: stop if anything is not OK.
+fn look(node: &Node) -> Result<()> {
+    node.rlcheck()?;
+    let status = node.rladmin(&["status", "extra", "all"])?;
+    ensure!(
+        status.contains("Cluster health: OK"),
+        "not everything is OK:\n{status}"
+    );
+    Ok(())
 }
 
 fn report_upgrade(
@@ -313,7 +347,7 @@ fn report_upgrade(
     let same = place.engine_processes() == engines;
     println!("engines restarted: {}", if same { "none" } else { "SOME" });
     ensure!(same, "engine processes were restarted by the upgrade");
-    tally.check()?;
+    tally.check_upgrade()?;
     println!("==> all nodes run {to}");
     Ok(())
 }

@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest run of writes without looking at anything else.
 const WRITES_IN_A_ROW: usize = 64;
+/// How long a change waits for its turn to be planned and written.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The way to the agents of all nodes; `client` implements it.
 pub trait Nodes: Send + Sync + std::fmt::Debug {
@@ -51,6 +53,9 @@ pub struct Controller {
     store: Store,
     observed: Arc<Mutex<Observations>>,
     nudge: Arc<Notify>,
+    /// Held from reading to writing: who plans from a state writes before the next one reads.
+    /// Without it, of many changes at once most would be planned in vain.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Nodes whose state differed from this one's: told once.
     different: Arc<Mutex<BTreeSet<NodeUid>>>,
 }
@@ -63,6 +68,7 @@ impl Controller {
             store,
             observed: Arc::new(Mutex::new(Observations::default())),
             nudge: Arc::new(Notify::new()),
+            turn: Arc::default(),
             different: Arc::default(),
         }
     }
@@ -85,6 +91,23 @@ impl Controller {
         self.nudge.notify_one();
     }
 
+    /// The turn to read, plan and write; they are given in the order in which they are asked for.
+    /// It saves vain work alone: that nothing is lost is what transactions compare for.
+    ///
+    /// # Errors
+    /// `not_ready` when too many changes are waiting; nothing was changed.
+    pub async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ApiError> {
+        tokio::time::timeout(TURN_WITHIN, self.turn.lock())
+            .await
+            .map_err(|_| {
+                ApiError::new(
+                    ErrorCode::NotReady,
+                    "too many changes are waiting, this one was not made: try again in a moment"
+                        .to_owned(),
+                )
+            })
+    }
+
     /// Carries out an intent: plans a transaction from the newest state and writes it, again from
     /// the start if somebody wrote in between.
     ///
@@ -92,7 +115,10 @@ impl Controller {
     /// Why it is refused; `no_quorum`, `no_primary` or `timeout` from the store.
     pub async fn request(&self, intent: &Intent) -> Result<IntentOutcome, ApiError> {
         let dry_run = matches!(intent, Intent::CreateDatabase(spec) if spec.dry_run);
+        // Without a quorum everybody is told at once, not one after the other.
+        self.store.barrier().await.map_err(|e| store_error(&e))?;
         for _ in 0..20 {
+            let _turn = self.turn().await?;
             let state = self.store.barrier().await.map_err(|e| store_error(&e))?;
             let state = ClusterState::read(&state)
                 .map_err(|e| store_error(&e))?
@@ -141,7 +167,10 @@ impl Controller {
             tokio::select! {
                 () = self.nudge.notified() => {}
                 _ = revisions.changed() => {}
-                () = executor.ended() => {}
+                ended = executor.ended() => {
+                    let _turn = self.turn.lock().await;
+                    executor.take_in(ended).await;
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -149,6 +178,7 @@ impl Controller {
 
     async fn round(&self, executor: &mut Executor) {
         for _ in 0..WRITES_IN_A_ROW {
+            let _turn = self.turn.lock().await;
             let state = match ClusterState::read(&self.store.state()) {
                 Ok(Some(state)) => state,
                 Ok(None) => return,

@@ -537,6 +537,7 @@ pub async fn admit(member: &Member, request: JoinRequest) -> Result<JoinGrant, A
 pub async fn admit_here(member: &Member, request: JoinRequest) -> Result<JoinGrant, ApiError> {
     check_request(member, &request)?;
     for _ in 0..20 {
+        let _turn = member.controller.turn().await?;
         let state = member.store.barrier().await.map_err(|e| store_error(&e))?;
         let state = ClusterState::read(&state)
             .map_err(|e| store_error(&e))?

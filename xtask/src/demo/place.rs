@@ -10,8 +10,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const DEFAULT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// How long an old proxy may serve its connections after its upgrade: its drain time, and a margin.
+const OLD_PROXIES: Duration = Duration::from_secs(120);
 
 /// The folder and the addresses.
 #[derive(Debug)]
@@ -119,8 +123,39 @@ impl Place {
         Ok(password)
     }
 
+    /// Waits until no proxy of another version than `to` runs from this folder.
+    pub(crate) fn wait_for_old_proxies(&self, to: &Version) -> Result<()> {
+        let deadline = Instant::now() + OLD_PROXIES;
+        let old = |program: &Path| {
+            let version = program
+                .parent()
+                .and_then(Path::parent)
+                .and_then(Path::file_name);
+            program.file_name().is_some_and(|name| name == "dmcproxy")
+                && version.is_some_and(|name| name != to.to_string().as_str())
+        };
+        while !self.processes(old).is_empty() {
+            ensure!(
+                Instant::now() < deadline,
+                "an old proxy still runs after {} s",
+                OLD_PROXIES.as_secs()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
     /// Pids of the engines that run from this folder, sorted.
     pub(crate) fn engine_processes(&self) -> Vec<u32> {
+        self.processes(|program| {
+            program
+                .components()
+                .any(|part| part.as_os_str() == "engines")
+        })
+    }
+
+    /// Pids of the programs of this folder that are wanted, sorted.
+    fn processes(&self, wanted: impl Fn(&Path) -> bool) -> Vec<u32> {
         let Ok(entries) = fs::read_dir("/proc") else {
             return Vec::new();
         };
@@ -128,10 +163,7 @@ impl Place {
             .filter_map(Result::ok)
             .filter_map(|entry| {
                 let program = fs::read_link(entry.path().join("exe")).ok()?;
-                let ours = program.starts_with(&self.root)
-                    && program
-                        .components()
-                        .any(|part| part.as_os_str() == "engines");
+                let ours = program.starts_with(&self.root) && wanted(&program);
                 ours.then(|| entry.file_name().to_str()?.parse().ok())?
             })
             .collect();

@@ -23,7 +23,7 @@ const ORDERS_MAX: usize = 32;
 
 /// An order that has ended.
 #[derive(Debug)]
-struct Ended {
+pub struct Ended {
     node: NodeUid,
     shard: ShardUid,
     removal: bool,
@@ -137,19 +137,20 @@ impl Executor {
         });
     }
 
-    /// Waits for an order to end and takes in what the agent said. Never returns while none is
-    /// under way.
-    pub async fn ended(&mut self) {
-        let Some(joined) = self.orders.join_next().await else {
-            return std::future::pending().await;
-        };
-        match joined {
-            Ok(ended) => self.take_in(ended).await,
-            Err(error) => tracing::error!(%error, "an order ended without an answer"),
+    /// Waits for an order to end; for ever while none is under way. May be given up at any moment:
+    /// what has ended is then returned the next time.
+    pub async fn ended(&mut self) -> Ended {
+        while let Some(joined) = self.orders.join_next().await {
+            match joined {
+                Ok(ended) => return ended,
+                Err(error) => tracing::error!(%error, "an order ended without an answer"),
+            }
         }
+        std::future::pending().await
     }
 
-    async fn take_in(&mut self, ended: Ended) {
+    /// Takes in what the agent said.
+    pub async fn take_in(&mut self, ended: Ended) {
         let Ended {
             node,
             shard,

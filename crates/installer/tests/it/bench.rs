@@ -72,7 +72,7 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let lock = lock("bench");
         let root = tempfile::Builder::new()
-            .prefix("mi")
+            .prefix("mi-")
             .tempdir_in("/var/tmp")
             .unwrap();
         // The OS user must be able to enter it.
@@ -177,15 +177,20 @@ impl Drop for Bench {
     }
 }
 
-/// What an install may leave on a machine.
+/// What an install may leave on a machine. A demo that runs meanwhile has its own traces, which do
+/// not count.
 pub(crate) fn traces() -> Vec<String> {
-    let mut found: Vec<String> = fs::read_to_string("/etc/passwd")
-        .unwrap()
-        .lines()
-        .chain(fs::read_to_string("/etc/group").unwrap().lines())
-        .filter(|line| line.starts_with("mainstay:"))
-        .map(str::to_owned)
-        .collect();
+    let others = others();
+    let mut found: Vec<String> = Vec::new();
+    if others.is_empty() {
+        let tables = ["/etc/passwd", "/etc/group"].map(|path| fs::read_to_string(path).unwrap());
+        let lines = tables.iter().flat_map(|table| table.lines());
+        found.extend(
+            lines
+                .filter(|line| line.starts_with("mainstay:"))
+                .map(str::to_owned),
+        );
+    }
     for folder in [
         "/etc/opt",
         "/etc/logrotate.d",
@@ -200,8 +205,27 @@ pub(crate) fn traces() -> Vec<String> {
             .filter_map(Result::ok);
         found.extend(walk.map(|entry| entry.path().display().to_string()));
     }
+    found.retain(|path| {
+        let of_other = others.iter().any(|id| path.contains(id));
+        !of_other && (others.is_empty() || path != REGISTRY)
+    });
     found.sort();
     found
+}
+
+const REGISTRY: &str = "/etc/opt/mainstay-installs";
+
+/// Ids of installs that no test made.
+pub(crate) fn others() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(REGISTRY) else {
+        return Vec::new();
+    };
+    let of_test = |text: &str| text.contains("\"/var/tmp/mi-");
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| fs::read_to_string(path).is_ok_and(|text| !of_test(&text)))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn lock(name: &str) -> File {
