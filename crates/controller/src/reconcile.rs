@@ -185,8 +185,9 @@ impl Controller {
                 Err(error) => return tracing::error!(%error, "cannot read the store"),
             };
             let now = jiff::Timestamp::now();
-            let plan = plan::plan(&state, &self.observations(), Instant::now(), now);
-            if plan.steps.is_empty() {
+            let mut plan = plan::plan(&state, &self.observations(), Instant::now(), now);
+            let steps = std::mem::take(&mut plan.steps);
+            if steps.is_empty() {
                 self.write_waits(&state, &plan, now).await;
                 return;
             }
@@ -195,7 +196,8 @@ impl Controller {
             if let Err(error) = self.store.barrier().await {
                 return tracing::warn!(%error, "not confirmed as primary node: nothing is done");
             }
-            if !executor.take(plan.steps, Instant::now()).await {
+            if !executor.take(steps, Instant::now()).await {
+                self.write_waits(&state, &plan, now).await;
                 return;
             }
         }

@@ -503,8 +503,15 @@ async fn settle(exec: &Exec, grant: JoinGrant, key: String) -> Result<(), ApiErr
     let received = async {
         while !store.state().entries.contains_key(&me) {
             if revisions.changed().await.is_err() {
-                break;
+                return;
             }
+        }
+        // Joined means heard: what is asked of the cluster next counts this node in.
+        while exec
+            .member()
+            .is_ok_and(|member| member.last_known().at.is_none())
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(RECEIVE_WAIT, received)

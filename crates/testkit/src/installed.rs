@@ -18,7 +18,10 @@ use std::time::Duration;
 /// # Errors
 /// When `cargo build` and `cargo xtask engines` have not been run, or `dist` fails.
 pub fn bundle() -> anyhow::Result<PathBuf> {
-    let target = build_folder().parent().context("the target folder")?.to_path_buf();
+    let target = build_folder()
+        .parent()
+        .context("the target folder")?
+        .to_path_buf();
     let folder = target.join("test-bundle");
     std::fs::create_dir_all(&folder)?;
     let lock = File::create(folder.join("lock"))?;
@@ -26,7 +29,14 @@ pub fn bundle() -> anyhow::Result<PathBuf> {
     let stamp = folder.join("made");
     let made = std::fs::metadata(&stamp).and_then(|m| m.modified()).ok();
     let mut newest = std::time::SystemTime::UNIX_EPOCH;
-    for program in ["cnm_exec", "cnm_http", "dmcproxy", "rladmin", "rlcheck", "mainstay-install"] {
+    for program in [
+        "cnm_exec",
+        "cnm_http",
+        "dmcproxy",
+        "rladmin",
+        "rlcheck",
+        "mainstay-install",
+    ] {
         let path = build_folder().join(program);
         let built = std::fs::metadata(&path)
             .with_context(|| format!("{}: run `cargo build --workspace`", path.display()))?;
@@ -37,10 +47,21 @@ pub fn bundle() -> anyhow::Result<PathBuf> {
         return Ok(unpacked);
     }
     let dist = Command::new(build_folder().join("xtask"))
-        .args(["dist", "--fast", "--no-build", "--version", "1.0.0", "--out"])
+        .args([
+            "dist",
+            "--fast",
+            "--no-build",
+            "--version",
+            "1.0.0",
+            "--out",
+        ])
         .arg(&folder)
         .output()?;
-    ensure!(dist.status.success(), "dist: {}", String::from_utf8_lossy(&dist.stderr));
+    ensure!(
+        dist.status.success(),
+        "dist: {}",
+        String::from_utf8_lossy(&dist.stderr)
+    );
     if unpacked.exists() {
         std::fs::remove_dir_all(&unpacked)?;
     }
@@ -69,7 +90,13 @@ impl InstalledNode {
     /// When `install.sh` fails, with what it printed.
     pub fn install(root: &Path, address: std::net::IpAddr) -> anyhow::Result<Self> {
         let output = Command::new(bundle()?.join("install.sh"))
-            .args(["-y", "--skip-dns-port-verification", "--memory", "1GB", "--address"])
+            .args([
+                "-y",
+                "--skip-dns-port-verification",
+                "--memory",
+                "1GB",
+                "--address",
+            ])
             .arg(address.to_string())
             .arg("--install-dir")
             .arg(root.join("opt"))
@@ -83,7 +110,9 @@ impl InstalledNode {
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "install.sh: {text}{error}");
         let toml = std::fs::read_to_string(root.join("etc/mainstay/node.toml"))?;
-        Ok(Self { config: NodeConfig::parse(&toml)? })
+        Ok(Self {
+            config: NodeConfig::parse(&toml)?,
+        })
     }
 
     /// A tool of this node.
@@ -91,10 +120,12 @@ impl InstalledNode {
     /// # Errors
     /// When it cannot be run.
     pub fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-        Ok(Command::new(self.config.install_dir.join("bin").join(program))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()?)
+        Ok(
+            Command::new(self.config.install_dir.join("bin").join(program))
+                .args(arguments)
+                .stdin(Stdio::null())
+                .output()?,
+        )
     }
 
     /// A tool of this node, which must succeed within 30 s.
@@ -128,7 +159,9 @@ impl InstalledNode {
         pids_where(|pid| {
             let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             exe.starts_with(&releases)
-                && exe.file_name().is_some_and(|name| name.to_string_lossy() == program)
+                && exe
+                    .file_name()
+                    .is_some_and(|name| name.to_string_lossy() == program)
         })
     }
 
@@ -148,14 +181,19 @@ impl Drop for InstalledNode {
     fn drop(&mut self) {
         let removed = self.run("rl_uninstall.sh", &["-y"]);
         if !removed.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("the node at {} was not removed: {removed:?}", self.config.address);
+            eprintln!(
+                "the node at {} was not removed: {removed:?}",
+                self.config.address
+            );
         }
     }
 }
 
 /// Processes that a test asks for.
 fn pids_where(wanted: impl Fn(u32) -> bool) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -178,7 +216,9 @@ impl InstalledCluster {
     /// # Errors
     /// When one step fails.
     pub fn start() -> anyhow::Result<Self> {
-        let root = tempfile::Builder::new().prefix("msi-").tempdir_in("/var/tmp")?;
+        let root = tempfile::Builder::new()
+            .prefix("msi-")
+            .tempdir_in("/var/tmp")?;
         // The OS user must be able to enter it.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root.path(), open)?;
@@ -186,27 +226,59 @@ impl InstalledCluster {
         let mut nodes = Vec::new();
         for number in 1..=3 {
             let folder = root.path().join(format!("n{number}"));
-            nodes.push(InstalledNode::install(&folder, network.address(10 + number))?);
+            nodes.push(InstalledNode::install(
+                &folder,
+                network.address(10 + number),
+            )?);
         }
-        let create =
-            ["cluster", "create", "name", "test.local", "username", ADMIN, "password", PASSWORD];
+        let create = [
+            "cluster",
+            "create",
+            "name",
+            "test.local",
+            "username",
+            ADMIN,
+            "password",
+            PASSWORD,
+        ];
         nodes[0].until("rladmin", &create)?;
         let ca = nodes[0].config.certificates_dir().join("ca_cert.pem");
         let fingerprint = client::join::pem_fingerprint(&std::fs::read_to_string(ca)?)?;
         let first = nodes[0].config.address.to_string();
         for node in &nodes[1..] {
             let join = [
-                "cluster", "join", "nodes", &first, "username", ADMIN, "password", PASSWORD,
-                "ca_fingerprint", &fingerprint,
+                "cluster",
+                "join",
+                "nodes",
+                &first,
+                "username",
+                ADMIN,
+                "password",
+                PASSWORD,
+                "ca_fingerprint",
+                &fingerprint,
             ];
             node.until("rladmin", &join)?;
         }
         let database = [
-            "create", "db", "demo", "memory_size", "64MB", "port", "12000", "proxy_policy",
-            "all-nodes", "persistence", "aof",
+            "create",
+            "db",
+            "demo",
+            "memory_size",
+            "64MB",
+            "port",
+            "12000",
+            "proxy_policy",
+            "all-nodes",
+            "persistence",
+            "aof",
         ];
         nodes[0].until("rladmin", &database)?;
-        Ok(Self { nodes, _root: root, _network: network })
+        Ok(Self {
+            nodes,
+            _root: root,
+            _network: network,
+        })
     }
 
     /// A connection to the database through a node (counted from 0).
@@ -230,14 +302,19 @@ impl InstalledCluster {
             for node in &self.nodes {
                 let nodes: Vec<model::rest::NodeInfo> =
                     node.get("/v1/nodes").map_err(|e| e.to_string())?;
-                let well = nodes.iter().filter(|n| n.status == "active" && n.proxy.is_some());
+                let well = nodes
+                    .iter()
+                    .filter(|n| n.status == "active" && n.proxy.is_some());
                 if well.count() != self.nodes.len() {
                     return Err(format!("{nodes:?}"));
                 }
             }
             let databases: Vec<model::rest::Bdb> =
                 self.nodes[0].get("/v1/bdbs").map_err(|e| e.to_string())?;
-            let proxies = databases.iter().flat_map(|d| &d.endpoints).flat_map(|e| &e.proxies);
+            let proxies = databases
+                .iter()
+                .flat_map(|d| &d.endpoints)
+                .flat_map(|e| &e.proxies);
             if let Some(bad) = proxies.clone().find(|p| !p.ok) {
                 return Err(format!("{bad:?}"));
             }

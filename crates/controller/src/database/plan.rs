@@ -64,13 +64,14 @@ pub fn plan(
         };
         match next {
             Next::Steps(steps) => plan.steps.extend(steps),
+            Next::Again(steps, reason) => {
+                plan.steps.extend(steps);
+                plan.waits
+                    .extend(database.operation.clone().map(|uid| (uid, reason)));
+            }
             Next::Wait(reason) => {
-                plan.waits.extend(
-                    database
-                        .operation
-                        .clone()
-                        .map(|operation| (operation, reason)),
-                );
+                plan.waits
+                    .extend(database.operation.clone().map(|uid| (uid, reason)));
             }
             Next::Nothing => {}
         }
@@ -80,6 +81,8 @@ pub fn plan(
 
 enum Next {
     Steps(Vec<Step>),
+    /// What failed before is tried again: until it succeeds, that is what is waited for.
+    Again(Vec<Step>, String),
     Wait(String),
     Nothing,
 }
@@ -87,6 +90,8 @@ enum Next {
 /// What a shard needs.
 enum Need {
     Step(Step),
+    /// A step that failed before, and why.
+    Again(Step, String),
     Wait(String),
     Nothing,
 }
@@ -100,15 +105,23 @@ fn serving(
 ) -> Next {
     let mut steps = Vec::new();
     let mut wait = None;
+    let mut failed = None;
     for shard in state.shards_of(database.uid) {
         match shard_need(state, observed, database, shard, instant, now) {
             Need::Step(step) => steps.push(step),
+            Need::Again(step, reason) => {
+                steps.push(step);
+                failed = Some(reason);
+            }
             Need::Wait(reason) => wait = Some(reason),
             Need::Nothing => {}
         }
     }
     if !steps.is_empty() {
-        return Next::Steps(steps);
+        return match failed {
+            Some(reason) => Next::Again(steps, reason),
+            None => Next::Steps(steps),
+        };
     }
     let settled = database.status == DatabaseStatus::Active;
     if let Some(reason) = wait.or_else(|| proxy_wait(state, observed, database, instant)) {
@@ -136,14 +149,13 @@ fn shard_need(
     let Some(node) = observed.fresh(shard.node, instant) else {
         return Need::Wait(format!("node:{} is not heard", shard.node));
     };
-    let ensure = |reason: String| {
-        Need::Step(Step::Command {
-            node: shard.node,
-            shard: shard.uid,
-            command: AgentCommand::EnsureEngine(spec(database, shard)),
-            reason,
-        })
+    let order = |reason: String| Step::Command {
+        node: shard.node,
+        shard: shard.uid,
+        command: AgentCommand::EnsureEngine(spec(database, shard)),
+        reason,
     };
+    let ensure = |reason: String| Need::Step(order(reason));
     let Some(seen) = observed::shard(node, shard.uid) else {
         return ensure(format!(
             "redis:{} does not run on node:{}",
@@ -155,11 +167,11 @@ fn shard_need(
     }
     match seen.state {
         EngineState::Stopped => ensure(format!("redis:{} has stopped", shard.uid)),
-        EngineState::Failed => ensure(format!(
-            "redis:{} does not start: {}",
-            shard.uid,
-            seen.error.as_deref().unwrap_or("no reason known")
-        )),
+        EngineState::Failed => {
+            let why = seen.error.as_deref().unwrap_or("no reason known");
+            let reason = format!("redis:{} does not start: {why}", shard.uid);
+            Need::Again(order(reason.clone()), reason)
+        }
         EngineState::Starting => Need::Wait(format!("redis:{} is starting", shard.uid)),
         EngineState::Loading => Need::Wait(format!("redis:{} is loading its data", shard.uid)),
         EngineState::Unresponsive => Need::Wait(format!("redis:{} does not answer", shard.uid)),

@@ -61,6 +61,21 @@ fn a_crashed_engine_gets_a_new_epoch() {
     assert_eq!(events, 2, "bdb_created and shard_restarted");
 }
 
+/// It is tried again for ever, so the operation must say what is in the way.
+#[test]
+fn a_start_that_fails_is_tried_again_and_says_why() {
+    let mut world = World::with_nodes(3);
+    world.create("demo").unwrap();
+    world.settle_one();
+    for shard in world.nodes.values_mut().flat_map(|node| &mut node.shards) {
+        shard.state = EngineState::Failed;
+        shard.error = Some("the port is taken".to_owned());
+    }
+    let plan = world.plan();
+    assert_eq!(plan.steps.len(), 1, "it is tried again");
+    assert_eq!(plan.waits[0].1, "redis:1 does not start: the port is taken");
+}
+
 #[test]
 fn between_two_epochs_no_proxy_uses_the_shard() {
     let mut world = created();

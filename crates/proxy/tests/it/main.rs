@@ -10,6 +10,7 @@
 
 mod differential;
 mod flow;
+mod fuzz;
 mod lifecycle;
 mod loss;
 mod sessions;

@@ -1,4 +1,4 @@
-//! `cargo xtask cluster up|down [--nodes N]`: nodes straight from the build folder, left running.
+//! `cargo xtask cluster up|down`: nodes straight from the build folder, left running.
 
 use anyhow::{Context as _, bail, ensure};
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,16 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use testkit::cluster::{ADMIN, Node, PASSWORD, processes_below};
 
+const USAGE: &str =
+    "usage: cargo xtask cluster up [--nodes N] [--root DIR] [--base 127.X.Y.] | down [--root DIR]";
+
+/// Where a cluster is and what it listens on; others than the default stand beside it.
+struct Place {
+    nodes: u8,
+    root: PathBuf,
+    /// First three numbers of the addresses; nodes end in 11, 12, …
+    network: [u8; 3],
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match words.as_slice() {
-        ["up"] => up(3),
-        ["up", "--nodes", count] => count.parse().context("--nodes wants a number").and_then(up),
-        ["down"] => down(),
-        _ => Err(anyhow::anyhow!(
-            "usage: cargo xtask cluster up [--nodes N] | down"
-        )),
+    let result = match words.split_first() {
+        Some((&"up", options)) => place(options).and_then(|place| up(&place)),
+        Some((&"down", options)) => place(options).and_then(|place| down(&place.root)),
+        _ => Err(anyhow::anyhow!(USAGE)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -26,22 +34,45 @@ fn main() -> ExitCode {
     }
 }
 
-fn root() -> PathBuf {
-    std::env::temp_dir().join("mainstay-cluster")
+fn place(options: &[&str]) -> anyhow::Result<Place> {
+    let mut place = Place {
+        nodes: 3,
+        root: std::env::temp_dir().join("mainstay-cluster"),
+        network: [127, 0, 2],
+    };
+    let (pairs, odd) = options.as_chunks::<2>();
+    ensure!(odd.is_empty(), USAGE);
+    for [option, value] in pairs {
+        match *option {
+            "--nodes" => place.nodes = value.parse().context("--nodes wants a number")?,
+            "--root" => place.root = std::path::absolute(value)?,
+            "--base" => {
+                let first: Ipv4Addr = format!("{}.0", value.trim_end_matches('.'))
+                    .parse()
+                    .context("--base wants three numbers, as in 127.0.3.")?;
+                ensure!(first.is_loopback(), "--base takes addresses in 127.0.0.0/8");
+                let [a, b, c, _] = first.octets();
+                place.network = [a, b, c];
+            }
+            _ => bail!(USAGE),
+        }
+    }
+    Ok(place)
 }
 
-fn up(count: u8) -> anyhow::Result<()> {
-    ensure!((1..=9).contains(&count), "--nodes takes 1 to 9");
-    if root().exists() {
+fn up(place: &Place) -> anyhow::Result<()> {
+    ensure!((1..=9).contains(&place.nodes), "--nodes takes 1 to 9");
+    if place.root.exists() {
         bail!(
             "a cluster is up already in {}: `cargo xtask cluster down` first",
-            root().display()
+            place.root.display()
         );
     }
     let mut nodes = Vec::new();
-    for number in 1..=count {
-        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 2, 10 + number));
-        let mut node = Node::lay_out(&root().join(format!("n{number}")), address)?;
+    let [a, b, c] = place.network;
+    for number in 1..=place.nodes {
+        let address = IpAddr::V4(Ipv4Addr::new(a, b, c, 10 + number));
+        let mut node = Node::lay_out(&place.root.join(format!("n{number}")), address)?;
         node.start()?;
         nodes.push(node);
     }
@@ -86,15 +117,15 @@ fn up(count: u8) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn down() -> anyhow::Result<()> {
-    if !root().exists() {
+fn down(root: &Path) -> anyhow::Result<()> {
+    if !root.exists() {
         println!("no cluster is up");
         return Ok(());
     }
-    for entry in std::fs::read_dir(root())? {
+    for entry in std::fs::read_dir(root)? {
         stop(&entry?.path());
     }
-    std::fs::remove_dir_all(root())?;
+    std::fs::remove_dir_all(root)?;
     println!("down");
     Ok(())
 }

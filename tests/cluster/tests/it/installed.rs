@@ -10,8 +10,12 @@ use testkit::installed::{InstalledCluster, InstalledNode};
 use testkit::wait;
 
 /// Processes of a node that must each run exactly once. `dmcproxy` runs twice: launcher and server.
-const PROGRAMS: [(&str, usize); 4] =
-    [("mainstay-node", 1), ("cnm_exec", 1), ("cnm_http", 1), ("dmcproxy", 2)];
+const PROGRAMS: [(&str, usize); 4] = [
+    ("mainstay-node", 1),
+    ("cnm_exec", 1),
+    ("cnm_http", 1),
+    ("dmcproxy", 2),
+];
 
 fn kill(pids: &[u32]) {
     assert!(!pids.is_empty(), "nothing to kill");
@@ -24,8 +28,10 @@ fn kill(pids: &[u32]) {
 /// again after a while of work, so that a second copy that is just starting is not missed.
 fn once(node: &InstalledNode) {
     let count = || {
-        let mut counts: Vec<(&str, usize)> =
-            PROGRAMS.iter().map(|(name, _)| (*name, node.pids(name).len())).collect();
+        let mut counts: Vec<(&str, usize)> = PROGRAMS
+            .iter()
+            .map(|(name, _)| (*name, node.pids(name).len()))
+            .collect();
         counts.push(("supervisord", node.supervisord().len()));
         counts
     };
@@ -33,10 +39,15 @@ fn once(node: &InstalledNode) {
     wanted.push(("supervisord", 1));
     wait::until("every program runs once", Duration::from_secs(60), || {
         let found = count();
-        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
     })
     .unwrap();
-    node.until("rlcheck", &["--suppress-tests", "verify_host_settings"]).unwrap();
+    node.until("rlcheck", &["--suppress-tests", "verify_host_settings"])
+        .unwrap();
     assert_eq!(count(), wanted);
 }
 
@@ -76,8 +87,15 @@ fn whatever_is_killed_comes_back_once() {
     all.extend(PROGRAMS.iter().flat_map(|(program, _)| node.pids(program)));
     kill(&all);
     let start = node.config.install_dir.join("sbin/mainstay-install");
-    let started = std::process::Command::new(start).arg("start").output().unwrap();
-    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let started = std::process::Command::new(start)
+        .arg("start")
+        .output()
+        .unwrap();
+    assert!(
+        started.status.success(),
+        "{}",
+        String::from_utf8_lossy(&started.stderr)
+    );
     once(node);
     still_the_same(&cluster, shard.pid);
     stopped_and_started(&cluster, node);
@@ -86,11 +104,24 @@ fn whatever_is_killed_comes_back_once() {
 /// The whole node stopped as for a reboot: the engine is a new process, with its data.
 fn stopped_and_started(cluster: &InstalledCluster, node: &InstalledNode) {
     let main = node.config.current().join("bin/mainstay-node");
-    let stop = std::process::Command::new(main).arg("stop").output().unwrap();
-    assert!(stop.status.success(), "{}", String::from_utf8_lossy(&stop.stderr));
+    let stop = std::process::Command::new(main)
+        .arg("stop")
+        .output()
+        .unwrap();
+    assert!(
+        stop.status.success(),
+        "{}",
+        String::from_utf8_lossy(&stop.stderr)
+    );
     assert!(node.pids("valkey-server").is_empty() && node.supervisord().is_empty());
     let start = node.config.install_dir.join("sbin/mainstay-install");
-    assert!(std::process::Command::new(start).arg("start").status().unwrap().success());
+    assert!(
+        std::process::Command::new(start)
+            .arg("start")
+            .status()
+            .unwrap()
+            .success()
+    );
     once(node);
     let shard = cluster.whole().unwrap();
     assert!(shard.epoch > 1);
@@ -108,8 +139,11 @@ fn restarts_by_supervisorctl_cost_clients_nothing() {
     let served = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> = (0..6)
         .map(|number| {
-            let (cluster, enough, served) =
-                (Arc::clone(&cluster), Arc::clone(&enough), Arc::clone(&served));
+            let (cluster, enough, served) = (
+                Arc::clone(&cluster),
+                Arc::clone(&enough),
+                Arc::clone(&served),
+            );
             std::thread::spawn(move || {
                 client(&cluster, number, &enough, &served).map_err(|e| format!("{e:#}"))
             })
@@ -117,10 +151,18 @@ fn restarts_by_supervisorctl_cost_clients_nothing() {
         .collect();
     let progress = |word: &str| {
         let before = served.load(Ordering::Relaxed);
-        wait::until(&format!("clients are served {word}"), Duration::from_secs(20), || {
-            let now = served.load(Ordering::Relaxed);
-            if now > before + 200 { Ok(()) } else { Err(format!("{before} → {now}")) }
-        })
+        wait::until(
+            &format!("clients are served {word}"),
+            Duration::from_secs(20),
+            || {
+                let now = served.load(Ordering::Relaxed);
+                if now > before + 200 {
+                    Ok(())
+                } else {
+                    Err(format!("{before} → {now}"))
+                }
+            },
+        )
         .unwrap();
     };
     progress("at first");
@@ -152,9 +194,14 @@ fn client(
             return Ok(());
         }
         let key = format!("client{number}");
-        let mut fresh = (number % 2 == 1).then(|| cluster.connect(number % 3)).transpose()?;
+        let mut fresh = (number % 2 == 1)
+            .then(|| cluster.connect(number % 3))
+            .transpose()?;
         let connection = fresh.as_mut().unwrap_or(&mut kept);
-        redis::cmd("SET").arg(&key).arg(count).query::<()>(connection)?;
+        redis::cmd("SET")
+            .arg(&key)
+            .arg(count)
+            .query::<()>(connection)?;
         let found: u64 = redis::cmd("GET").arg(&key).query(connection)?;
         anyhow::ensure!(found == count, "{key} is {found}, not {count}");
         served.fetch_add(1, Ordering::Relaxed);
