@@ -58,6 +58,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     let lock = fs::File::create(root.join(".lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
 
+    fetch_wheel(repository, &recipes.supervisor)?;
     let mut index: Option<debian::Index> = None;
     for recipe in &recipes.engine {
         let id = recipe.id();
