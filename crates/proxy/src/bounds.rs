@@ -27,6 +27,8 @@ pub const CONNECT: Duration = Duration::from_secs(5);
 /// Shortest and longest pause before connecting again.
 pub const RETRY: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(1);
+/// Pause before a connection is tried again that the shard's queue had no place for.
+pub const CROWDED: Duration = Duration::from_millis(5);
 /// How long connections of an earlier epoch may finish what is in flight.
 pub const RETIRE: Duration = Duration::from_secs(2);
 /// Unused connections for single clients that are kept per shard, and for how long.

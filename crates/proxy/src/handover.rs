@@ -23,7 +23,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +36,9 @@ const SOCKETS_PER_PACKET: usize = 253;
 const MESSAGE_MAX: usize = 64 * 1024;
 /// How long either side waits for the other's next message.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a server looks whether a successor would find it.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
@@ -140,6 +144,9 @@ impl Taken {
 #[derive(Debug)]
 pub(crate) struct Desk {
     socket: OwnedFd,
+    path: PathBuf,
+    /// Which file is its own.
+    inode: u64,
 }
 
 /// Opens it. It takes the place of an earlier one in a single step.
@@ -159,17 +166,34 @@ pub(crate) fn open_desk(path: &Path) -> anyhow::Result<Desk> {
         rustix::fs::rename(&draft, path)
     };
     open().with_context(|| format!("opening {}", path.display()))?;
-    Ok(Desk { socket })
+    rustix::net::sockopt::set_socket_timeout(
+        &socket,
+        rustix::net::sockopt::Timeout::Recv,
+        Some(LOOK_AFTER),
+    )
+    .context("bounding the wait")?;
+    let inode = std::fs::symlink_metadata(path)
+        .with_context(|| format!("looking at {}", path.display()))?
+        .ino();
+    Ok(Desk {
+        socket,
+        path: path.to_owned(),
+        inode,
+    })
 }
 
 impl Desk {
     /// Serves successors, one after the other, until one has taken over. Blocks: for a thread of
     /// its own.
-    pub(crate) fn serve(self, build_id: &str, control: &mpsc::Sender<Asked>) {
+    pub(crate) fn serve(mut self, build_id: &str, control: &mpsc::Sender<Asked>) {
         loop {
             let connection = match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(connection) => connection,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.stay_reachable();
+                    continue;
+                }
                 Err(error) => {
                     tracing::error!(%error, "no successor can be served any more");
                     return;
@@ -179,6 +203,8 @@ impl Desk {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!("a handover was given up: {error:#}");
+                    // Before the connection ends: a new server that lives on takes the place after.
+                    self.stay_reachable();
                     if control.blocking_send(Asked::Abandoned).is_err() {
                         return;
                     }
@@ -186,6 +212,33 @@ impl Desk {
             }
         }
     }
+}
+
+impl Desk {
+    /// Opens the place again if it was lost: a successor that took it and ended before it had taken
+    /// over leaves a dead socket there, and the next one would find nobody.
+    fn stay_reachable(&mut self) {
+        let own = std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
+        if own || answers(&self.path) {
+            return;
+        }
+        match open_desk(&self.path) {
+            Ok(desk) => {
+                tracing::info!("the place for successors is open again");
+                *self = desk;
+            }
+            Err(error) => tracing::warn!("no successor can be served: {error:#}"),
+        }
+    }
+}
+
+/// Whether somebody listens there.
+fn answers(path: &Path) -> bool {
+    let reached = socket().and_then(|socket| {
+        let address = SocketAddrUnix::new(path).context("naming the handover socket")?;
+        rustix::net::connect(&socket, &address).context("reaching the handover socket")
+    });
+    reached.is_ok()
 }
 
 fn hand_over(
@@ -350,12 +403,25 @@ mod tests {
             (offers, abandoned)
         });
         drop(take(&path, "first").unwrap().unwrap());
+        // This one dies after it has taken the place where successors ask.
+        let dying = take(&path, "dying").unwrap().unwrap();
+        drop(open_desk(&path).unwrap());
+        drop(dying);
+        let deadline = std::time::Instant::now() + ANSWER_WAIT;
+        while !answers(&path) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "it is reachable again"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let taken = take(&path, "second").unwrap().unwrap();
         assert_eq!(taken.next_client, 42);
         let moved = taken.listeners[0].try_clone().unwrap();
         taken.commit().unwrap();
         desk.join().unwrap();
-        assert_eq!(old.join().unwrap(), (2, 1));
+        let (offers, abandoned) = old.join().unwrap();
+        assert!(offers == 3 && abandoned >= 2, "{offers} {abandoned}");
         assert_eq!(moved.local_addr().unwrap(), address);
         let client = TcpStream::connect(address).unwrap();
         let (_, peer) = moved.accept().unwrap();

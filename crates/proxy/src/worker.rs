@@ -265,16 +265,12 @@ impl Worker {
             self.close_client(index);
             return;
         }
-        if event.is_read_closed() {
-            client.ended = true;
-            if client.blocking > 0 {
-                // It will not take what it waits for: the engine must not hand it out.
-                self.close_client(index);
-                return;
-            }
-        }
         if event.is_readable() || event.is_read_closed() {
             client.readable = true;
+            client.ended |= event.is_read_closed();
+            if self.close_if_blocked(index) {
+                return;
+            }
             self.queue_client(index);
         }
         let Some(client) = self.clients.get_mut(index) else {

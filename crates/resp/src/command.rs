@@ -21,6 +21,8 @@ pub enum Class {
     Plain,
     /// Its reply may take as long as it likes, and it needs a connection of its own.
     Blocking,
+    /// Waits for the copies of what its connection wrote.
+    Wait,
     /// Blocking if it has the option `BLOCK` before `STREAMS`.
     BlockingOption,
     /// Opens a transaction.
@@ -90,7 +92,7 @@ const LENGTH_3: &[(&[u8], Class)] = &[(b"ACL", Class::Acl)];
 const LENGTH_4: &[(&[u8], Class)] = &[
     (b"EXEC", Class::Exec),
     (b"AUTH", Class::Auth),
-    (b"WAIT", Class::Blocking),
+    (b"WAIT", Class::Wait),
     (b"QUIT", Class::Quit),
     (b"SAVE", Class::Refused),
     (b"SYNC", Class::Refused),
@@ -121,7 +123,7 @@ const LENGTH_7: &[(&[u8], Class)] = &[
     (b"DISCARD", Class::Discard),
     (b"UNWATCH", Class::Unwatch),
     (b"MONITOR", Class::Monitor),
-    (b"WAITAOF", Class::Blocking),
+    (b"WAITAOF", Class::Wait),
     (b"MIGRATE", Class::Refused),
     (b"SLAVEOF", Class::Refused),
 ];

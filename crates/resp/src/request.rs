@@ -227,7 +227,12 @@ fn header(rest: &[u8], limits: RequestLimits) -> Result<Option<(usize, u64)>, Re
         return Ok(None);
     };
     if *first != b'$' {
-        return Err(RequestError::NoBulk(char::from(*first)));
+        // The error is a line.
+        let shown = match first {
+            b'\r' | b'\n' => ' ',
+            other => char::from(*other),
+        };
+        return Err(RequestError::NoBulk(shown));
     }
     let Some((used, text)) = line(rest, RequestError::BulkCountTooBig)? else {
         return Ok(None);
@@ -351,6 +356,7 @@ mod tests {
             (b"*01\r\n", "Protocol error: invalid multibulk length"),
             (b"*\r\n", "Protocol error: invalid multibulk length"),
             (b"*1\r\n+PING\r\n", "Protocol error: expected '$', got '+'"),
+            (b"*1\r\n\n", "Protocol error: expected '$', got ' '"),
             (b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
             (
                 b"*1\r\n$536870913\r\n",

@@ -46,7 +46,11 @@ impl Worker {
                 let head = *self.backends[index].framer.head();
                 self.take_effect(client, effect, &head);
             }
-            self.clients[client].in_flight -= 1;
+            let known = &mut self.clients[client];
+            known.in_flight -= 1;
+            if known.ended && known.blocking > 0 {
+                self.queue_client(client);
+            }
             self.check_barrier(client);
         } else {
             self.backends[index].captured = Vec::new();
@@ -65,6 +69,8 @@ impl Worker {
     ) -> Result<(), &'static str> {
         let session = &mut self.clients[client].session;
         if session.own.monitor {
+            // `RESET` and `QUIT` wait for the end of a line.
+            self.check_barrier(client);
             return Ok(());
         }
         let backend = &mut self.backends[index];
@@ -110,8 +116,12 @@ impl Worker {
             Effect::None | Effect::Confirm(..) => {}
             Effect::Blocking => known.blocking -= 1,
             Effect::Multi if good => own.transaction = Transaction::Open,
-            Effect::EndTransaction => {
-                if std::mem::take(&mut own.select_queued) && good && !head.null {
+            // Without a transaction these are errors that change nothing: keys stay watched.
+            Effect::Exec | Effect::Discard if own.transaction == Transaction::No => {}
+            // Whatever `EXEC` answers, the transaction is over.
+            Effect::Exec | Effect::Discard if good || effect == Effect::Exec => {
+                let ran = head.kind == b'*' && !head.null;
+                if std::mem::take(&mut own.select_queued) && ran {
                     own.db = Db::Unknown;
                 }
                 own.transaction = Transaction::No;

@@ -7,10 +7,17 @@
 use super::Worker;
 use super::backend::{Phase, Rewrite, Run, Use};
 use super::client::{Lane, Wait};
-use super::session::Db;
+use super::link::NotOpened;
+use super::session::{Db, Transaction};
 use super::timers::Timer;
 use crate::{bounds, texts};
 use std::time::Instant;
+
+/// Goes to the copies and changes nothing: a message to a shard channel of nobody, which patterns do
+/// not see.
+const MARK: &[u8] = b"*3\r\n$8\r\nSPUBLISH\r\n$13\r\nmainstay:wait\r\n$0\r\n\r\n";
+/// Engines before 7.0 have no shard channels, but count every command as a write.
+const MARK_6: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +195,38 @@ impl Worker {
         Flow::Next
     }
 
+    /// `WAIT` counts the copies that have what *its own connection* wrote, and the client's writes
+    /// went over another one: before it, that connection writes something that nobody sees. It is in
+    /// the engine's stream after all writes that the client has replies for.
+    pub(super) fn write_before_wait(&mut self, index: usize) -> Result<(), Flow> {
+        if !self.barrier(index) {
+            return Err(Flow::Hold);
+        }
+        let session = &self.clients[index].session;
+        if session.own.transaction == Transaction::Open || session.subscribed_in_resp2() {
+            return Ok(());
+        }
+        let place = self.own(index)?;
+        let written = self.served[self.clients[index].served]
+            .engine
+            .as_ref()
+            .and_then(|engine| engine.version.text())
+            .is_none_or(|version| !version.starts_with(b"6."));
+        let name = self.client_id(index);
+        let backend = &mut self.backends[place];
+        backend.out.push(if written { MARK } else { MARK_6 });
+        backend.expect(Run {
+            client: name,
+            count: 1,
+            discard: true,
+            effect: super::backend::Effect::None,
+            rewrite: Rewrite::None,
+        });
+        self.clients[index].in_flight += 1;
+        self.mark_backend(place);
+        Ok(())
+    }
+
     /// The client's own connection, ready for a command.
     pub(super) fn own(&mut self, index: usize) -> Result<usize, Flow> {
         if std::mem::take(&mut self.clients[index].refused_own) {
@@ -218,8 +257,11 @@ impl Worker {
             }
             None => match self.open(id, Use::Own(name)) {
                 Ok(place) => place,
+                Err(NotOpened::Crowded) if self.wait_in_crowd(index, id) => {
+                    return Err(Flow::Hold);
+                }
                 Err(reason) => {
-                    tracing::warn!(reason, "no connection for a single client can be opened");
+                    tracing::warn!(%reason, "no connection for a single client can be opened");
                     return Err(self.answer_in_order(index, texts::NO_CONNECTION));
                 }
             },

@@ -50,6 +50,9 @@ pub(crate) struct Link {
     pub(crate) ready: bool,
     pub(crate) down_since: Option<Instant>,
     retry_set: bool,
+    /// Since when the shard's queue of connections is full, without one getting through.
+    crowded_since: Option<Instant>,
+    crowded_set: bool,
     pause: Duration,
     pub(crate) waiters: Vec<ClientId>,
     /// Connections for single clients that nobody uses now.
@@ -63,6 +66,17 @@ impl Link {
         self.down_since
             .is_some_and(|since| since.elapsed() >= bounds::HOLD)
     }
+}
+
+/// Why a connection is not opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum NotOpened {
+    /// Too many are being opened at the same time: it may be tried again at once.
+    #[error("the shard's queue of connections is full")]
+    Crowded,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What an engine says of itself.
@@ -252,12 +266,18 @@ impl Worker {
 
     /// Sees to it that a link has a shared connection, or will have one.
     pub(super) fn need(&mut self, id: LinkId) {
+        // RESP3 is tried when somebody wants it, but the shard is down since RESP2 lost it.
+        let shard_down = self
+            .link(LinkId { resp: 2, ..id })
+            .and_then(|link| link.down_since);
         let Some(link) = self.link_mut(id) else {
             return;
         };
         if link.down_since.is_none() && !link.ready {
-            link.down_since = Some(Instant::now());
-            self.timers.set(bounds::HOLD, Timer::Hold(id));
+            let since = shard_down.unwrap_or_else(Instant::now);
+            link.down_since = Some(since);
+            let left = bounds::HOLD.saturating_sub(since.elapsed());
+            self.timers.set(left, Timer::Hold(id));
         }
         let Some(link) = self.link_mut(id) else {
             return;
@@ -280,7 +300,7 @@ impl Worker {
                     link.shared = Some(index);
                 }
             }
-            Err(reason) => self.link_failed(id, &reason),
+            Err(reason) => self.link_failed(id, &reason.to_string()),
         }
     }
 
@@ -328,21 +348,27 @@ impl Worker {
     ///
     /// # Errors
     /// Why it cannot be.
-    pub(super) fn open(&mut self, id: LinkId, usage: Use) -> Result<usize, String> {
+    pub(super) fn open(&mut self, id: LinkId, usage: Use) -> Result<usize, NotOpened> {
         let shard = &self.served[id.served].shards[id.shard];
-        let target = shard.target.as_ref().ok_or("no primary is known")?;
+        let target = shard.target.as_ref();
+        let target = target.ok_or_else(|| NotOpened::Failed("no primary is known".to_owned()))?;
         if self.stats.sockets.load(Ordering::Relaxed) >= self.stats.sockets_max {
-            return Err("the descriptor limit is reached".to_owned());
+            let reason = "the descriptor limit is reached".to_owned();
+            return Err(NotOpened::Failed(reason));
         }
-        let mut stream = ShardStream::connect(&target.address, self.source)
-            .map_err(|error| format!("the shard cannot be reached: {error}"))?;
+        let mut stream = ShardStream::connect(&target.address, self.source).map_err(|error| {
+            match error.kind() {
+                std::io::ErrorKind::WouldBlock => NotOpened::Crowded,
+                _ => NotOpened::Failed(format!("the shard cannot be reached: {error}")),
+            }
+        })?;
         let number = shard.number;
         self.generation = self.generation.wrapping_add(1);
         let entry = self.backends.vacant_entry();
         let index = entry.key();
         stream
             .register(self.poll.registry(), backend_token(index))
-            .map_err(|error| format!("the shard cannot be watched: {error}"))?;
+            .map_err(|error| NotOpened::Failed(format!("the shard cannot be watched: {error}")))?;
         entry.insert(Backend {
             generation: self.generation,
             stream,
@@ -466,6 +492,9 @@ impl Worker {
                 self.wake_waiters(id);
             }
             Use::Own(owner) => {
+                if let Some(link) = self.link_mut(id) {
+                    link.crowded_since = None;
+                }
                 if let Some(client) = self.find(owner)
                     && self.clients[client].wait == Wait::Link
                 {
@@ -474,6 +503,32 @@ impl Worker {
             }
             Use::Leaving | Use::Idle(_) => {}
         }
+    }
+
+    /// A client waits for a place in the shard's queue of connections; `false`: nobody has got one
+    /// for too long.
+    pub(super) fn wait_in_crowd(&mut self, index: usize, id: LinkId) -> bool {
+        let name = self.client_id(index);
+        let Some(link) = self.link_mut(id) else {
+            return false;
+        };
+        let since = *link.crowded_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= bounds::HOLD {
+            return false;
+        }
+        link.waiters.push(name);
+        if !std::mem::replace(&mut link.crowded_set, true) {
+            self.timers.set(bounds::CROWDED, Timer::Crowded(id));
+        }
+        self.clients[index].wait = Wait::Link;
+        true
+    }
+
+    pub(super) fn less_crowded(&mut self, id: LinkId) {
+        if let Some(link) = self.link_mut(id) {
+            link.crowded_set = false;
+        }
+        self.wake_waiters(id);
     }
 
     /// Closes a connection that nobody has anything under way on.

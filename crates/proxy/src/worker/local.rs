@@ -4,7 +4,7 @@ use super::Worker;
 use super::backend::Effect;
 use super::client::{Lane, Wait};
 use super::lanes::{Flow, Sending};
-use super::session::{Db, Transaction, Watch};
+use super::session::{Db, ReplyMode, Transaction, Watch};
 use crate::texts;
 use resp::command::Class;
 use resp::number::strict_i64;
@@ -219,8 +219,11 @@ impl Worker {
             .is_none();
         let client = &mut self.clients[index];
         client.lane = Lane::Shared;
+        let skipped = client.session.reply == ReplyMode::SkipNext;
         client.session.reset(open);
-        self.answer(index, b"+RESET\r\n");
+        if !skipped {
+            self.answer(index, b"+RESET\r\n");
+        }
     }
 
     fn select(&mut self, index: usize, frame: &[u8], args: Args<'_>) -> Flow {

@@ -70,7 +70,7 @@ impl Worker {
         }
         let farewell = run.effect == Effect::Multi;
         match run.effect {
-            Effect::EndTransaction => {
+            Effect::Exec | Effect::Discard => {
                 known.session.own.transaction = Transaction::No;
                 known.session.own.watch = Watch::No;
                 known.session.own.select_queued = false;

@@ -175,7 +175,9 @@ impl Worker {
         let asked = kind != b'>' && !session.own.monitor;
         match backend.book.front() {
             Some(run) if asked && run.rewrite != Rewrite::None => capture(backend, &bytes[range])?,
-            Some(run) if asked && run.discard && !session.subscribed_in_resp2() => {}
+            // Messages are arrays too, and are wanted in any case.
+            Some(run)
+                if asked && run.discard && !(session.subscribed_in_resp2() && kind == b'*') => {}
             _ => {
                 backend.passed_on = !complete;
                 self.deliver(client, bytes, range);

@@ -1,7 +1,8 @@
 //! Reading clients: where their commands end.
 
 use super::Worker;
-use super::client::{Streaming, Wait};
+use super::backend::Effect;
+use super::client::{Lane, Streaming, Wait};
 use super::lanes::Flow;
 use crate::bounds;
 use resp::request::{Progress, RequestError, RequestLimits, Shape};
@@ -18,6 +19,28 @@ impl Worker {
         let mut receive = std::mem::take(&mut self.receive);
         self.read_with(index, &mut receive);
         self.receive = receive;
+        self.close_if_blocked(index);
+    }
+
+    /// Closes a client that has left while a command of it blocks: it will not take what that waits
+    /// for, so the engine must not hand it out. Commands before it get their replies.
+    pub(super) fn close_if_blocked(&mut self, index: usize) -> bool {
+        let Some(client) = self.clients.get(index) else {
+            return false;
+        };
+        let Lane::Own(backend) = client.lane else {
+            return false;
+        };
+        let blocked = client.ended
+            && client.blocking > 0
+            && self.backends[backend]
+                .book
+                .front()
+                .is_some_and(|run| run.effect == Effect::Blocking);
+        if blocked {
+            self.close_client(index);
+        }
+        blocked
     }
 
     fn read_with(&mut self, index: usize, receive: &mut [u8]) {
@@ -131,6 +154,7 @@ impl Worker {
     fn parse(&mut self, index: usize, bytes: &[u8]) -> usize {
         let mut start = 0;
         let mut commands = 0;
+        self.admit_if_open(index);
         loop {
             if !self.takes_commands(index) {
                 break;
@@ -199,6 +223,14 @@ impl Worker {
         start
     }
 
+    /// The password may have been taken away since the client came.
+    fn admit_if_open(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index) {
+            let password = &self.served[client.served].database.password;
+            client.session.authenticated |= password.is_none();
+        }
+    }
+
     fn count(&mut self, index: usize, commands: u64) {
         if commands == 0 {
             return;
@@ -217,7 +249,7 @@ impl Worker {
     fn stream_on(&mut self, index: usize, bytes: &[u8]) -> Result<(usize, bool), RequestError> {
         let to_shard = matches!(self.clients[index].streaming, Some(Streaming::ToShard));
         let place = match self.clients[index].lane {
-            super::Lane::Own(place) if to_shard => Some(place),
+            Lane::Own(place) if to_shard => Some(place),
             _ => None,
         };
         if let Some(place) = place

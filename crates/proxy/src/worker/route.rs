@@ -72,6 +72,11 @@ impl Worker {
         match self.route(index, class, name, &args, true) {
             Route::Any(sending) => self.send(index, frame, sending),
             Route::Own(sending) => {
+                if class == Class::Wait
+                    && let Err(flow) = self.write_before_wait(index)
+                {
+                    return flow;
+                }
                 let flow = self.send_own(index, frame, sending);
                 if class == Class::Monitor && flow == Flow::Next {
                     // Afterwards replies cannot be told from what is streamed.
@@ -122,13 +127,7 @@ impl Worker {
         args: &Args<'_>,
         whole: bool,
     ) -> Route {
-        let open = self.served[self.clients[index].served]
-            .database
-            .password
-            .is_none();
-        let session = &mut self.clients[index].session;
-        // The password may have been taken away since the client came.
-        session.authenticated |= open;
+        let session = &self.clients[index].session;
         let greeting = matches!(
             class,
             Class::Auth | Class::Hello | Class::Quit | Class::Reset
@@ -146,7 +145,7 @@ impl Worker {
         }
         match class {
             Class::Plain => Route::Any(Sending::plain()),
-            Class::Blocking => Route::Own(Sending::effect(Effect::Blocking)),
+            Class::Blocking | Class::Wait => Route::Own(Sending::effect(Effect::Blocking)),
             Class::BlockingOption if has_block(args.clone()) => {
                 Route::Own(Sending::effect(Effect::Blocking))
             }
@@ -204,7 +203,8 @@ impl Worker {
     }
 
     fn end_transaction(&mut self, index: usize, class: Class, args: &Args<'_>) -> Route {
-        if args.left() > 0 {
+        // `EXEC` with arguments ends a transaction too, with an error.
+        if args.left() > 0 && class == Class::Discard {
             return Route::Any(Sending::plain());
         }
         let session = &self.clients[index].session;
@@ -223,14 +223,15 @@ impl Worker {
                 } else {
                     b"*-1\r\n"
                 };
-                let mut sending = Sending::effect(Effect::EndTransaction);
+                let mut sending = Sending::effect(Effect::Discard);
                 sending.rewrite = Rewrite::Text(null.into());
                 return Route::Instead(b"*1\r\n$7\r\nDISCARD\r\n", sending);
             }
         }
-        match lane {
-            Lane::Shared => Route::Any(Sending::plain()),
-            Lane::Own(_) | Lane::Gone => Route::Own(Sending::effect(Effect::EndTransaction)),
+        match (lane, class) {
+            (Lane::Shared, _) => Route::Any(Sending::plain()),
+            (_, Class::Discard) => Route::Own(Sending::effect(Effect::Discard)),
+            _ => Route::Own(Sending::effect(Effect::Exec)),
         }
     }
 
@@ -270,17 +271,11 @@ fn script(name: &[u8], mut args: Args<'_>) -> Route {
     Route::Any(Sending::plain())
 }
 
-/// Whether `XREAD` or `XREADGROUP` has the option `BLOCK`.
-fn has_block(args: Args<'_>) -> bool {
-    for arg in args {
-        if arg.eq_ignore_ascii_case(b"BLOCK") {
-            return true;
-        }
-        if arg.eq_ignore_ascii_case(b"STREAMS") {
-            return false;
-        }
-    }
-    false
+/// Whether `XREAD` or `XREADGROUP` may have the option `BLOCK`. A group, a consumer or a stream may
+/// have the name of an option: then a command that does not block goes a way of its own, which does
+/// no harm, while one that blocks on the shared connection would hold up everybody.
+fn has_block(mut args: Args<'_>) -> bool {
+    args.any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"))
 }
 
 #[cfg(test)]
@@ -311,6 +306,17 @@ mod tests {
             "s",
             ">"
         ]));
-        assert!(!blocks(&["XREAD", "COUNT", "1", "STREAMS", "BLOCK", "0"]));
+        assert!(blocks(&[
+            "XREADGROUP",
+            "GROUP",
+            "STREAMS",
+            "c",
+            "BLOCK",
+            "0",
+            "STREAMS",
+            "s",
+            ">"
+        ]));
+        assert!(!blocks(&["XREAD", "COUNT", "1", "STREAMS", "s", "0"]));
     }
 }

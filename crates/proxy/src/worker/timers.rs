@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Retire(usize, u32),
     /// The client must have taken bytes since so many were written.
     Stuck(ClientId, u64),
+    /// The shard's queue of connections was full: clients try again.
+    Crowded(LinkId),
     /// Unused connections are closed.
     Reap(LinkId),
 }
@@ -91,6 +93,7 @@ impl Worker {
                     }
                 }
                 Timer::Stuck(client, written) => self.check_stuck(client, written),
+                Timer::Crowded(link) => self.less_crowded(link),
                 Timer::Reap(link) => self.reap(link),
             }
         }

@@ -11,6 +11,7 @@
 mod differential;
 mod flow;
 mod fuzz;
+mod hostile;
 mod lifecycle;
 mod loss;
 mod sessions;
