@@ -93,7 +93,12 @@ impl ExecClient {
             Consistency::Linearizable => "linearizable",
             Consistency::Local => "local",
         };
-        self.get(&format!("/local/view?consistency={word}"), 15)
+        // What this node knows is there at once; a confirmed answer may wait for an election.
+        let seconds = match consistency {
+            Consistency::Linearizable => 15,
+            Consistency::Local => 5,
+        };
+        self.get(&format!("/local/view?consistency={word}"), seconds)
             .await
     }
 
@@ -203,6 +208,7 @@ pub async fn call(
     let who = socket
         .file_stem()
         .map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let reads = method == Method::GET;
     let work = async {
         let stream = UnixStream::connect(socket)
             .await
@@ -219,9 +225,14 @@ pub async fn call(
     tokio::time::timeout(Duration::from_secs(seconds), work)
         .await
         .unwrap_or_else(|_| {
+            let or_not = if reads {
+                ""
+            } else {
+                "; the change may still happen"
+            };
             Err(ApiError::new(
                 ErrorCode::Timeout,
-                format!("{who} did not answer within {seconds} s; the change may still happen"),
+                format!("{who} did not answer within {seconds} s{or_not}"),
             ))
         })
 }

@@ -9,6 +9,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
+/// How long an answer to a question may take, seconds: longer than `cnm_http` waits for `cnm_exec`,
+/// so that the cause is told by who knows it.
+const READ_WITHIN: u64 = 20;
+/// How long a change may take: a node joins in it. So may a check of all nodes.
+const CHANGE_WITHIN: u64 = 120;
+
 /// Client of REST over the unix socket.
 #[derive(Clone, Debug)]
 pub struct RestClient {
@@ -64,7 +70,12 @@ impl RestClient {
     }
 
     async fn raw(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ApiError> {
-        call(&self.socket, method, path, body, 120).await
+        let seconds = if method == Method::GET && !path.ends_with("/check") {
+            READ_WITHIN
+        } else {
+            CHANGE_WITHIN
+        };
+        call(&self.socket, method, path, body, seconds).await
     }
 }
 

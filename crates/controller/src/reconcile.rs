@@ -9,7 +9,7 @@ use crate::request::{self, Fresh, RandomUsers};
 use crate::state::{Change, ClusterState, Stored};
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
-use model::documents::Severity;
+use model::documents::{Node, Severity, keys};
 use model::intent::{Intent, IntentOutcome};
 use model::observation::ShardObservation;
 use model::{ApiError, ErrorCode, NodeUid, OperationUid};
@@ -23,6 +23,10 @@ use tokio::sync::Notify;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest run of writes without looking at anything else.
 const WRITES_IN_A_ROW: usize = 64;
+/// How long a new primary node waits to hear every node before it places a shard.
+const HEAR_OUT: Duration = Duration::from_secs(3);
+/// Pause between two looks whether every node is heard.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a change waits for its turn to be planned and written.
 const TURN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,8 @@ pub struct Controller {
     /// Held from reading to writing: who plans from a state writes before the next one reads.
     /// Without it, of many changes at once most would be planned in vain.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Since when this node is the primary node; `None`: it is not, or has not noticed yet.
+    primary_since: Arc<Mutex<Option<Instant>>>,
     /// Nodes whose state differed from this one's: told once.
     different: Arc<Mutex<BTreeSet<NodeUid>>>,
 }
@@ -69,6 +75,7 @@ impl Controller {
             observed: Arc::new(Mutex::new(Observations::default())),
             nudge: Arc::new(Notify::new()),
             turn: Arc::default(),
+            primary_since: Arc::default(),
             different: Arc::default(),
         }
     }
@@ -108,6 +115,33 @@ impl Controller {
             })
     }
 
+    /// A node that has just become the primary node knows nothing of the others: what they carry
+    /// and whether they live. Waits for that, but not for a node that stays silent.
+    async fn hear_out(&self) {
+        let deadline = Instant::now() + HEAR_OUT;
+        while Instant::now() < deadline {
+            let since = *self
+                .primary_since
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if since.is_some_and(|since| since.elapsed() > HEAR_OUT) || self.all_heard() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn all_heard(&self) -> bool {
+        let Ok(nodes) = self.store.state().list::<Node>(keys::NODES) else {
+            return false;
+        };
+        let observed = self.observations();
+        let now = Instant::now();
+        nodes
+            .iter()
+            .all(|(node, _)| observed.fresh(node.uid, now).is_some())
+    }
+
     /// Carries out an intent: plans a transaction from the newest state and writes it, again from
     /// the start if somebody wrote in between.
     ///
@@ -117,6 +151,9 @@ impl Controller {
         let dry_run = matches!(intent, Intent::CreateDatabase(spec) if spec.dry_run);
         // Without a quorum everybody is told at once, not one after the other.
         self.store.barrier().await.map_err(|e| store_error(&e))?;
+        if matches!(intent, Intent::CreateDatabase(_)) {
+            self.hear_out().await;
+        }
         for _ in 0..20 {
             let _turn = self.turn().await?;
             let state = self.store.barrier().await.map_err(|e| store_error(&e))?;
@@ -158,6 +195,10 @@ impl Controller {
             if primary != was_primary {
                 tracing::info!(primary, "this node's part in the cluster changed");
                 was_primary = primary;
+                *self
+                    .primary_since
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = primary.then(Instant::now);
             }
             if primary {
                 self.compare_states().await;
@@ -295,7 +336,7 @@ impl Controller {
     fn ready(&self, state: &ClusterState) -> BTreeSet<NodeUid> {
         let observed = self.observations();
         let now = Instant::now();
-        let applied = |node: &Stored<model::documents::Node>| {
+        let applied = |node: &Stored<Node>| {
             observed
                 .fresh(node.uid, now)
                 .is_some_and(|seen| seen.applied.0 >= node.revision)

@@ -5,6 +5,7 @@
 
 use crate::certificates::{self, Authority, NodeNames};
 use crate::exec::{Exec, write_identity};
+use crate::internode;
 use crate::member::{self, Member};
 use crate::primary::{self, Primary};
 use client::internode::{InternodeClient, NodeCertificates};
@@ -123,6 +124,14 @@ async fn begin<'a>(
             ),
         ));
     }
+    // Known before anything is written: a node with an identity and without its port would neither
+    // be a member nor be asked again.
+    if let Err(error) = internode::bind(&exec.program.config) {
+        return Err(ApiError::new(
+            ErrorCode::ConfigError,
+            format!("{error:#}: end the program that has the port, and try again"),
+        ));
+    }
     exec.set_progress(Progress::begun(state));
     Ok(guard)
 }
@@ -209,8 +218,8 @@ fn clear_store(exec: &Exec) -> Result<(), ApiError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(failed("clear an unfinished configuration store", &error))
         }
-        _ => std::fs::create_dir_all(&folder)
-            .map_err(|e| failed("make the configuration store's folder", &e)),
+        // Opening the store makes it anew, for its owner alone.
+        _ => Ok(()),
     }
 }
 

@@ -315,7 +315,7 @@ fn snapshot_header(connection: &Connection) -> Result<Option<SnapshotHeader>, Di
 }
 
 fn open(config: &StoreConfig) -> Result<Connection, DiskError> {
-    make_folder(&config.dir)
+    make_private(&config.dir)
         .map_err(|error| DiskError::Failed(format!("cannot make the folder: {error}")))?;
     let mut connection = Connection::open(config.dir.join(FILE))?;
     connection.busy_timeout(BUSY)?;
@@ -328,13 +328,27 @@ fn open(config: &StoreConfig) -> Result<Connection, DiskError> {
     Ok(connection)
 }
 
-/// Only its owner may read the folder: the state holds secrets.
-fn make_folder(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
+/// Only its owner may read the folder and the file, whoever made them and with whatever mask: the
+/// state holds secrets. SQLite gives the journal the mode of the database.
+fn make_private(dir: &Path) -> io::Result<()> {
+    use std::fs::{DirBuilder, OpenOptions, Permissions, set_permissions};
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    set_permissions(dir, Permissions::from_mode(0o700))?;
+    // Made here, so that it never has another mode; an empty file is an empty database.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join(FILE))?;
+    for name in [FILE.to_owned(), format!("{FILE}-wal")] {
+        match set_permissions(dir.join(name), Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn prepare(connection: &mut Connection, config: &StoreConfig) -> Result<(), DiskError> {

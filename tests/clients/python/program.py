@@ -4,6 +4,7 @@ usage: program.py {redis|valkey} {2|3} GIVEN RESULTS
 """
 
 import json
+import secrets
 import sys
 import threading
 import time
@@ -50,7 +51,7 @@ def difference(direct, proxied):
     return None
 
 
-def run(scenario, direct, proxied):
+def run_both(scenario, direct, proxied):
     """None, or why it failed."""
     only_endpoint = getattr(scenario, "only_endpoint", False)
     wanted = None
@@ -70,13 +71,13 @@ def main():
     library, protocol, given, results = sys.argv[1:]
     with open(given) as file:
         given = json.load(file)
-    program = given["program"]
+    program, run = given["program"], secrets.token_hex(2)
     # A thread that still waits must not keep the program from ending.
     threading.excepthook = lambda args: print(f"{program}: in a thread: {args.exc_value!r}")
     counts = {"passed": 0, "failed": 0}
     for target in given["targets"]:
         began = time.monotonic()
-        sides = [Side(library, int(protocol), program, target, proxied) for proxied in (False, True)]
+        sides = [Side(library, int(protocol), program, run, target, proxied) for proxied in (False, True)]
         passed = failed = 0
         for scenario in scenarios():
             needs = getattr(scenario, "needs", lambda side: True)
@@ -84,14 +85,14 @@ def main():
             if not wanted or not needs(sides[1]):
                 continue
             start = time.monotonic()
-            why = run(scenario, *sides)
+            why = run_both(scenario, *sides)
             if why is None:
                 passed += 1
             else:
                 failed += 1
                 print(f"FAIL {program} {target['name']} {scenario.__name__}: {why.rstrip()}")
-            if given["scenarios"]:
-                print(f"  {scenario.__name__}: {time.monotonic() - start:.2f} s")
+            if given.get("times"):
+                print(f"    {scenario.__name__:<24} {time.monotonic() - start:.2f} s")
         counts["passed"] += passed
         counts["failed"] += failed
         print(

@@ -11,12 +11,13 @@ PATIENCE = 20
 class Side:
     """Where a scenario runs, and what it saw there."""
 
-    def __init__(self, library, protocol, program, target, proxied):
+    def __init__(self, library, protocol, program, run, target, proxied):
         self.lib = importlib.import_module(library)
         self.aio = importlib.import_module(f"{library}.asyncio")
         self.library = library
         self.protocol = protocol
         self.program = program
+        self.run = run
         self.proxied = proxied
         self.engine = tuple(target["engine"])
         self.password = target["password"]
@@ -71,8 +72,8 @@ class Side:
         self._open.clear()
 
     def key(self, name):
-        """A key of this program and scenario alone, the same on both sides."""
-        return f"{self.program}:{self.scenario}:{name}"
+        """A key of this run and scenario alone, the same on both sides."""
+        return f"{self.program}:{self.run}:{self.scenario}:{name}"
 
     # -- what is seen
 
@@ -85,7 +86,7 @@ class Side:
         """Executes a command and notes the answer or the error."""
         try:
             answer = client.execute_command(*words, **more)
-        except self.lib.ResponseError as error:
+        except self.lib.RedisError as error:
             answer = f"{type(error).__name__}: {error}"
         return self.see(" ".join(str(w)[:40] for w in words), answer)
 
@@ -112,14 +113,14 @@ class Side:
             return error
         raise AssertionError(f"no {kind.__name__} but {short(got)}")
 
-    def until(self, what, condition):
+    def until(self, what, condition, pause=0.005):
         """Waits for a condition; returns what it returned."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             if value := condition():
                 self.checks += 1
                 return value
-            time.sleep(0.005)
+            time.sleep(pause)
         raise AssertionError(f"{what}: not within {PATIENCE} s")
 
 

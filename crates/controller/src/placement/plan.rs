@@ -139,7 +139,12 @@ pub fn engine(
                 .collect(),
         });
     }
-    let common = common.unwrap_or_default();
+    let Some(common) = common else {
+        return Err(ApiError::new(
+            ErrorCode::NotReady,
+            "the primary node has heard no node yet: try again in a moment".to_owned(),
+        ));
+    };
     let fits = common
         .iter()
         .filter(|e| wish.is_none_or(|wish| e.matches(wish)));

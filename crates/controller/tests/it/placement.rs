@@ -60,3 +60,12 @@ proptest! {
         prop_assert_eq!(ports.len(), count);
     }
 }
+
+/// A primary node that has just begun knows of no engine: that passes, and is no wrong version.
+#[test]
+fn a_primary_node_that_has_heard_nobody_asks_to_try_again() {
+    let mut world = World::with_nodes(3);
+    world.silent = (1..=3).map(NodeUid).collect();
+    let error = world.create("demo").unwrap_err();
+    assert_eq!(error.error_code, ErrorCode::NotReady, "{error}");
+}

@@ -34,6 +34,30 @@ async fn a_folder_is_of_one_node_and_one_process() {
     cluster.start(1).await;
 }
 
+/// The state holds passwords and the CA's key.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_reads_it_whoever_made_the_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut cluster = Cluster::new(1, |_| {}).await;
+    cluster.stop(1).await;
+    let dir = cluster.config(1).dir;
+    let open_to_all = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open_to_all(&dir, 0o755);
+    open_to_all(&dir.join("store.db"), 0o644);
+    cluster.start(1).await;
+    cluster.write(put("k", 1)).await;
+    let private = |path: &std::path::Path| {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    };
+    private(&dir);
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        private(&entry.unwrap().path());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_format_and_damage_are_named() {
     let mut cluster = Cluster::new(1, |config| config.snapshot_every = 5).await;

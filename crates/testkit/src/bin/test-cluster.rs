@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, bail, ensure};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use testkit::cluster::{ADMIN, Node, PASSWORD, processes_below};
 
 const USAGE: &str =
@@ -17,11 +18,24 @@ struct Place {
     network: [u8; 3],
 }
 
+impl Place {
+    fn lay_out(&self) -> anyhow::Result<Vec<Node>> {
+        let [a, b, c] = self.network;
+        (1..=self.nodes)
+            .map(|number| {
+                let address = IpAddr::V4(Ipv4Addr::new(a, b, c, 10 + number));
+                Node::lay_out(&self.root.join(format!("n{number}")), address)
+            })
+            .collect()
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.split_first() {
         Some((&"up", options)) => place(options).and_then(|place| up(&place)),
+        Some((&"keep", options)) => place(options).and_then(|place| keep(&place)),
         Some((&"down", options)) => place(options).and_then(|place| down(&place.root)),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
@@ -68,14 +82,8 @@ fn up(place: &Place) -> anyhow::Result<()> {
             place.root.display()
         );
     }
-    let mut nodes = Vec::new();
-    let [a, b, c] = place.network;
-    for number in 1..=place.nodes {
-        let address = IpAddr::V4(Ipv4Addr::new(a, b, c, 10 + number));
-        let mut node = Node::lay_out(&place.root.join(format!("n{number}")), address)?;
-        node.start()?;
-        nodes.push(node);
-    }
+    let nodes = place.lay_out()?;
+    start_keeper(place)?;
     let (first, others) = nodes.split_first().context("at least one node")?;
     let create = [
         "cluster",
@@ -112,9 +120,42 @@ fn up(place: &Place) -> anyhow::Result<()> {
         "\nup: {}/rladmin; REST https://{address}:9443 as {ADMIN} / {PASSWORD}",
         bin.display()
     );
-    // They stay: nobody's children when this program ends.
+    // Not dropped: that would stop what the keeper started.
     nodes.into_iter().for_each(std::mem::forget);
     Ok(())
+}
+
+/// The daemons' parent, since dmcproxy ends with its parent. It stays until it is killed.
+fn start_keeper(place: &Place) -> anyhow::Result<()> {
+    let [a, b, c] = place.network;
+    // `down` finds it by its working directory, as it finds the engines.
+    let folder = place.root.join("keeper/var");
+    std::fs::create_dir_all(&folder)?;
+    let log = std::fs::File::create(folder.join("log"))?;
+    Command::new(std::env::current_exe()?)
+        .args(["keep", "--nodes", &place.nodes.to_string()])
+        .args(["--base", &format!("{a}.{b}.{c}")])
+        .arg("--root")
+        .arg(&place.root)
+        .current_dir(&folder)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("start the keeper")?;
+    Ok(())
+}
+
+/// What the keeper does: starts the daemons and stays.
+fn keep(place: &Place) -> anyhow::Result<()> {
+    let mut nodes = place.lay_out()?;
+    for node in &mut nodes {
+        node.start()?;
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 fn down(root: &Path) -> anyhow::Result<()> {

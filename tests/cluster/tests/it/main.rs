@@ -11,4 +11,5 @@ mod databases;
 mod installed;
 mod kills;
 mod quorum;
+mod storms;
 mod story;
