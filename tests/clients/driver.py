@@ -42,7 +42,6 @@ PROGRAMS = {
     "node-redis": [*NODE, "node_redis", "2"],
     "node-redis-resp3": [*NODE, "node_redis", "3"],
     "ioredis": [*NODE, "ioredis", "2"],
-    "command-line": [sys.executable, str(HERE / "command_line/program.py")],
 }
 
 
@@ -150,7 +149,7 @@ def run_program(name, stand, targets, scenarios):
     """Runs a program; returns (passed, failed, what to print)."""
     given = stand.root / f"{name}.in.json"
     results = stand.root / f"{name}.out.json"
-    given.write_text(json.dumps({"program": name, "targets": targets, "scenarios": scenarios}))
+    given.write_text(json.dumps({"program": name, "targets": targets, "scenarios": scenarios, "times": bool(os.environ.get("TIMES"))}))
     environment = {**os.environ, "MODULES": str(CACHE / "node"), "ENGINES": str(ENGINES)}
     log = stand.root / f"{name}.log"
     with open(log, "w") as out:

@@ -13,7 +13,15 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What the program says of itself.
+const USAGE: &str = "cnm_exec: configuration store member, watchdog and hands of one node.\n\
+    supervisord starts it; it takes no arguments but --help and --version.\n\
+    Log level: environment variable MAINSTAY_LOG, for example MAINSTAY_LOG=debug";
+
 fn main() -> ExitCode {
+    if let Some(code) = asked_about_itself() {
+        return code;
+    }
     let filter = EnvFilter::try_from_env("MAINSTAY_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("info,{}", store::LOG_FILTER)));
     tracing_subscriber::fmt()
@@ -29,6 +37,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Answers `--help` and `--version`, and refuses what it does not know: a daemon that starts because
+/// somebody asked how to use it would be a trap.
+fn asked_about_itself() -> Option<ExitCode> {
+    match std::env::args().nth(1)?.as_str() {
+        "--help" | "-h" => println!("{USAGE}"),
+        "--version" => match Program::locate() {
+            Ok(program) => println!("cnm_exec {} {}", program.version, program.build_id),
+            Err(_) => println!("cnm_exec, not installed"),
+        },
+        other => {
+            eprintln!("cnm_exec: unknown argument {other}\n{USAGE}");
+            return Some(ExitCode::from(2));
+        }
+    }
+    Some(ExitCode::SUCCESS)
 }
 
 /// A program with half of its tasks dead is worse than one that is started again.

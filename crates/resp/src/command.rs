@@ -124,6 +124,7 @@ const LENGTH_7: &[(&[u8], Class)] = &[
     (b"UNWATCH", Class::Unwatch),
     (b"MONITOR", Class::Monitor),
     (b"WAITAOF", Class::Wait),
+    (b"CLUSTER", Class::Refused),
     (b"MIGRATE", Class::Refused),
     (b"SLAVEOF", Class::Refused),
 ];

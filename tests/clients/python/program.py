@@ -4,6 +4,7 @@ usage: program.py {redis|valkey} {2|3} GIVEN RESULTS
 """
 
 import json
+import os
 import secrets
 import sys
 import threading
@@ -40,6 +41,14 @@ def run_side(scenario, side):
         side.close()
 
 
+def told(error):
+    """What went wrong and where in these programs; a library's own lines tell nobody anything."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.dirname(f.filename) == here]
+    places = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in frames[2:]]
+    return f"{type(error).__name__}: {error}\n    at {' < '.join(reversed(places))}"
+
+
 def difference(direct, proxied):
     for wanted, got in zip(direct, proxied):
         if wanted != got:
@@ -58,12 +67,12 @@ def run_both(scenario, direct, proxied):
     if not only_endpoint:
         try:
             wanted = run_side(scenario, direct)
-        except Exception:
-            return "directly on the engine:\n" + traceback.format_exc()
+        except Exception as error:
+            return "directly on the engine: " + told(error)
     try:
         got = run_side(scenario, proxied)
-    except Exception:
-        return traceback.format_exc()
+    except Exception as error:
+        return told(error)
     return None if only_endpoint else difference(wanted, got)
 
 

@@ -65,6 +65,20 @@ class Side:
         self._open.append(client)
         return client
 
+    def connection(self):
+        """A bare connection, for commands that are sent and answers that are read by hand."""
+        pool = self.pool().connection_pool
+        return pool.get_connection() if self.library == "redis" else pool.get_connection("")
+
+    def once(self):
+        """Options of a client that does not try again by itself."""
+        return {"retry": self.lib.retry.Retry(self.lib.backoff.NoBackoff(), 0)}
+
+    def again(self):
+        """Options of a client that connects again by itself and repeats what failed."""
+        retry = self.lib.retry.Retry(self.lib.backoff.ExponentialBackoff(cap=0.1, base=0.01), 5)
+        return {"retry": retry, "retry_on_error": [self.lib.ConnectionError]}
+
     def close(self):
         for client in self._open:
             client.close()
@@ -109,7 +123,8 @@ class Side:
         except kind as error:
             if says not in str(error):
                 raise AssertionError(f"the error is {str(error)!r}, without {says!r}") from error
-            self.see("error", (type(error).__name__, str(error)))
+            # The beginning of the text: what follows may name a version.
+            self.see("error", (type(error).__name__, str(error)[:30]))
             return error
         raise AssertionError(f"no {kind.__name__} but {short(got)}")
 
