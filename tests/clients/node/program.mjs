@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { native } from "./native.mjs";
 
 const [library, protocol, given, results] = process.argv.slice(2);
 const { program, targets, scenarios: wanted } = JSON.parse(readFileSync(given, "utf8"));
@@ -30,6 +31,7 @@ const adapters = {
       },
       subscribe: (channel, listener) => client.subscribe(channel, (message) => listener(message)),
       another: async () => wrap(await make()),
+      native: client,
       end: () => client.destroy(),
     });
     return wrap(await make());
@@ -53,6 +55,7 @@ const adapters = {
         await client.subscribe(channel);
       },
       another: async () => wrap(await make()),
+      native: client,
       end: () => client.disconnect(),
     });
     return wrap(await make());
@@ -143,6 +146,10 @@ const scenarios = {
     assert.equal(text(await redis.call("PING")), "PONG");
   },
 };
+
+for (const [name, scenario] of Object.entries(native[library])) {
+  scenarios[name] = (redis, key) => scenario(redis.native, key);
+}
 
 const counts = { passed: 0, failed: 0 };
 for (const target of targets) {

@@ -56,18 +56,23 @@ def cancelled(s):
                         s.equal(answer, f"value {n}".encode())
             # A wait that is given up takes nothing from the list afterwards.
             waiter = s.AsyncClient(**s.options(host=s.hosts[0], client_name=k("waiter")))
-            r = s.AsyncClient(**s.options(host=s.hosts[0]))
+            one_node = s.AsyncClient(**s.options(host=s.hosts[0]))
             waits = asyncio.create_task(waiter.blpop([k("q")], timeout=0))
             async with asyncio.timeout(20):
-                while not any(c["name"] == k("waiter") and "b" in c["flags"] for c in await r.client_list()):
+                while not any(c["name"] == k("waiter") and "b" in c["flags"] for c in await one_node.client_list()):
                     await asyncio.sleep(0.01)
                 waits.cancel()
                 await asyncio.gather(waits, return_exceptions=True)
                 # Only this client has this name: when it is not listed any more, its wait is over.
-                while any(c["name"] == k("waiter") for c in await r.client_list()):
+                while any(c["name"] == k("waiter") for c in await one_node.client_list()):
                     await asyncio.sleep(0.01)
-            await r.rpush(k("q"), "kept")
-            s.equal(await r.lpop(k("q")), b"kept")
+            # The endpoint's own connection to the engine ends a moment later than the client's,
+            # and may take one element meanwhile: docs/clients.md.
+            for _ in range(2 if s.proxied else 1):
+                await one_node.rpush(k("q"), "kept")
+            s.equal(await one_node.lpop(k("q")), b"kept")
+            await waiter.aclose()
+            await one_node.aclose()
             s.equal(await r.mget([k(f"{n}") for n in range(50)]), [f"value {n}".encode() for n in range(50)])
 
     asyncio.run(work())

@@ -11,14 +11,16 @@ def blocking(s):
         s.see("BLMPOP of nothing", r.blmpop(0.05, 1, k("none"), direction="LEFT"))
     s.see("BZPOPMIN of nothing", r.bzpopmin([k("none")], timeout=0.05))
     s.fails(r.execute_command, "BLPOP", k("none"), "-1")
+    # CLIENT LIST tells of the connections of one node.
+    watcher = s.client(host=s.hosts[0])
     with ThreadPoolExecutor(1) as pool:
 
         def waits(call, *args, **more):
-            """Starts a call that blocks, and returns when the engine knows of it."""
-            waiter = s.client()
-            before = blocked(r)
+            """Starts a call that blocks, and returns when it does."""
+            name = k(call)
+            waiter = s.client(host=s.hosts[0], client_name=name)
             answer = pool.submit(getattr(waiter, call), *args, **more)
-            s.until(f"{call} blocks", lambda: blocked(r) > before)
+            s.until(f"{call} blocks", lambda: blocks(watcher, name))
             return answer
 
         answer = waits("blpop", [k("a"), k("b")], timeout=0)
@@ -50,8 +52,8 @@ def blocking(s):
         s.equal(answer.result(20)[1], b"list")
 
 
-def blocked(r):
-    return r.info("clients")["blocked_clients"]
+def blocks(watcher, name):
+    return any(c["name"] == name and "b" in c["flags"] for c in watcher.client_list())
 
 
 def queue(s):

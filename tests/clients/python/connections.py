@@ -53,16 +53,16 @@ def identity(s):
     r = s.client(client_name="worker-7", single_connection_client=True)
     s.equal(text(r.client_getname()), "worker-7")
     s.equal(r.client_id(), r.client_id())
-    me = r.client_info()
-    s.equal([me["name"], str(me["id"])], ["worker-7", str(r.client_id())])
+    me = line(r.execute_command("CLIENT", "INFO"))
+    s.equal([me["name"], me["id"]], ["worker-7", str(r.client_id())])
     s.see("the user", me["user"])
     if s.engine >= (7, 0):
         s.see("the protocol", me["resp"])
     if s.engine >= (8, 0):
         s.equal(me["lib-name"], {"redis": "redis-py", "valkey": "valkey-py"}[s.library])
         s.true(me["lib-ver"][0].isdigit(), "the version of the library")
-    listed = [c for c in r.client_list() if c["id"] == str(r.client_id())]
-    s.equal([c["name"] for c in listed], ["worker-7"])
+    listed = [line(c) for c in r.execute_command("CLIENT", "LIST").splitlines()]
+    s.equal([c["name"] for c in listed if c["id"] == str(r.client_id())], ["worker-7"])
     other = s.client(single_connection_client=True)
     s.true(other.client_id() != r.client_id(), "ids are distinct")
     s.equal([other.client_getname(), other.client_setname("x"), text(other.client_getname())], [None, True, "x"])
@@ -126,8 +126,12 @@ def killed(s):
     s.equal(killer.client_kill_filter(_id=str(two)), 1)
     thread.join(20)
     s.equal(answer, ["cut"])
-    killer.rpush(k("none"), "not for the dead")
-    s.equal(killer.lpop(k("none")), b"not for the dead")
+    # The endpoint's own connection to the engine ends a moment later than the client's, and may
+    # take one element meanwhile: docs/clients.md.
+    pushed = [f"{n} not for the dead" for n in range(2 if s.proxied else 1)]
+    for value in pushed:
+        killer.rpush(k("none"), value)
+    s.equal(killer.rpop(k("none")), pushed[-1].encode())
     # One with a transaction half-way: nothing of it happens.
     half = s.client(**s.once(), single_connection_client=True)
     three = half.client_id()
@@ -155,6 +159,11 @@ def killed(s):
     s.until("messages come again", again)
     sub.close()
     s.fails(killer.client_kill, "127.0.0.1:1")
+
+
+def line(described):
+    """The fields of a line of CLIENT LIST."""
+    return dict(field.split("=", 1) for field in text(described).split())
 
 
 def text(value):
@@ -335,4 +344,4 @@ def tracking(s):
 
 tracking.needs = lambda s: s.protocol == 3
 
-SCENARIOS = [pool, killed, authentication, no_password, refused, tracking]
+SCENARIOS = [pool, identity, killed, authentication, no_password, refused, tracking]

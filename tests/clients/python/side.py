@@ -39,6 +39,8 @@ class Side:
             "protocol": self.protocol,
             "socket_timeout": PATIENCE,
             "socket_connect_timeout": PATIENCE,
+            # A silent second try would hide an answer that never came.
+            **self.once(),
         }
         if self.password:
             options["password"] = self.password
