@@ -33,6 +33,7 @@ need dpkg-deb dpkg
 /usr/bin/python3 -c 'import pip' 2>/dev/null || python3 -c 'import pip' 2>/dev/null || packages+=(python3-pip)
 if [ "$test_too" = yes ]; then
   need node nodejs
+  need npm npm
   need systemd-analyze systemd
   need logrotate logrotate
   command -v cargo-nextest >/dev/null || { say "cargo-nextest"; cargo install --quiet --locked cargo-nextest; }

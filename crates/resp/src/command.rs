@@ -63,6 +63,9 @@ pub enum Class {
     Script,
     /// Would break the platform.
     Refused,
+    /// First words of HTTP, as a browser sends them that was led here: the engine ends the
+    /// connection on them.
+    Foreign,
 }
 
 /// Finds what is special about a command; case is ignored.
@@ -96,6 +99,7 @@ const LENGTH_4: &[(&[u8], Class)] = &[
     (b"QUIT", Class::Quit),
     (b"SAVE", Class::Refused),
     (b"SYNC", Class::Refused),
+    (b"POST", Class::Foreign),
 ];
 const LENGTH_5: &[(&[u8], Class)] = &[
     (b"MULTI", Class::Multi),
@@ -107,6 +111,7 @@ const LENGTH_5: &[(&[u8], Class)] = &[
     (b"RESET", Class::Reset),
     (b"DEBUG", Class::Refused),
     (b"PSYNC", Class::Refused),
+    (b"HOST:", Class::Foreign),
 ];
 const LENGTH_6: &[(&[u8], Class)] = &[
     (b"SELECT", Class::Select),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 PATIENCE = 30
 # What is known to differ from the engine and is not repaired yet: told, but no failure.
-KNOWN_DEFECTS = {"order_after_client_list", "foreign_protocol"}
+KNOWN_DEFECTS = set()
 
 
 class Endpoint:

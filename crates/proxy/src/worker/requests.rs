@@ -122,7 +122,10 @@ impl Worker {
 
     fn takes_commands(&self, index: usize) -> bool {
         self.clients.get(index).is_some_and(|client| {
-            client.wait == Wait::Nothing && client.out.len() <= bounds::CLIENT_OUT_SOFT
+            // What is owed comes before the reply to whatever is next.
+            client.wait == Wait::Nothing
+                && client.owed.is_none()
+                && client.out.len() <= bounds::CLIENT_OUT_SOFT
         })
     }
 
@@ -137,7 +140,7 @@ impl Worker {
         }
         let own = &client.session.own;
         let streams = own.subscriptions.any() || own.monitor || own.tracking;
-        if client.readable || client.wait != Wait::Nothing {
+        if client.readable || client.wait != Wait::Nothing || client.owed.is_some() {
             return;
         }
         if client.in_flight == 0 && (streams || client.out.is_empty()) {

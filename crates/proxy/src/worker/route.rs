@@ -69,6 +69,9 @@ impl Worker {
         {
             return self.send(index, frame, Sending::plain());
         }
+        if class == Class::Foreign {
+            return self.foreign(index);
+        }
         match self.route(index, class, name, &args, true) {
             Route::Any(sending) => self.send(index, frame, sending),
             Route::Own(sending) => {
@@ -91,11 +94,27 @@ impl Worker {
         }
     }
 
+    /// Ends a connection that speaks HTTP, without a word, as the engine does: passed on, it would
+    /// end the connection that all clients share.
+    fn foreign(&mut self, index: usize) -> Flow {
+        if !self.barrier(index) {
+            return Flow::Hold;
+        }
+        let peer = self.clients[index].session.peer;
+        tracing::warn!(%peer, "a client speaks HTTP: it is closed");
+        self.farewell(index);
+        Flow::Next
+    }
+
     /// Begins to pass on a command that is too long to be held. `part` is what is known of it.
     pub(super) fn begin_stream(&mut self, index: usize, part: &[u8]) -> Flow {
         let mut args = Args::of(part);
         let name = args.next().unwrap_or_default();
-        let flow = match self.route(index, classify(name), name, &args, false) {
+        let class = classify(name);
+        if class == Class::Foreign {
+            return self.foreign(index);
+        }
+        let flow = match self.route(index, class, name, &args, false) {
             Route::Any(sending) | Route::Own(sending) => {
                 let flow = self.send_own(index, part, sending);
                 if flow == Flow::Next
