@@ -84,6 +84,15 @@ fn shard_faults(view: &ClusterView, counts: impl Fn(&Shard) -> bool) -> Vec<Stri
 /// `target`.
 #[must_use]
 pub fn older_primary(view: &ClusterView, target: &Version) -> Option<String> {
+    // The primary node comes first only while no node runs the target yet: afterwards the part of
+    // the primary node may have moved to any of them.
+    let begun = view
+        .observed
+        .iter()
+        .any(|seen| seen.observation.software_version == target.to_string());
+    if begun {
+        return None;
+    }
     let primary = view
         .primary_node
         .filter(|primary| *primary != view.local_node)?;
