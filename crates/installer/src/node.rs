@@ -26,6 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Name of the lock file in the run folder; holds the pid.
 pub const LOCK: &str = "mainstay-node.lock";
+/// How long the lock of one that was killed and is not gone yet is waited for.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How many descriptors supervisord and what it starts may have, if the machine allows.
 const DESCRIPTORS: u64 = 65_536;
 /// How long the engines may take to save and stop.
@@ -40,6 +42,12 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 /// Names the supervisord that a replaced mainstay-node hands to its successor.
 const ADOPT_ENV: &str = "MAINSTAY_NODE_SUPERVISORD";
+
+/// Where mainstay-node writes what it does.
+#[must_use]
+pub fn log_file(config: &NodeConfig) -> PathBuf {
+    config.log_dir().join("mainstay-node.log")
+}
 
 /// The node's configuration, found from this program's own path.
 ///
@@ -162,14 +170,16 @@ struct Supervisord {
 
 impl Node {
     fn start(config: NodeConfig) -> Result<Self> {
-        let path = config.log_dir().join("mainstay-node.log");
-        let log = OpenOptions::new()
+        let path = log_file(&config);
+        let mut log = OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o640)
             .open(&path)
             .with_context(|| path.display().to_string())?;
-        let lock = take_lock(&config.run_file(LOCK))?;
+        let lock = take_lock(&config.run_file(LOCK)).inspect_err(|error| {
+            let _ = writeln!(log, "{} mainstay-node: {error:#}", Timestamp::now());
+        })?;
         raise_descriptors();
         let adopted = std::env::var(ADOPT_ENV)
             .ok()
@@ -351,12 +361,16 @@ fn take_lock(path: &Path) -> Result<File> {
         .mode(0o640)
         .open(path)
         .with_context(|| path.display().to_string())?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
-        format!(
-            "another mainstay-node of this install runs ({})",
-            path.display()
-        )
-    })?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if Instant::now() >= deadline {
+            return Err(anyhow::Error::new(error).context(format!(
+                "another mainstay-node of this install runs ({})",
+                path.display()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())?;

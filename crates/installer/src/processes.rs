@@ -25,6 +25,16 @@ impl Process {
         (state != 'Z').then_some(Self { pid, start })
     }
 
+    /// Whether it has been killed, and is only not gone yet: what it holds it is about to give up.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        /// Flag `PF_EXITING` of a task, as in `/proc/PID/stat` (linux/sched.h).
+        const EXITING: u64 = 0x4;
+        let flags = fields(self.pid).and_then(|fields| fields.get(6)?.parse::<u64>().ok());
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        flags.is_none_or(|flags| flags & EXITING != 0) || kill_pending(&status)
+    }
+
     /// Whether it still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -63,16 +73,33 @@ impl Process {
     }
 }
 
-/// State and start time. The name in brackets may hold anything, so that fields are counted from
-/// its end.
+/// State and start time.
 fn stat(pid: u32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let rest = text.rsplit_once(')')?.1;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let fields = fields(pid)?;
     Some((
         fields.first()?.chars().next()?,
         fields.get(19)?.parse().ok()?,
     ))
+}
+
+/// What `/proc/PID/stat` says after the name, which stands in brackets and may hold anything: fields
+/// are counted from its end, the state first.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let rest = text.rsplit_once(')')?.1;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Whether SIGKILL waits for a process, from its `/proc/PID/status`.
+fn kill_pending(status: &str) -> bool {
+    const KILL: u64 = 1 << (9 - 1);
+    status.lines().any(|line| {
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_some_and(|mask| mask & KILL != 0)
+    })
 }
 
 /// Every process.
@@ -224,8 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pending_kill_is_seen() {
+        let status = "Name:\tx\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n";
+        assert!(kill_pending(status));
+        assert!(!kill_pending("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n"));
+        assert!(!kill_pending(""));
+    }
+
+    #[test]
     fn own_process() {
         let me = Process::of(std::process::id()).unwrap();
+        assert!(!me.is_ending());
         assert!(me.runs());
         assert_eq!(me.program(), std::env::current_exe().ok());
     }

@@ -47,12 +47,13 @@ pub fn node_process(config: &NodeConfig) -> Option<Process> {
 }
 
 /// Starts mainstay-node if it does not run: as a unit where systemd runs the machine, detached
-/// otherwise.
+/// otherwise. When this returns, it runs. One that was killed and is only not gone yet counts as
+/// one that does not run.
 ///
 /// # Errors
 /// When it cannot be started.
 pub fn start_node(console: &Console, config: &NodeConfig, systemd: bool) -> Result<()> {
-    if node_process(config).is_some() {
+    if node_process(config).is_some_and(|process| !process.is_ending()) {
         return Ok(());
     }
     if systemd {
@@ -66,7 +67,7 @@ pub fn start_node(console: &Console, config: &NodeConfig, systemd: bool) -> Resu
         .with_context(|| format!("group {} does not exist", config.os_group))?;
     let program = config.current().join("bin/mainstay-node");
     console.command(format!("{} --detached", program.display()));
-    let child = Command::new(&program)
+    let mut child = Command::new(&program)
         .arg("--detached")
         .env_clear()
         .env(
@@ -81,9 +82,31 @@ pub fn start_node(console: &Console, config: &NodeConfig, systemd: bool) -> Resu
         .gid(group)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
-    // It goes on without this program, and is not waited for.
-    drop(child);
-    Ok(())
+    // It runs when it holds the lock and has written its pid there; from then on it goes on without
+    // this program, and is not waited for.
+    let deadline = Instant::now() + node::LOCK_WAIT + Duration::from_secs(5);
+    loop {
+        if node_process(config).is_some_and(|process| process.pid == child.id()) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            // Another one may have been started meanwhile: that is as good.
+            if node_process(config).is_some_and(|process| !process.is_ending()) {
+                return Ok(());
+            }
+            bail!(
+                "mainstay-node did not start ({status}); its log is {}",
+                node::log_file(config).display()
+            );
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "mainstay-node does not start; its log is {}",
+                node::log_file(config).display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Stops mainstay-node, and with it engines and daemons.
@@ -101,7 +124,7 @@ pub fn stop_node(config: &NodeConfig) -> Result<()> {
     bail!(
         "mainstay-node has not ended after {} s; its log is {}",
         NODE_STOP.as_secs(),
-        config.log_dir().join("mainstay-node.log").display()
+        node::log_file(config).display()
     )
 }
 

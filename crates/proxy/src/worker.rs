@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     timers: Timers,
     draining: bool,
     stopped: bool,
+    /// When this turn began.
+    now: Instant,
 
     client_queue: Vec<usize>,
     backend_queue: Vec<usize>,
@@ -142,6 +144,7 @@ impl Prepared {
             timers: Timers::default(),
             draining: false,
             stopped: false,
+            now: Instant::now(),
             client_queue: Vec::new(),
             backend_queue: Vec::new(),
             dirty_clients: Vec::new(),
@@ -166,6 +169,7 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
+            self.now = Instant::now();
             let mut woken = false;
             for event in &events {
                 match event.token() {

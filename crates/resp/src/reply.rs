@@ -67,6 +67,59 @@ impl Head {
     }
 }
 
+/// How many whole simple replies are at the start of `input`, at most `most`, and how many bytes they
+/// have. Simple are strings, errors, numbers and nulls; at any other reply, and at one that is not
+/// whole, it stops: [`ReplyFramer`] has the last word.
+#[inline]
+#[must_use]
+pub fn simple_run(input: &[u8], most: u32) -> (usize, u32) {
+    let (mut at, mut count) = (0, 0);
+    while count < most {
+        let Some(length) = input.get(at..).and_then(simple) else {
+            break;
+        };
+        at += length;
+        count += 1;
+    }
+    (at, count)
+}
+
+/// The length of the simple reply at the start of `rest`, if it is whole.
+#[inline]
+fn simple(rest: &[u8]) -> Option<usize> {
+    let (kind, text) = rest.split_first()?;
+    match kind {
+        b'+' | b'-' => memchr(b'\n', text).map(|end| end + 2),
+        b':' => {
+            let digits = text.strip_prefix(b"-").unwrap_or(text);
+            let end = digits.iter().take(19).position(|byte| *byte == b'\r')?;
+            let whole = end > 0
+                && digits[..end].iter().all(u8::is_ascii_digit)
+                && digits.get(end + 1) == Some(&b'\n');
+            whole.then(|| rest.len() - digits.len() + end + 2)
+        }
+        b'_' => text.starts_with(b"\r\n").then_some(3),
+        b'$' if text.starts_with(b"-1\r\n") => Some(5),
+        b'$' => {
+            let mut length = 0;
+            for (index, byte) in text.iter().take(9).enumerate() {
+                let digit = byte.wrapping_sub(b'0');
+                if digit <= 9 {
+                    length = length * 10 + usize::from(digit);
+                    continue;
+                }
+                let end = 1 + index + 2 + length + 2;
+                let whole = index > 0
+                    && text[index..].starts_with(b"\r\n")
+                    && rest.get(end - 2..end)? == b"\r\n";
+                return whole.then_some(end);
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// Before the type of a value.
@@ -393,6 +446,43 @@ mod tests {
             "{bytes:?}"
         );
         *framer.head()
+    }
+
+    proptest! {
+        /// A run of simple replies ends where the framer says that so many replies end.
+        #[test]
+        fn simple_runs_are_the_framers(
+            order in proptest::collection::vec(0..REPLIES.len(), 0..8),
+            cut in 0_usize..120,
+            change in 0_usize..120,
+            byte in any::<u8>(),
+            most in 0_u32..6,
+        ) {
+            let mut bytes: Vec<u8> = order.iter().flat_map(|index| REPLIES[*index]).copied().collect();
+            if let Some(at) = bytes.get_mut(change) {
+                *at = byte;
+            }
+            for input in [&bytes[..], &bytes[..cut.min(bytes.len())]] {
+                let (length, count) = simple_run(input, most);
+                prop_assert!(count <= most);
+                let mut at = 0;
+                for _ in 0..count {
+                    let got = ReplyFramer::default().advance(&input[at..]).unwrap();
+                    prop_assert!(got.complete);
+                    at += got.consumed;
+                }
+                prop_assert_eq!(at, length);
+            }
+        }
+    }
+
+    #[test]
+    fn simple_runs_stop_at_others() {
+        let input = b"+OK\r\n:-12\r\n$3\r\nabc\r\n$-1\r\n-ERR x\r\n*0\r\n+OK\r\n";
+        assert_eq!(simple_run(input, 10), (33, 5));
+        assert_eq!(simple_run(input, 2), (11, 2));
+        assert_eq!(simple_run(b"$3\r\nab", 2), (0, 0));
+        assert_eq!(simple_run(b">2\r\n", 2), (0, 0));
     }
 
     /// Every way to write a reply, RESP2 and RESP3, streamed ones too.

@@ -53,6 +53,22 @@ impl ShardStream {
         self.source().register(registry, token, both)
     }
 
+    /// Asks to be told when it can be written to, or no more. A local socket tells that each time the
+    /// shard has read something: of use only while something waits.
+    pub(crate) fn watch(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        writable: bool,
+    ) -> io::Result<()> {
+        let interest = if writable {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        self.source().reregister(registry, token, interest)
+    }
+
     pub(crate) fn source(&mut self) -> &mut dyn event::Source {
         match self {
             Self::Unix(stream) => stream,
@@ -169,7 +185,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn is_plain(&self) -> bool {
+    /// Whether the replies are passed on as they are, and change nothing.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
         self.effect == Effect::None && self.rewrite == Rewrite::None
     }
 }
@@ -199,6 +217,8 @@ pub(crate) struct Backend {
     pub(crate) ended: bool,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// The poller tells when it can be written to.
+    pub(crate) watched: bool,
     pub(crate) dirty: bool,
     pub(crate) queued: bool,
 }

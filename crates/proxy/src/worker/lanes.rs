@@ -155,6 +155,37 @@ impl Worker {
         self.push(index, place, frame, sending)
     }
 
+    /// The shared connection, if commands of the client may go there right now.
+    #[inline]
+    pub(super) fn shared_place(&self, index: usize) -> Option<usize> {
+        let client = &self.clients[index];
+        let id = self.link_of(index);
+        let link = &self.served[id.served].shards[id.shard].links[usize::from(id.resp - 2)];
+        let place = link.shared.filter(|_| link.ready)?;
+        (client.in_flight == 0 || client.via == place).then_some(place)
+    }
+
+    /// Appends `count` commands, of which nothing is special, to the shared connection.
+    #[inline]
+    pub(super) fn append(&mut self, index: usize, place: usize, frames: &[u8], count: u32) {
+        let client = &mut self.clients[index];
+        client.via = place;
+        client.in_flight += count;
+        let backend = &mut self.backends[place];
+        backend.out.push(frames);
+        backend.expect(Run {
+            client: super::ClientId {
+                index: index as u32,
+                generation: client.generation,
+            },
+            count,
+            discard: false,
+            effect: super::backend::Effect::None,
+            rewrite: Rewrite::None,
+        });
+        self.mark_backend(place);
+    }
+
     /// Sends a command over a connection of the client's own.
     pub(super) fn send_own(&mut self, index: usize, frame: &[u8], sending: Sending) -> Flow {
         match self.own(index) {

@@ -386,6 +386,7 @@ impl Worker {
             ended: false,
             readable: false,
             writable: false,
+            watched: true,
             dirty: false,
             queued: false,
         });
