@@ -3,11 +3,11 @@
 use crate::layout;
 use anyhow::{Result, bail};
 use client::local::ExecClient;
-use model::ErrorCode;
 use model::documents::{OperationStatus, Shard};
 use model::node_config::NodeConfig;
 use model::observation::EngineState;
 use model::view::{ClusterView, Consistency};
+use model::{ErrorCode, NodeUid};
 use semver::Version;
 use std::time::{Duration, Instant};
 
@@ -80,34 +80,35 @@ fn shard_faults(view: &ClusterView, counts: impl Fn(&Shard) -> bool) -> Vec<Stri
     faults
 }
 
-/// The primary node's address, if it is another one than this and still runs a version before
-/// `target`.
+/// The primary node, as text, if it must be upgraded to `target` before this one.
 #[must_use]
 pub fn older_primary(view: &ClusterView, target: &Version) -> Option<String> {
-    // The primary node comes first only while no node runs the target yet: afterwards the part of
-    // the primary node may have moved to any of them.
-    let begun = view
+    let versions: Vec<(NodeUid, Option<Version>)> = view
         .observed
         .iter()
-        .any(|seen| seen.observation.software_version == target.to_string());
-    if begun {
-        return None;
-    }
-    let primary = view
-        .primary_node
-        .filter(|primary| *primary != view.local_node)?;
-    let upgraded = view
-        .observed(primary)
-        .and_then(|seen| seen.observation.software_version.parse::<Version>().ok())
-        .is_some_and(|version| version >= *target);
-    if upgraded {
-        return None;
-    }
+        .map(|seen| &seen.observation)
+        .map(|seen| (seen.node, seen.software_version.parse().ok()))
+        .collect();
+    let primary = must_precede(view.primary_node, view.local_node, &versions, target)?;
     let node = view.nodes.iter().find(|node| node.uid == primary);
     Some(node.map_or_else(
         || primary.to_string(),
         |node| format!("node {primary} ({})", node.address),
     ))
+}
+
+/// The primary node comes first only while no node runs the target yet: afterwards its part may have
+/// moved to any of them, and any order will do.
+fn must_precede(
+    primary: Option<NodeUid>,
+    local: NodeUid,
+    versions: &[(NodeUid, Option<Version>)],
+    target: &Version,
+) -> Option<NodeUid> {
+    let begun = versions
+        .iter()
+        .any(|(_, version)| version.as_ref().is_some_and(|version| version >= target));
+    primary.filter(|primary| *primary != local && !begun)
 }
 
 /// What must be whole again after daemons were replaced.
@@ -173,4 +174,35 @@ fn waiting_for(view: &ClusterView, build_id: &str, scope: Scope) -> Vec<String> 
         )),
     }
     waiting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who must come before node 2, on the way to 1.1.0.
+    fn before_node_2(primary: Option<u64>, versions: [&str; 3]) -> Option<NodeUid> {
+        let versions: Vec<_> = versions
+            .iter()
+            .zip(1..)
+            .map(|(version, uid)| (NodeUid(uid), version.parse().ok()))
+            .collect();
+        let target = Version::new(1, 1, 0);
+        must_precede(primary.map(NodeUid), NodeUid(2), &versions, &target)
+    }
+
+    #[test]
+    fn the_primary_node_comes_first_until_one_node_is_upgraded() {
+        let old = ["1.0.0"; 3];
+        assert_eq!(before_node_2(Some(1), old), Some(NodeUid(1)));
+        assert_eq!(before_node_2(Some(2), old), None, "it is the primary node");
+        assert_eq!(before_node_2(None, old), None, "none is known");
+        assert_eq!(before_node_2(Some(1), ["1.1.0", "1.0.0", "1.0.0"]), None);
+        // Its part moved to a node that is not upgraded yet, after the first one was.
+        assert_eq!(before_node_2(Some(3), ["1.1.0", "1.0.0", "1.0.0"]), None);
+        assert_eq!(
+            before_node_2(Some(3), ["?", "1.0.0", "1.0.0"]),
+            Some(NodeUid(3))
+        );
+    }
 }

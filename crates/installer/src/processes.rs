@@ -254,7 +254,9 @@ mod tests {
     fn a_pending_kill_is_seen() {
         let status = "Name:\tx\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n";
         assert!(kill_pending(status));
-        assert!(!kill_pending("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n"));
+        assert!(!kill_pending(
+            "SigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n"
+        ));
         assert!(!kill_pending(""));
     }
 
