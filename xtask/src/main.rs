@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod ci;
+mod commands;
 mod demo;
 mod dist;
 mod engines;
@@ -27,6 +28,8 @@ enum Task {
     Fix,
     /// Check the rules that no compiler checks.
     Tidy,
+    /// Read the engines' commands into crates/resp.
+    Commands(commands::Options),
     /// Fetch the engines named in packaging/engines.toml into target/engines.
     Engines,
     /// Build the signed bundle `mainstay-<version>-linux-amd64.tar`.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&root, &options),
         Task::Fix => fix::run(&root),
         Task::Tidy => tidy::run(&root),
+        Task::Commands(options) => commands::run(&root, &options),
         Task::Engines => engines::run(&root),
         Task::Dist(options) => dist::run(&root, &options),
         Task::Demo(options) => demo::run(&root, &options),

@@ -14,6 +14,12 @@ pub const CLIENT_OUT_SOFT: usize = 1024 * 1024;
 /// Unsent replies of a client above which a connection is not read that others share with it. It
 /// bounds what a client can make the proxy hold.
 pub const CLIENT_OUT_HARD: usize = 16 * 1024 * 1024;
+/// What replies of several shards to one client may take that wait for an earlier one; then it is closed.
+pub const HELD_MAX: usize = 256 * 1024 * 1024;
+/// Replies of several shards that a client may be due before its commands are not read.
+pub const DUE_MAX: usize = 8192;
+/// Longest command that is held as a whole because its keys are on several shards.
+pub const HELD_COMMAND_MAX: usize = 64 * 1024 * 1024;
 /// Unsent commands to a shard above which the clients that send there are not read.
 pub const SHARD_OUT_MAX: usize = 1024 * 1024;
 /// A reply that must be looked into as a whole.

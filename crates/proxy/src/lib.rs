@@ -10,6 +10,7 @@
 //! | [`persisted`] | the last configuration, on disk |
 //! | [`listeners`] | endpoints: opening them, accepting, choosing a worker |
 //! | [`handover`] | a new server takes the endpoints of the old one |
+//! | [`merge`] | commands and replies of several shards |
 //! | [`topology`], [`stats`] | what workers serve and count |
 //! | [`worker`] | the data path itself |
 //! | [`bounds`], [`texts`], [`buffer`] | sizes and times; the proxy's own answers; bytes on their way |
@@ -23,6 +24,7 @@ pub mod environment;
 mod handover;
 pub mod launcher;
 mod listeners;
+mod merge;
 mod persisted;
 pub mod server;
 mod stats;

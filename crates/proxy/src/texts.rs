@@ -44,9 +44,15 @@ pub(crate) const TRANSACTION_LOST: &[u8] = b"-ERR connection to the shard was lo
 /// `EXEC` of such a transaction.
 pub(crate) const EXECABORT: &[u8] =
     b"-EXECABORT Transaction discarded because of previous errors.\r\n";
-/// More than one shard.
-pub(crate) const SEVERAL_SHARDS: &[u8] =
-    b"-ERR databases with more than one shard are not served by this version of the proxy\r\n";
+/// Keys of one command on several shards.
+pub(crate) const CROSSSLOT: &[u8] =
+    b"-CROSSSLOT Keys in request are on different shards of this database; give them the same {hash tag}\r\n";
+/// Watched keys on several shards.
+pub(crate) const CROSSSLOT_WATCH: &[u8] =
+    b"-CROSSSLOT Watched keys are on different shards of this database; give them the same {hash tag}\r\n";
+/// `SELECT 1`.
+pub(crate) const SELECT_OVER_SHARDS: &[u8] =
+    b"-ERR DB index is out of range: a database with several shards has only number 0\r\n";
 /// A command while `MONITOR` streams.
 pub(crate) const MONITORING: &[u8] =
     b"-ERR only RESET and QUIT are possible while MONITOR runs\r\n";
@@ -68,6 +74,12 @@ pub(crate) fn refused(command: &str) -> Vec<u8> {
          the REST API\r\n"
     )
     .into_bytes()
+}
+
+/// A command that is about one engine.
+#[must_use]
+pub(crate) fn refused_over_shards(command: &str) -> Vec<u8> {
+    format!("-ERR {command} is not available on a database with several shards\r\n").into_bytes()
 }
 
 /// A command that has no meaning inside a transaction through a proxy.

@@ -13,6 +13,7 @@
 //! | [`requests`] | reading clients: where commands end |
 //! | [`route`] | where a command goes |
 //! | [`lanes`] | shared connection, own connection, and the way between them |
+//! | [`fan`] | clients of databases with several shards |
 //! | [`replies`] | reading shards: whose reply it is |
 //! | [`effects`] | what replies change |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
@@ -24,6 +25,7 @@ mod backend;
 mod client;
 mod client_command;
 mod effects;
+mod fan;
 mod gather;
 mod handle;
 mod lanes;
@@ -43,6 +45,7 @@ use crate::bounds;
 use crate::stats::ServerStats;
 use backend::Backend;
 use client::{Client, ClientId, Lane, Wait};
+use fan::Part;
 use handle::WorkerState;
 use link::Served;
 use mio::net::TcpStream;
@@ -88,6 +91,8 @@ pub(crate) struct Worker {
     backend_queue: Vec<usize>,
     dirty_clients: Vec<usize>,
     dirty_backends: Vec<usize>,
+    /// Clients that are closed at the end of the turn.
+    doomed: Vec<ClientId>,
     /// Clients whose replies are in the receive buffer of the shard that is being read.
     touched: Vec<usize>,
     receive: Vec<u8>,
@@ -149,6 +154,7 @@ impl Prepared {
             backend_queue: Vec::new(),
             dirty_clients: Vec::new(),
             dirty_backends: Vec::new(),
+            doomed: Vec::new(),
             touched: Vec::new(),
             receive: vec![0; bounds::RECEIVE],
             reply_receive: vec![0; bounds::REPLY_RECEIVE],
@@ -204,6 +210,11 @@ impl Worker {
         for index in std::mem::take(&mut self.client_queue) {
             self.read_client(index);
         }
+        for id in std::mem::take(&mut self.doomed) {
+            if let Some(index) = self.find(id) {
+                self.close_client(index);
+            }
+        }
         while !self.dirty_backends.is_empty() {
             for index in std::mem::take(&mut self.dirty_backends) {
                 self.flush_backend(index);
@@ -254,7 +265,12 @@ impl Worker {
             .poll
             .registry()
             .register(&mut stream, client_token(index), both);
-        entry.insert(Client::new(self.generation, stream, served, session));
+        let part = match self.served[served].shards.len() {
+            1 => Part::Whole,
+            _ => Part::Front(Box::default()),
+        };
+        let client = Client::new(self.generation, Some(stream), served, session, part);
+        entry.insert(client);
         if let Err(error) = registered {
             tracing::warn!(%peer, %error, "a client cannot be watched");
             self.close_client(index);
@@ -303,6 +319,7 @@ impl Worker {
 
     /// Goes on with a client in this turn or the next one.
     fn queue_client(&mut self, index: usize) {
+        let index = self.front_of(index);
         let client = &mut self.clients[index];
         if !client.queued {
             client.queued = true;
@@ -355,6 +372,13 @@ impl Worker {
     /// What a client waited for has come: its next command is looked at.
     fn resume(&mut self, index: usize) {
         self.clients[index].wait = Wait::Nothing;
+        let front = self.front_of(index);
+        if front != index {
+            if self.clients[front].wait != Wait::Leg {
+                return;
+            }
+            self.clients[front].wait = Wait::Nothing;
+        }
         self.queue_client(index);
     }
 
@@ -364,18 +388,19 @@ impl Worker {
             return;
         };
         client.dirty = false;
-        if client.writable && !client.out.is_empty() {
-            match client.stream.write(client.out.pending()) {
+        while let Some(stream) = &mut client.stream
+            && client.writable
+            && !client.out.is_empty()
+        {
+            let pending = client.out.pending();
+            match stream.write(pending) {
                 Ok(written) => {
-                    client.writable = written == client.out.len();
+                    client.writable = written == pending.len();
                     client.written += written as u64;
                     client.out.advance(written, 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.mark_client(index);
-                    return;
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.close_client(index);
                     return;
@@ -394,10 +419,10 @@ impl Worker {
             return;
         }
         if left <= bounds::CLIENT_OUT_SOFT / 2 {
-            if let Some(backend) = client.paused.take()
-                && self.backends.contains(backend)
-            {
-                self.queue_backend(backend);
+            for backend in std::mem::take(&mut client.paused) {
+                if self.backends.contains(backend) {
+                    self.queue_backend(backend);
+                }
             }
             let client = &self.clients[index];
             if client.readable || !client.tail.is_empty() || client.ended || self.draining {
@@ -414,6 +439,8 @@ impl Worker {
 
     /// Ends a client's connection, and what only it used.
     fn close_client(&mut self, index: usize) {
+        let index = self.front_of(index);
+        self.close_legs(index);
         let own = match self.clients[index].lane {
             Lane::Own(backend) => Some(backend),
             Lane::Shared | Lane::Gone => None,
@@ -422,11 +449,13 @@ impl Worker {
             self.leave_own(index, backend);
         }
         let mut client = self.clients.remove(index);
-        let _ = self.poll.registry().deregister(&mut client.stream);
-        if let Some(backend) = client.paused
-            && self.backends.contains(backend)
-        {
-            self.queue_backend(backend);
+        if let Some(stream) = &mut client.stream {
+            let _ = self.poll.registry().deregister(stream);
+        }
+        for backend in client.paused {
+            if self.backends.contains(backend) {
+                self.queue_backend(backend);
+            }
         }
         let database = &self.served[client.served].database;
         database.stats.connections.fetch_sub(1, Ordering::Relaxed);
@@ -438,10 +467,18 @@ impl Worker {
         }
     }
 
+    /// The clients with a socket that `wanted` takes.
+    fn fronts(&self, wanted: impl Fn(&Client) -> bool) -> Vec<usize> {
+        self.clients
+            .iter()
+            .filter(|(_, client)| !matches!(client.part, Part::Leg(_)) && wanted(client))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
     fn drain(&mut self) {
         self.draining = true;
-        let all: Vec<usize> = self.clients.iter().map(|(index, _)| index).collect();
-        for index in all {
+        for index in self.fronts(|_| true) {
             self.close_if_done(index);
         }
     }

@@ -1,7 +1,15 @@
-//! Which commands need more than being passed on.
+//! The commands: what the engines say about them, and which need more than being passed on.
 //!
-//! A command that is not listed here goes to its shard over the shared connection and has exactly
+//! A command that is [`Class::Plain`] goes to its shard over the shared connection and has exactly
 //! one reply.
+
+mod entry;
+mod fold;
+mod table;
+
+pub use entry::{Command, Engines, Flags, KeyRule, RequestPolicy, ResponsePolicy};
+pub use fold::{all, find};
+pub use table::ENGINES;
 
 /// The channels that a subscription is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,90 +80,108 @@ pub enum Class {
 #[inline]
 #[must_use]
 pub fn classify(name: &[u8]) -> Class {
-    let table: &[(&[u8], Class)] = match name.len() {
-        3 => LENGTH_3,
-        4 => LENGTH_4,
-        5 => LENGTH_5,
-        6 => LENGTH_6,
-        7 => LENGTH_7,
-        8 => LENGTH_8,
-        9 => LENGTH_9,
-        10 => LENGTH_10,
-        11 => LENGTH_11,
-        12 => LENGTH_12,
-        _ => &[],
-    };
-    table
-        .iter()
-        .find(|(known, _)| known[0] == (name[0] & 0xDF) && known.eq_ignore_ascii_case(name))
-        .map_or(Class::Plain, |(_, class)| *class)
+    // Most commands differ in length or first letter from all that are special.
+    let letters = SPECIAL.get(name.len()).copied().unwrap_or(0);
+    let first = name.first().map_or(0, |first| first & 31);
+    if letters & (1 << first) == 0 {
+        return Class::Plain;
+    }
+    find(name).map_or(Class::Plain, |command| command.class)
 }
 
-const LENGTH_3: &[(&[u8], Class)] = &[(b"ACL", Class::Acl)];
-const LENGTH_4: &[(&[u8], Class)] = &[
-    (b"EXEC", Class::Exec),
-    (b"AUTH", Class::Auth),
-    (b"WAIT", Class::Wait),
-    (b"QUIT", Class::Quit),
-    (b"SAVE", Class::Refused),
-    (b"SYNC", Class::Refused),
-    (b"POST", Class::Foreign),
-];
-const LENGTH_5: &[(&[u8], Class)] = &[
-    (b"MULTI", Class::Multi),
-    (b"WATCH", Class::Watch),
-    (b"BLPOP", Class::Blocking),
-    (b"BRPOP", Class::Blocking),
-    (b"XREAD", Class::BlockingOption),
-    (b"HELLO", Class::Hello),
-    (b"RESET", Class::Reset),
-    (b"DEBUG", Class::Refused),
-    (b"PSYNC", Class::Refused),
-    (b"HOST:", Class::Foreign),
-];
-const LENGTH_6: &[(&[u8], Class)] = &[
-    (b"SELECT", Class::Select),
-    (b"CLIENT", Class::Client),
-    (b"CONFIG", Class::Config),
-    (b"BLMOVE", Class::Blocking),
-    (b"BLMPOP", Class::Blocking),
-    (b"BZMPOP", Class::Blocking),
-    (b"BGSAVE", Class::Refused),
-    (b"MODULE", Class::Module),
-    (b"SCRIPT", Class::Script),
-];
-const LENGTH_7: &[(&[u8], Class)] = &[
-    (b"DISCARD", Class::Discard),
-    (b"UNWATCH", Class::Unwatch),
-    (b"MONITOR", Class::Monitor),
-    (b"WAITAOF", Class::Wait),
-    (b"CLUSTER", Class::Refused),
-    (b"MIGRATE", Class::Refused),
-    (b"SLAVEOF", Class::Refused),
-];
-const LENGTH_8: &[(&[u8], Class)] = &[
-    (b"BZPOPMIN", Class::Blocking),
-    (b"BZPOPMAX", Class::Blocking),
-    (b"SHUTDOWN", Class::Refused),
-    (b"FAILOVER", Class::Refused),
-    (b"REPLCONF", Class::Refused),
-    (b"FUNCTION", Class::Script),
-];
-const LENGTH_9: &[(&[u8], Class)] = &[
-    (b"SUBSCRIBE", Class::Subscribe(Subscription::Channel)),
-    (b"REPLICAOF", Class::Refused),
-];
-const LENGTH_10: &[(&[u8], Class)] = &[
-    (b"PSUBSCRIBE", Class::Subscribe(Subscription::Pattern)),
-    (b"SSUBSCRIBE", Class::Subscribe(Subscription::Shard)),
-    (b"BRPOPLPUSH", Class::Blocking),
-    (b"XREADGROUP", Class::BlockingOption),
-];
-const LENGTH_11: &[(&[u8], Class)] = &[(b"UNSUBSCRIBE", Class::Unsubscribe(Subscription::Channel))];
-const LENGTH_12: &[(&[u8], Class)] = &[
-    (b"PUNSUBSCRIBE", Class::Unsubscribe(Subscription::Pattern)),
-    (b"SUNSUBSCRIBE", Class::Unsubscribe(Subscription::Shard)),
-    (b"BGREWRITEAOF", Class::Refused),
+/// First letters of the commands in [`CLASSES`] of each length; bit 1 is A.
+static SPECIAL: [u32; 16] = special();
+
+const fn special() -> [u32; 16] {
+    let mut letters = [0; 16];
+    let mut at = 0;
+    while at < CLASSES.len() {
+        let name = CLASSES[at].0.as_bytes();
+        letters[name.len()] |= 1 << (name[0] & 31);
+        at += 1;
+    }
+    letters
+}
+
+/// The class of a row of the table.
+const fn class_of(name: &[u8]) -> Class {
+    let mut at = 0;
+    while at < CLASSES.len() {
+        let (known, class) = CLASSES[at];
+        if same(known.as_bytes(), name) {
+            return class;
+        }
+        at += 1;
+    }
+    Class::Plain
+}
+
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The commands that are not plain.
+const CLASSES: &[(&str, Class)] = &[
+    ("ACL", Class::Acl),
+    ("AUTH", Class::Auth),
+    ("BGREWRITEAOF", Class::Refused),
+    ("BGSAVE", Class::Refused),
+    ("BLMOVE", Class::Blocking),
+    ("BLMPOP", Class::Blocking),
+    ("BLPOP", Class::Blocking),
+    ("BRPOP", Class::Blocking),
+    ("BRPOPLPUSH", Class::Blocking),
+    ("BZMPOP", Class::Blocking),
+    ("BZPOPMAX", Class::Blocking),
+    ("BZPOPMIN", Class::Blocking),
+    ("CLIENT", Class::Client),
+    ("CLUSTER", Class::Refused),
+    ("CONFIG", Class::Config),
+    ("DEBUG", Class::Refused),
+    ("DISCARD", Class::Discard),
+    ("EXEC", Class::Exec),
+    ("FAILOVER", Class::Refused),
+    ("FUNCTION", Class::Script),
+    ("HELLO", Class::Hello),
+    ("HOST:", Class::Foreign),
+    ("MIGRATE", Class::Refused),
+    ("MODULE", Class::Module),
+    ("MONITOR", Class::Monitor),
+    ("MULTI", Class::Multi),
+    ("POST", Class::Foreign),
+    ("PSUBSCRIBE", Class::Subscribe(Subscription::Pattern)),
+    ("PSYNC", Class::Refused),
+    ("PUNSUBSCRIBE", Class::Unsubscribe(Subscription::Pattern)),
+    ("QUIT", Class::Quit),
+    ("REPLCONF", Class::Refused),
+    ("REPLICAOF", Class::Refused),
+    ("RESET", Class::Reset),
+    ("SAVE", Class::Refused),
+    ("SCRIPT", Class::Script),
+    ("SELECT", Class::Select),
+    ("SHUTDOWN", Class::Refused),
+    ("SLAVEOF", Class::Refused),
+    ("SSUBSCRIBE", Class::Subscribe(Subscription::Shard)),
+    ("SUBSCRIBE", Class::Subscribe(Subscription::Channel)),
+    ("SUNSUBSCRIBE", Class::Unsubscribe(Subscription::Shard)),
+    ("SYNC", Class::Refused),
+    ("UNSUBSCRIBE", Class::Unsubscribe(Subscription::Channel)),
+    ("UNWATCH", Class::Unwatch),
+    ("WAIT", Class::Wait),
+    ("WAITAOF", Class::Wait),
+    ("WATCH", Class::Watch),
+    ("XREAD", Class::BlockingOption),
+    ("XREADGROUP", Class::BlockingOption),
 ];
 
 #[cfg(test)]
@@ -163,16 +189,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_is_found_in_any_case() {
-        for table in [
-            LENGTH_3, LENGTH_4, LENGTH_5, LENGTH_6, LENGTH_7, LENGTH_8, LENGTH_9, LENGTH_10,
-            LENGTH_11, LENGTH_12,
-        ] {
-            for (name, class) in table {
-                assert_eq!(classify(name), *class);
-                assert_eq!(classify(&name.to_ascii_lowercase()), *class);
-                assert_ne!(*class, Class::Plain);
-            }
+    fn every_class_is_that_of_a_command() {
+        for (name, class) in CLASSES {
+            assert_eq!(classify(name.as_bytes()), *class, "{name}");
+            assert_eq!(classify(name.to_ascii_lowercase().as_bytes()), *class);
+            assert_ne!(*class, Class::Plain);
         }
         for plain in [
             &b"GET"[..],
@@ -185,5 +206,36 @@ mod tests {
         ] {
             assert_eq!(classify(plain), Class::Plain);
         }
+    }
+
+    #[test]
+    fn what_the_table_says() {
+        let get = find(b"get").unwrap();
+        assert!(get.flags.has(Flags::READONLY) && !get.flags.has(Flags::WRITE));
+        assert!(get.takes(2) && !get.takes(1) && !get.takes(3));
+        let xread = find(b"XREAD").unwrap();
+        assert!(xread.takes(4) && xread.takes(400) && !xread.takes(3));
+        let usage = find(b"MEMORY").unwrap().subcommand(b"usage").unwrap();
+        assert_eq!(usage.keys, KeyRule::Range(2, 2, 1));
+        assert!(find(b"MEMORY").unwrap().subcommand(b"use").is_none());
+    }
+
+    #[test]
+    fn who_knows_what() {
+        let has = |name: &[u8], engine| find(name).unwrap().known.has(engine);
+        assert_eq!(has(b"GET", "redis-6.2.14"), Some(true));
+        assert_eq!(has(b"HGETEX", "valkey-8.0.1"), Some(false));
+        assert_eq!(has(b"HGETEX", "valkey-9.1.2"), Some(true));
+        // Another patch of a known minor version has the same commands.
+        assert_eq!(has(b"HGETEX", "valkey-9.1.7"), Some(true));
+        assert_eq!(has(b"STRALGO", "redis-6.2.14"), Some(true));
+        assert_eq!(has(b"STRALGO", "redis-7.0.15"), Some(false));
+        assert_eq!(has(b"GET", "valkey-10.0.0"), None);
+        // The engine takes it although its own list lacks it.
+        assert_eq!(has(b"QUIT", "redis-6.2.14"), Some(true));
+        let loadex = find(b"MODULE").unwrap().subcommand(b"LOADEX").unwrap();
+        assert_eq!(loadex.known.has("redis-6.2.14"), Some(false));
+        let list = find(b"MODULE").unwrap().subcommand(b"LIST").unwrap();
+        assert_eq!(list.known.has("redis-6.2.14"), Some(true));
     }
 }

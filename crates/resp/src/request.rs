@@ -273,7 +273,14 @@ pub struct Args<'a> {
 impl<'a> Args<'a> {
     /// The arguments of the command at the start of `frame`.
     #[must_use]
+    #[inline]
     pub fn of(frame: &'a [u8]) -> Self {
+        if let Some((used, count)) = plain_number(frame, 0, b'*') {
+            return Self {
+                rest: &frame[used..],
+                left: count as u64,
+            };
+        }
         let head = match frame.first() {
             Some(b'*') => line(frame, RequestError::CountTooBig).ok().flatten(),
             _ => None,
@@ -303,14 +310,11 @@ impl<'a> Iterator for Args<'a> {
         if self.left == 0 {
             return None;
         }
-        let (used, length) = header(
-            self.rest,
-            RequestLimits {
-                authenticated: true,
-            },
-        )
-        .ok()??;
-        let end = used.checked_add(usize::try_from(length).ok()?)?;
+        let (used, length) = match plain_number(self.rest, 0, b'$') {
+            Some(plain) => plain,
+            None => written_otherwise(self.rest)?,
+        };
+        let end = used.checked_add(length)?;
         let argument = self.rest.get(used..end)?;
         self.rest = self.rest.get(end + 2..)?;
         self.left -= 1;
@@ -366,6 +370,16 @@ fn plain_number(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
         }
     }
     None
+}
+
+/// The header of an argument that [`plain_number`] does not know: bytes of it, length of the argument.
+#[cold]
+fn written_otherwise(rest: &[u8]) -> Option<(usize, usize)> {
+    let limits = RequestLimits {
+        authenticated: true,
+    };
+    let (used, length) = header(rest, limits).ok()??;
+    Some((used, usize::try_from(length).ok()?))
 }
 
 /// Appends a command to `out` as an array of bulk strings.

@@ -1,5 +1,6 @@
 //! A client's connection: its bytes, and where its commands go.
 
+use super::fan::Part;
 use super::session::Session;
 use crate::buffer::OutBuffer;
 use mio::net::TcpStream;
@@ -35,6 +36,8 @@ pub(crate) enum Wait {
     Link,
     /// Room in the buffer to the shard.
     Room,
+    /// One of its legs, which waits for one of the above.
+    Leg,
     /// Answers of the other workers.
     Gather,
     /// Its last bytes to be written; then it is closed.
@@ -54,7 +57,10 @@ pub(crate) enum Streaming {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) generation: u32,
-    pub(crate) stream: TcpStream,
+    /// `None`: a leg, which has no socket.
+    pub(crate) stream: Option<TcpStream>,
+    /// Whether it is one of several.
+    pub(crate) part: Part,
     /// Place of its database.
     pub(crate) served: usize,
     pub(crate) session: Session,
@@ -84,8 +90,8 @@ pub(crate) struct Client {
     /// It took large replies too slowly: from now on it has a connection of its own, so that nobody
     /// waits behind it.
     pub(crate) heavy: bool,
-    /// A connection to a shard that is not read since this client takes its replies too slowly.
-    pub(crate) paused: Option<usize>,
+    /// Connections to shards that are not read since this client takes its replies too slowly.
+    pub(crate) paused: Vec<usize>,
     /// All bytes that were written, to see whether it takes any.
     pub(crate) written: u64,
 
@@ -100,10 +106,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(generation: u32, stream: TcpStream, served: usize, session: Session) -> Self {
+    pub(crate) fn new(
+        generation: u32,
+        stream: Option<TcpStream>,
+        served: usize,
+        session: Session,
+        part: Part,
+    ) -> Self {
         Self {
             generation,
             stream,
+            part,
             served,
             session,
             lane: Lane::Shared,
@@ -120,7 +133,7 @@ impl Client {
             blocking: 0,
             refused_own: false,
             heavy: false,
-            paused: None,
+            paused: Vec::new(),
             written: 0,
             readable: false,
             writable: true,

@@ -194,7 +194,10 @@ impl Worker {
             session.id,
             session.peer,
             session.local,
-            std::os::fd::AsRawFd::as_raw_fd(&client.stream),
+            client
+                .stream
+                .as_ref()
+                .map_or(-1, std::os::fd::AsRawFd::as_raw_fd),
             text(&session.name),
             session.created.elapsed().as_secs(),
             session.active.elapsed().as_secs(),

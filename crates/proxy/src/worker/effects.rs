@@ -39,6 +39,7 @@ impl Worker {
         let last =
             backend.usage == Use::Leaving && backend.book.is_empty() && backend.out.is_empty();
         if let Some(client) = self.find(id) {
+            let confirmed = matches!(effect, Effect::Confirm(..));
             if rewrite != Rewrite::None {
                 self.rewrite(index, client, rewrite, discard, bytes);
             }
@@ -48,8 +49,11 @@ impl Worker {
             }
             let known = &mut self.clients[client];
             known.in_flight -= 1;
-            if known.ended && known.blocking > 0 {
+            if known.blocking > 0 && self.clients[self.front_of(client)].ended {
                 self.queue_client(client);
+            }
+            if !discard || confirmed {
+                self.given(client, 1, bytes);
             }
             self.check_barrier(client);
         } else {
@@ -149,20 +153,14 @@ impl Worker {
         if discard {
             return;
         }
-        let known = &mut self.clients[client];
-        // Earlier replies that are still in the receive buffer go first.
-        let slice = std::mem::replace(&mut known.slice, 0..0);
-        known.out.push(&bytes[slice]);
         match rewrite {
-            Rewrite::None => known.out.push(&captured),
-            Rewrite::Text(text) => known.out.push(&text),
+            Rewrite::None => self.give(client, &captured, bytes),
+            Rewrite::Text(text) => self.give(client, &text, bytes),
             Rewrite::ConfigGet => {
-                known
-                    .out
-                    .push(&without_secrets(&captured, known.session.resp));
+                let resp = self.clients[client].session.resp;
+                self.give(client, &without_secrets(&captured, resp), bytes);
             }
         }
-        self.mark_client(client);
     }
 }
 

@@ -119,12 +119,7 @@ impl Worker {
             Question::List(filter) => (filter, false),
             Question::Kill(filter, _) => (filter, true),
         };
-        let chosen: Vec<usize> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| Some(client.served) == served && filter.takes(client))
-            .map(|(index, _)| index)
-            .collect();
+        let chosen = self.fronts(|client| Some(client.served) == served && filter.takes(client));
         let mut found = Found::default();
         for index in chosen {
             if kill {

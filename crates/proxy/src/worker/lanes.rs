@@ -7,6 +7,7 @@
 use super::Worker;
 use super::backend::{Phase, Rewrite, Run, Use};
 use super::client::{Lane, Wait};
+use super::fan::Part;
 use super::link::NotOpened;
 use super::session::{Db, Transaction};
 use super::timers::Timer;
@@ -26,6 +27,8 @@ pub(super) enum Flow {
     Next,
     /// It must be looked at again when what the client waits for has come.
     Hold,
+    /// It must be looked at again when more of it has come.
+    More,
 }
 
 /// How a command is to be sent.
@@ -62,6 +65,9 @@ impl Worker {
     /// Whether a client has all its replies, and nothing is half-way to it.
     pub(super) fn settled(&self, index: usize) -> bool {
         let client = &self.clients[index];
+        if let Part::Front(fan) = &client.part {
+            return fan.is_settled() && self.legs_of(index).all(|leg| self.settled(leg));
+        }
         client.in_flight == 0
             && match client.lane {
                 Lane::Own(backend) => self.backends[backend].framer.at_start(),
@@ -84,15 +90,20 @@ impl Worker {
         if self.clients[index].wait == Wait::Barrier && self.settled(index) {
             self.resume(index);
         }
+        if let Part::Leg(_) = self.clients[index].part {
+            let front = self.front_of(index);
+            if self.clients[front].wait == Wait::Barrier && self.settled(front) {
+                self.resume(front);
+            }
+        }
     }
 
     /// Answers a client itself. All its replies are in.
     pub(super) fn answer(&mut self, index: usize, bytes: &[u8]) {
         debug_assert!(self.settled(index), "an answer must not overtake a reply");
-        let client = &mut self.clients[index];
-        if client.session.takes_reply() {
-            client.out.push(bytes);
-            self.mark_client(index);
+        if self.clients[index].session.takes_reply() {
+            self.give(index, bytes, &[]);
+            self.given(index, 1, &[]);
         }
     }
 
@@ -107,6 +118,8 @@ impl Worker {
 
     /// Takes no more commands; closes the client when its last bytes are written.
     pub(super) fn farewell(&mut self, index: usize) {
+        let index = self.front_of(index);
+        self.close_legs(index);
         if let Lane::Own(backend) = self.clients[index].lane {
             self.leave_own(index, backend);
         }
@@ -308,9 +321,6 @@ impl Worker {
     /// Waits for the shared connection to be ready, up to a bound.
     fn wait_for_link(&mut self, index: usize) -> Flow {
         let id = self.link_of(index);
-        if self.served[id.served].database.shards.len() > 1 {
-            return self.answer_in_order(index, texts::SEVERAL_SHARDS);
-        }
         self.need(id);
         if self.link(id).is_none_or(super::link::Link::hold_is_over) {
             return self.answer_in_order(index, texts::UNAVAILABLE);

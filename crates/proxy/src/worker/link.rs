@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Phase, ShardStream, Use};
 use super::client::{ClientId, Wait};
+use super::fan::Part;
 use super::session::Db;
 use super::timers::Timer;
 use super::{Worker, backend_token};
@@ -27,8 +28,19 @@ pub(crate) struct Served {
     pub(crate) database: Arc<Database>,
     /// One entry at least, even if no primary is known.
     pub(crate) shards: Vec<ShardLinks>,
+    /// The last slot of each shard.
+    ends: Vec<u16>,
     /// What its engine said of itself in its greeting.
     pub(crate) engine: Option<Engine>,
+}
+
+impl Served {
+    /// The shard that has a slot.
+    #[inline]
+    pub(crate) fn shard_of(&self, slot: u16) -> usize {
+        let shard = self.ends.partition_point(|end| *end < slot);
+        shard.min(self.shards.len() - 1)
+    }
 }
 
 /// The connections to one shard.
@@ -37,6 +49,8 @@ pub(crate) struct ShardLinks {
     pub(crate) target: Option<ProxyShard>,
     /// Counts targets: a connection belongs to one.
     pub(crate) number: u64,
+    /// Why it is not reached.
+    error: Option<String>,
     /// RESP2 and RESP3.
     pub(crate) links: [Link; 2],
 }
@@ -104,13 +118,17 @@ impl Worker {
         shard.links.get_mut(usize::from(id.resp - 2))
     }
 
-    /// The link of a client: the only shard of its database.
+    /// The link of a client: the only shard of its database, or the shard of the leg.
     #[inline]
     pub(super) fn link_of(&self, client: usize) -> LinkId {
         let client = &self.clients[client];
+        let shard = match &client.part {
+            Part::Whole | Part::Front(_) => 0,
+            Part::Leg(leg) => leg.shard,
+        };
         LinkId {
             served: client.served,
-            shard: 0,
+            shard,
             resp: client.session.resp,
         }
     }
@@ -131,11 +149,12 @@ impl Worker {
                 self.served.insert(Served {
                     database: Arc::clone(database),
                     shards: vec![ShardLinks::default()],
+                    ends: Vec::new(),
                     engine: None,
                 })
             });
             self.served[served].database = Arc::clone(database);
-            self.set_target(served);
+            self.set_targets(served);
         }
         self.state
             .applied
@@ -144,13 +163,7 @@ impl Worker {
 
     fn remove_database(&mut self, served: usize) {
         self.by_uid.retain(|_, known| *known != served);
-        let clients: Vec<usize> = self
-            .clients
-            .iter()
-            .filter(|(_, c)| c.served == served)
-            .map(|(i, _)| i)
-            .collect();
-        for index in clients {
+        for index in self.fronts(|client| client.served == served) {
             self.close_client(index);
         }
         let backends: Vec<usize> = self
@@ -165,50 +178,78 @@ impl Worker {
         self.served.remove(served);
     }
 
-    /// Follows the shard that the configuration names now.
-    fn set_target(&mut self, served: usize) {
+    /// Follows the shards that the configuration names now.
+    fn set_targets(&mut self, served: usize) {
         let known = &self.served[served];
-        let wanted = match &known.database.shards[..] {
-            [only] => Some(only.clone()),
-            [] | [_, ..] => None,
-        };
-        let shard = &known.shards[0];
-        if shard.target == wanted && (wanted.is_some() || shard.number > 0) {
+        let wanted: Vec<ProxyShard> = known.database.shards.clone();
+        let ends: Vec<u16> = wanted.iter().map(|shard| shard.slots.last).collect();
+        // No primary is known at the moment: the shards are as they were.
+        if wanted.is_empty() {
+            for shard in 0..known.shards.len() {
+                self.set_target(served, shard, None);
+            }
             return;
         }
-        let several = known.database.shards.len() > 1;
-        let same_place = match (&shard.target, &wanted) {
+        if known.ends != ends {
+            self.change_shards(served, ends);
+        }
+        for (shard, target) in wanted.into_iter().enumerate() {
+            self.set_target(served, shard, Some(target));
+        }
+    }
+
+    /// Another number of shards, or other slots: what the clients have under way is lost.
+    fn change_shards(&mut self, served: usize, ends: Vec<u16>) {
+        let fresh = self.served[served].ends.is_empty() && ends.len() == 1;
+        if !fresh {
+            for index in self.fronts(|client| client.served == served) {
+                self.close_client(index);
+            }
+            for index in self.backends_of(served, None) {
+                self.lose(index, "the shards have changed");
+            }
+            let shards = ends.iter().map(|_| ShardLinks::default()).collect();
+            self.served[served].shards = shards;
+        }
+        self.served[served].ends = ends;
+    }
+
+    fn backends_of(&self, served: usize, shard: Option<usize>) -> Vec<usize> {
+        self.backends
+            .iter()
+            .filter(|(_, backend)| {
+                backend.link.served == served
+                    && shard.is_none_or(|shard| backend.link.shard == shard)
+            })
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    fn set_target(&mut self, served: usize, shard: usize, wanted: Option<ProxyShard>) {
+        let links = &mut self.served[served].shards[shard];
+        if links.target == wanted && (wanted.is_some() || links.number > 0) {
+            return;
+        }
+        let same_place = match (&links.target, &wanted) {
             (Some(old), Some(new)) => {
                 (old.epoch, &old.address, &old.user, &old.password)
                     == (new.epoch, &new.address, &new.user, &new.password)
             }
             _ => false,
         };
-        let links = &mut self.served[served].shards[0];
         links.target = wanted;
         if same_place {
             return;
         }
         links.number += 1;
-        let reason = if several {
-            "it has more than one shard"
-        } else {
-            "no primary is known"
-        };
-        self.report_link(served, Err(reason.to_owned()));
-        for index in self
-            .backends
-            .iter()
-            .filter(|(_, b)| b.link.served == served)
-            .map(|(i, _)| i)
-            .collect::<Vec<_>>()
-        {
+        self.report_link(served, shard, Some("no primary is known".to_owned()));
+        for index in self.backends_of(served, Some(shard)) {
             self.retire(index);
         }
         for resp in [2, 3] {
             let id = LinkId {
                 served,
-                shard: 0,
+                shard,
                 resp,
             };
             if let Some(link) = self.link_mut(id) {
@@ -321,7 +362,7 @@ impl Worker {
     /// Connecting failed, or the connection was lost: another try follows.
     pub(super) fn link_failed(&mut self, id: LinkId, reason: &str) {
         if id.resp == 2 {
-            self.report_link(id.served, Err(reason.to_owned()));
+            self.report_link(id.served, id.shard, Some(reason.to_owned()));
         }
         let Some(link) = self.link_mut(id) else {
             return;
@@ -337,11 +378,13 @@ impl Worker {
         }
     }
 
-    fn report_link(&self, served: usize, state: Result<(), String>) {
-        self.served[served]
-            .database
-            .stats
-            .set_link(self.number, state);
+    /// A shard is reached, or why not. The database is reached when all its shards are.
+    fn report_link(&mut self, served: usize, shard: usize, error: Option<String>) {
+        let known = &mut self.served[served];
+        known.shards[shard].error = error;
+        let error = known.shards.iter().find_map(|shard| shard.error.clone());
+        let state = error.map_or(Ok(()), Err);
+        known.database.stats.set_link(self.number, state);
     }
 
     /// Opens a connection to the shard of a link.
@@ -483,7 +526,7 @@ impl Worker {
         match backend.usage {
             Use::Shared => {
                 if id.resp == 2 {
-                    self.report_link(id.served, Ok(()));
+                    self.report_link(id.served, id.shard, None);
                 }
                 if let Some(link) = self.link_mut(id) {
                     link.ready = true;

@@ -155,6 +155,7 @@ impl Worker {
 
     /// Another version of the protocol means other connections to the shard.
     fn change_version(&mut self, index: usize, resp: u8) {
+        self.close_legs(index);
         if let Lane::Own(place) = self.clients[index].lane {
             let session = &self.clients[index].session;
             if session.own.subscriptions.any() || session.own.tracking {
@@ -210,6 +211,7 @@ impl Worker {
     }
 
     fn reset(&mut self, index: usize) {
+        self.close_legs(index);
         if let Lane::Own(place) = self.clients[index].lane {
             self.leave_own(index, place);
         }

@@ -33,7 +33,7 @@ impl Worker {
                 continue;
             };
             // Part of its reply has been sent: nothing can follow that.
-            if number == 0 && half_received {
+            if number == 0 && half_received && !self.forget_part(client) {
                 self.close_client(client);
                 continue;
             }
@@ -61,13 +61,18 @@ impl Worker {
         if !run.discard {
             for number in 0..run.count {
                 let last = cut && number + 1 == run.count;
-                known.out.push(if last {
+                let text = if last {
                     texts::NOT_RUN
                 } else {
                     texts::OUTCOME_UNKNOWN
-                });
+                };
+                self.give(client, text, &[]);
+                self.given(client, 1, &[]);
             }
         }
+        let Some(known) = self.clients.get_mut(client) else {
+            return;
+        };
         let farewell = run.effect == Effect::Multi;
         match run.effect {
             Effect::Exec | Effect::Discard => {
@@ -79,7 +84,6 @@ impl Worker {
             Effect::Select(_) => {}
             _ => {}
         }
-        self.mark_client(client);
         if farewell {
             // Whether the commands behind it were meant for a transaction cannot be known.
             self.farewell(client);

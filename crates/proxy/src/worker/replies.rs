@@ -77,10 +77,17 @@ impl Worker {
         let Some(client) = receiver.and_then(|id| self.find(id)) else {
             return true;
         };
-        let waiting = self.clients[client].out.len();
+        // What a leg holds waits for other shards, not for the client. Its own connection may wait
+        // with it; one that others share may not.
+        let front = self.front_of(client);
+        let waiting = self.clients[front].out.len();
         match usage {
             Use::Own(_) if waiting > bounds::CLIENT_OUT_SOFT => {
-                self.clients[client].paused = Some(index);
+                self.pause(front, index);
+                false
+            }
+            Use::Own(_) if self.holds(client) > bounds::CLIENT_OUT_SOFT => {
+                self.pause(client, index);
                 false
             }
             Use::Shared if waiting > bounds::CLIENT_OUT_SOFT => {
@@ -90,8 +97,8 @@ impl Worker {
                 true
             }
             Use::Leaving if waiting > bounds::CLIENT_OUT_HARD => {
-                if self.clients[client].paused.replace(index).is_none() {
-                    let (id, written) = (self.client_id(client), self.clients[client].written);
+                if self.pause(front, index) == 1 {
+                    let (id, written) = (self.client_id(front), self.clients[front].written);
                     self.timers
                         .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
                 }
@@ -99,6 +106,16 @@ impl Worker {
             }
             _ => true,
         }
+    }
+
+    /// Reads a connection no more until the client has taken what waits for it. Returns how many
+    /// connections wait so.
+    fn pause(&mut self, client: usize, backend: usize) -> usize {
+        let paused = &mut self.clients[client].paused;
+        if !paused.contains(&backend) {
+            paused.push(backend);
+        }
+        paused.len()
     }
 
     fn take_replies(&mut self, index: usize, bytes: &[u8]) -> Result<(), String> {
@@ -137,20 +154,27 @@ impl Worker {
         if run.discard || !run.is_plain() {
             return 0;
         }
-        let (used, count) = resp::reply::simple_run(&bytes[at..], run.count);
+        let (id, most) = (run.client, run.count);
+        let client = self.find(id);
+        let most = client.map_or(most, |client| self.most_at_once(client, most));
+        let (used, count) = resp::reply::simple_run(&bytes[at..], most);
         if count == 0 {
             return 0;
         }
-        let id = run.client;
+        let backend = &mut self.backends[index];
+        let Some(run) = backend.book.front_mut() else {
+            return 0;
+        };
         run.count -= count;
         if run.count == 0 {
             backend.book.pop_front();
         }
         let last =
             backend.usage == Use::Leaving && backend.book.is_empty() && backend.out.is_empty();
-        if let Some(client) = self.find(id) {
+        if let Some(client) = client {
             self.deliver(client, bytes, at..at + used);
             self.clients[client].in_flight -= count;
+            self.given(client, count, bytes);
             self.check_barrier(client);
         }
         if last {
@@ -234,7 +258,10 @@ impl Worker {
 
     /// Gives a part of the receive buffer to a client.
     #[inline]
-    fn deliver(&mut self, index: usize, bytes: &[u8], range: Range<usize>) {
+    pub(super) fn deliver(&mut self, index: usize, bytes: &[u8], range: Range<usize>) {
+        let Some(index) = self.receiver(index, &bytes[range.clone()]) else {
+            return;
+        };
         let client = &mut self.clients[index];
         if client.wait == Wait::Farewell {
             return;
@@ -264,12 +291,15 @@ impl Worker {
             if slice.is_empty() {
                 continue;
             }
+            let Some(stream) = &mut client.stream else {
+                continue;
+            };
             if !client.writable || !client.out.is_empty() {
                 client.out.push(slice);
                 self.mark_client(index);
                 continue;
             }
-            match client.stream.write(slice) {
+            match stream.write(slice) {
                 Ok(written) => {
                     client.written += written as u64;
                     client.writable = written == slice.len();
@@ -298,22 +328,25 @@ impl Worker {
             return;
         };
         backend.dirty = false;
-        if backend.phase == Phase::Connecting || !backend.writable || backend.out.is_empty() {
+        if backend.phase == Phase::Connecting {
             return;
         }
-        match backend.stream.write(backend.out.pending()) {
-            Ok(written) => {
-                backend.writable = written == backend.out.len();
-                backend.out.advance(written, bounds::RECEIVE);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => backend.writable = false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.mark_backend(index),
-            Err(error) => {
-                self.lose(
-                    index,
-                    &format!("the connection to the shard broke: {error}"),
-                );
-                return;
+        while backend.writable && !backend.out.is_empty() {
+            let pending = backend.out.pending();
+            match backend.stream.write(pending) {
+                Ok(written) => {
+                    backend.writable = written == pending.len();
+                    backend.out.advance(written, bounds::RECEIVE);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => backend.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.lose(
+                        index,
+                        &format!("the connection to the shard broke: {error}"),
+                    );
+                    return;
+                }
             }
         }
         let Some(backend) = self.backends.get_mut(index) else {

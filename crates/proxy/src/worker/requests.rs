@@ -3,6 +3,7 @@
 use super::Worker;
 use super::backend::Effect;
 use super::client::{Lane, Streaming, Wait};
+use super::fan::Part;
 use super::lanes::Flow;
 use super::session::ReplyMode;
 use crate::bounds;
@@ -26,18 +27,18 @@ impl Worker {
     /// Closes a client that has left while a command of it blocks: it will not take what that waits
     /// for, so the engine must not hand it out. Commands before it get their replies.
     pub(super) fn close_if_blocked(&mut self, index: usize) -> bool {
-        let Some(client) = self.clients.get(index) else {
+        if !self.clients.get(index).is_some_and(|client| client.ended) {
             return false;
+        }
+        let blocks = |place: usize| {
+            let client = &self.clients[place];
+            let Lane::Own(backend) = client.lane else {
+                return false;
+            };
+            let front = self.backends[backend].book.front();
+            client.blocking > 0 && front.is_some_and(|run| run.effect == Effect::Blocking)
         };
-        let Lane::Own(backend) = client.lane else {
-            return false;
-        };
-        let blocked = client.ended
-            && client.blocking > 0
-            && self.backends[backend]
-                .book
-                .front()
-                .is_some_and(|run| run.effect == Effect::Blocking);
+        let blocked = blocks(index) || self.legs_of(index).any(blocks);
         if blocked {
             self.close_client(index);
         }
@@ -62,7 +63,10 @@ impl Worker {
             return;
         }
         let client = &mut self.clients[index];
-        match client.stream.read(receive) {
+        let Some(stream) = &mut client.stream else {
+            return;
+        };
+        match stream.read(receive) {
             Ok(0) => {
                 client.ended = true;
                 client.readable = false;
@@ -127,6 +131,7 @@ impl Worker {
             client.wait == Wait::Nothing
                 && client.owed.is_none()
                 && client.out.len() <= bounds::CLIENT_OUT_SOFT
+                && (matches!(client.part, Part::Whole) || self.fan_has_room(index))
         })
     }
 
@@ -163,7 +168,10 @@ impl Worker {
             if !self.takes_commands(index) {
                 break;
             }
-            let (used, count) = self.pass_on(index, &bytes[start..]);
+            let (used, count) = match self.clients[index].part {
+                Part::Front(_) => self.fan_pass_on(index, &bytes[start..]),
+                Part::Whole | Part::Leg(_) => self.pass_on(index, &bytes[start..]),
+            };
             if count > 0 {
                 start += used;
                 commands += count;
@@ -198,26 +206,17 @@ impl Worker {
                             start = end;
                         }
                         // The same command is looked at again.
-                        Flow::Hold => break,
+                        Flow::Hold | Flow::More => break,
                     }
                 }
                 Ok(Progress::Incomplete { consumed }) => {
                     client.scanned += consumed;
-                    let known = client.scanned;
-                    let long = bytes.len() - start > bounds::STREAM_ABOVE;
-                    if !(long && known > 0) {
+                    let used = self.begin_if_long(index, &bytes[start..]);
+                    if used == 0 {
                         break;
                     }
-                    match self.begin_stream(index, &bytes[start..start + known]) {
-                        Flow::Next => {
-                            commands += 1;
-                            start += known;
-                            if let Some(client) = self.clients.get_mut(index) {
-                                client.scanned = 0;
-                            }
-                        }
-                        Flow::Hold => break,
-                    }
+                    commands += 1;
+                    start += used;
                 }
                 Err(error) => {
                     if self.barrier(index) {
@@ -231,6 +230,24 @@ impl Worker {
         }
         self.count(index, commands);
         start
+    }
+
+    /// Passes on what has come of a command that is too long to be held. Returns its bytes; 0: it is
+    /// not, or not now.
+    fn begin_if_long(&mut self, index: usize, bytes: &[u8]) -> usize {
+        let known = self.clients[index].scanned;
+        if bytes.len() <= bounds::STREAM_ABOVE || known == 0 {
+            return 0;
+        }
+        match self.begin_stream(index, &bytes[..known]) {
+            Flow::Next => {
+                if let Some(client) = self.clients.get_mut(index) {
+                    client.scanned = 0;
+                }
+                known
+            }
+            Flow::Hold | Flow::More => 0,
+        }
     }
 
     /// The short way of what most clients send: passes on commands that are whole, may go over the
@@ -291,17 +308,19 @@ impl Worker {
 
     /// Passes on more of a long command. Returns the bytes used and whether it is whole.
     fn stream_on(&mut self, index: usize, bytes: &[u8]) -> Result<(usize, bool), RequestError> {
-        let to_shard = matches!(self.clients[index].streaming, Some(Streaming::ToShard));
-        let place = match self.clients[index].lane {
+        let carrier = self.carrier(index);
+        let to_shard = matches!(self.clients[carrier].streaming, Some(Streaming::ToShard));
+        let place = match self.clients[carrier].lane {
             Lane::Own(place) if to_shard => Some(place),
             _ => None,
         };
         if let Some(place) = place
             && self.backends[place].out.len() > bounds::SHARD_OUT_MAX
         {
-            let name = self.client_id(index);
+            let name = self.client_id(carrier);
             self.backends[place].stalled.push(name);
-            self.clients[index].wait = Wait::Room;
+            self.clients[index].wait = Wait::Leg;
+            self.clients[carrier].wait = Wait::Room;
             return Ok((0, false));
         }
         let client = &mut self.clients[index];
@@ -314,7 +333,7 @@ impl Worker {
             Progress::Incomplete { consumed } => (consumed, false),
         };
         if whole {
-            client.streaming = None;
+            self.streamed(index);
         }
         if let Some(place) = place {
             let backend = &mut self.backends[place];

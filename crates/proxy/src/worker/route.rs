@@ -3,6 +3,7 @@
 use super::Worker;
 use super::backend::{Confirm, Effect, Rewrite};
 use super::client::{Lane, Streaming};
+use super::fan::Part;
 use super::lanes::{Flow, Sending};
 use super::session::{Transaction, Watch};
 use crate::texts;
@@ -55,13 +56,16 @@ impl Worker {
     }
 
     #[inline]
-    fn command(&mut self, index: usize, frame: &[u8]) -> Flow {
+    pub(super) fn command(&mut self, index: usize, frame: &[u8]) -> Flow {
         let mut args = Args::of(frame);
         let Some(name) = args.next() else {
             return Flow::Next;
         };
         let class = classify(name);
         let client = &self.clients[index];
+        if matches!(client.part, Part::Front(_)) {
+            return self.fan_command(index, class, name, frame, &args);
+        }
         if class == Class::Plain
             && client.session.authenticated
             && client.lane == Lane::Shared
@@ -96,7 +100,7 @@ impl Worker {
 
     /// Ends a connection that speaks HTTP, without a word, as the engine does: passed on, it would
     /// end the connection that all clients share.
-    fn foreign(&mut self, index: usize) -> Flow {
+    pub(super) fn foreign(&mut self, index: usize) -> Flow {
         if !self.barrier(index) {
             return Flow::Hold;
         }
@@ -113,6 +117,9 @@ impl Worker {
         let class = classify(name);
         if class == Class::Foreign {
             return self.foreign(index);
+        }
+        if matches!(self.clients[index].part, Part::Front(_)) {
+            return self.begin_fan_stream(index, class, part);
         }
         let flow = match self.route(index, class, name, &args, false) {
             Route::Any(sending) | Route::Own(sending) => {

@@ -109,15 +109,21 @@ impl Worker {
     fn check_stuck(&mut self, id: ClientId, written: u64) {
         let Some(index) = self.find(id) else { return };
         let client = &self.clients[index];
-        let Some(backend) = client.paused else { return };
+        if client.paused.is_empty() {
+            return;
+        }
         if client.written != written {
             let written = client.written;
             self.timers
                 .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
             return;
         }
-        let others = self.backends.get(backend).is_some_and(|backend| {
-            backend.usage == Use::Leaving && backend.book.iter().any(|run| run.client != id)
+        let legs: Vec<ClientId> = self.legs_of(index).map(|leg| self.client_id(leg)).collect();
+        let others = client.paused.iter().any(|backend| {
+            self.backends.get(*backend).is_some_and(|backend| {
+                let other = |client: ClientId| client != id && !legs.contains(&client);
+                backend.usage == Use::Leaving && backend.book.iter().any(|run| other(run.client))
+            })
         });
         if others {
             let peer = client.session.peer;

@@ -15,4 +15,5 @@ mod hostile;
 mod lifecycle;
 mod loss;
 mod sessions;
+mod shards;
 mod support;

@@ -19,6 +19,8 @@ pub const VALKEY: &str = "valkey-9.1.";
 /// A node with one database.
 pub struct Node {
     pub engine: Engine,
+    /// Engines of the other shards.
+    pub more: Vec<Engine>,
     pub exec: Exec,
     pub config: ProxyConfig,
     pub node: NodeConfig,
@@ -50,6 +52,60 @@ impl Node {
         node.launch();
         node.wait_served();
         node
+    }
+
+    /// With a database of so many shards. Every other one is reached over TCP, as if it were on another
+    /// node.
+    pub fn sharded(engine: &'static str, shards: u16) -> Self {
+        let mut node = Self::prepare(engine, |_| {});
+        let SocketAddr::V4(first) = node.engine.direct else {
+            panic!("IPv4 is used here");
+        };
+        let database = &mut node.config.databases[0];
+        let pattern = database.shards.remove(0);
+        for number in 0..shards {
+            let address = if number == 0 {
+                ShardAddress::Unix(node.engine.socket.clone())
+            } else {
+                let folder = node.folder.path().join(format!("engine{number}"));
+                std::fs::create_dir_all(&folder).unwrap();
+                let direct = SocketAddr::new((*first.ip()).into(), first.port() + number);
+                let engine = Engine::start(engine, &folder, direct);
+                let socket = engine.socket.clone();
+                node.more.push(engine);
+                if number % 2 == 1 {
+                    ShardAddress::Tcp(direct)
+                } else {
+                    ShardAddress::Unix(socket)
+                }
+            };
+            let slot = |number: u16| (u32::from(number) * 16_384 / u32::from(shards)) as u16;
+            database.shards.push(ProxyShard {
+                uid: ShardUid(u64::from(number) + 1),
+                slots: SlotRange {
+                    first: slot(number),
+                    last: if number + 1 == shards {
+                        16_383
+                    } else {
+                        slot(number + 1) - 1
+                    },
+                },
+                address,
+                ..pattern.clone()
+            });
+        }
+        node.exec.publish(&node.config);
+        node.launch();
+        node.wait_served();
+        node
+    }
+
+    /// The engine of a shard.
+    pub fn shard(&mut self, number: usize) -> &mut Engine {
+        match number.checked_sub(1) {
+            None => &mut self.engine,
+            Some(number) => &mut self.more[number],
+        }
     }
 
     /// Everything but the proxy.
@@ -110,6 +166,7 @@ impl Node {
         let exec = Exec::start(&node.proxy_socket());
         Self {
             engine,
+            more: Vec::new(),
             exec,
             config,
             node,

@@ -1,0 +1,240 @@
+//! Clients of databases with several shards.
+//!
+//! Such a client is a *front* with a *leg* for each shard that it has used. The front has the socket,
+//! the session and the order of the replies; a leg is to its shard what a client of a one-shard database
+//! is: it has a lane, connections of its own when it needs them, and the engine's state on them. So all
+//! rules of a lane hold for each leg, and this module only decides which leg a command goes to and brings
+//! the legs' replies into the order of the commands.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`command`] | which leg a command goes to, and splitting |
+//! | [`order`] | replies in the order of the commands, and merging |
+//! | [`transaction`] | `WATCH`, `MULTI` and `EXEC` on one of several shards |
+
+mod command;
+mod order;
+mod transaction;
+
+use super::Worker;
+use super::client::{Client, Lane, Wait};
+use super::lanes::Flow;
+use super::session::{ReplyMode, Session};
+use crate::merge::{Merge, Part as SplitPart};
+use std::collections::VecDeque;
+pub(super) use transaction::Queue;
+
+/// Whether a client is one of several.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Its database has one shard.
+    Whole,
+    /// It has legs.
+    Front(Box<Fan>),
+    /// It is one.
+    Leg(Box<Leg>),
+}
+
+/// What a front has beside what every client has.
+#[derive(Debug, Default)]
+pub(crate) struct Fan {
+    /// What the client is due, oldest first.
+    order: VecDeque<Due>,
+    /// Places of its legs, by shard.
+    legs: Vec<Option<usize>>,
+    /// Bytes of replies that legs hold until it is their turn.
+    held: usize,
+    /// Parts of the command that is being sent which are not sent yet.
+    unsent: VecDeque<Unsent>,
+    /// A long command goes to this shard as it comes.
+    streaming: Option<usize>,
+    transaction: Queue,
+    /// The shard whose keys are watched.
+    watched: Option<usize>,
+}
+
+impl Fan {
+    /// Whether the client has all that it is due.
+    pub(super) fn is_settled(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+/// What a leg has beside what every client has.
+#[derive(Debug)]
+pub(crate) struct Leg {
+    /// Place of its front.
+    front: usize,
+    pub(super) shard: usize,
+    /// Whole replies that wait for their turn.
+    replies: VecDeque<Vec<u8>>,
+    /// The beginning of the next one.
+    part: Vec<u8>,
+}
+
+/// What a client is due.
+#[derive(Debug)]
+enum Due {
+    /// So many replies of one leg.
+    Replies { shard: usize, count: u32 },
+    /// One reply, made of one of each of these legs.
+    Merged { shards: Box<[usize]>, merge: Merge },
+    /// This.
+    Text(Box<[u8]>),
+}
+
+/// A part of a command.
+#[derive(Debug)]
+struct Unsent {
+    shard: usize,
+    /// `None`: the command as it is.
+    frame: Option<Vec<u8>>,
+}
+
+impl From<SplitPart> for Unsent {
+    fn from(part: SplitPart) -> Self {
+        Self {
+            shard: usize::from(part.shard),
+            frame: Some(part.frame),
+        }
+    }
+}
+
+impl Worker {
+    /// The client that has the socket: itself, or the front of a leg.
+    #[inline]
+    pub(super) fn front_of(&self, index: usize) -> usize {
+        match &self.clients[index].part {
+            Part::Whole | Part::Front(_) => index,
+            Part::Leg(leg) => leg.front,
+        }
+    }
+
+    /// The legs of a client.
+    pub(super) fn legs_of(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        let legs: &[Option<usize>] = match &self.clients[index].part {
+            Part::Front(fan) => &fan.legs,
+            Part::Whole | Part::Leg(_) => &[],
+        };
+        legs.iter().filter_map(|leg| *leg)
+    }
+
+    fn fan(&self, front: usize) -> Option<&Fan> {
+        match &self.clients.get(front)?.part {
+            Part::Front(fan) => Some(fan),
+            Part::Whole | Part::Leg(_) => None,
+        }
+    }
+
+    fn fan_mut(&mut self, front: usize) -> Option<&mut Fan> {
+        match &mut self.clients.get_mut(front)?.part {
+            Part::Front(fan) => Some(fan),
+            Part::Whole | Part::Leg(_) => None,
+        }
+    }
+
+    fn leg_state(&mut self, leg: usize) -> Option<&mut Leg> {
+        match &mut self.clients.get_mut(leg)?.part {
+            Part::Leg(leg) => Some(leg),
+            Part::Whole | Part::Front(_) => None,
+        }
+    }
+
+    /// The leg to a shard; it is made when it is first needed.
+    fn leg(&mut self, front: usize, shard: usize) -> usize {
+        let found = self.fan(front).and_then(|fan| *fan.legs.get(shard)?);
+        if let Some(leg) = found {
+            return leg;
+        }
+        let client = &self.clients[front];
+        let known = &client.session;
+        let mut session = Session::new(known.id, known.peer, known.local, true);
+        session.resp = known.resp;
+        let part = Part::Leg(Box::new(Leg {
+            front,
+            shard,
+            replies: VecDeque::new(),
+            part: Vec::new(),
+        }));
+        let served = client.served;
+        self.generation = self.generation.wrapping_add(1);
+        let leg = self
+            .clients
+            .insert(Client::new(self.generation, None, served, session, part));
+        if let Some(fan) = self.fan_mut(front) {
+            if fan.legs.len() <= shard {
+                fan.legs.resize(shard + 1, None);
+            }
+            fan.legs[shard] = Some(leg);
+        }
+        leg
+    }
+
+    /// Ends the legs of a client, and what they used. What they were due is due no more.
+    pub(super) fn close_legs(&mut self, front: usize) {
+        let Some(fan) = self.fan_mut(front) else {
+            return;
+        };
+        let legs = std::mem::take(&mut fan.legs);
+        *fan = Fan::default();
+        for leg in legs.into_iter().flatten() {
+            if let Lane::Own(backend) = self.clients[leg].lane {
+                self.leave_own(leg, backend);
+            }
+            let gone = self.clients.remove(leg);
+            for backend in gone.paused {
+                if self.backends.contains(backend) {
+                    self.queue_backend(backend);
+                }
+            }
+        }
+    }
+
+    /// Sends a command to one shard, whose reply is the client's next one.
+    fn at_shard(&mut self, front: usize, shard: usize, frame: &[u8]) -> Flow {
+        self.let_shard(front, shard, |worker, leg| worker.command(leg, frame))
+    }
+
+    /// Lets a leg take a command, whose reply is the client's next one.
+    fn let_shard(
+        &mut self,
+        front: usize,
+        shard: usize,
+        send: impl FnOnce(&mut Self, usize) -> Flow,
+    ) -> Flow {
+        let wanted = self.clients[front].session.reply;
+        if wanted == ReplyMode::On {
+            self.due(front, shard, 1);
+        }
+        let flow = self.send_part(front, shard, send);
+        match flow {
+            Flow::Next if wanted == ReplyMode::SkipNext => {
+                if let Some(client) = self.clients.get_mut(front) {
+                    client.session.reply = ReplyMode::On;
+                }
+            }
+            Flow::Hold if wanted == ReplyMode::On => self.not_due(front),
+            _ => {}
+        }
+        flow
+    }
+
+    /// Lets a leg take a command. If it has to wait, so has the client.
+    fn send_part(
+        &mut self,
+        front: usize,
+        shard: usize,
+        send: impl FnOnce(&mut Self, usize) -> Flow,
+    ) -> Flow {
+        let leg = self.leg(front, shard);
+        self.clients[leg].session.reply = self.clients[front].session.reply;
+        let flow = send(self, leg);
+        if flow == Flow::Hold
+            && let Some(client) = self.clients.get_mut(front)
+            && client.wait == Wait::Nothing
+        {
+            client.wait = Wait::Leg;
+        }
+        flow
+    }
+}

@@ -1,0 +1,340 @@
+//! Which leg a command goes to.
+
+use super::{Due, Queue, Unsent};
+use crate::merge::{self, Merge, Plan};
+use crate::worker::Worker;
+use crate::worker::client::{Lane, Streaming};
+use crate::worker::lanes::Flow;
+use crate::worker::session::ReplyMode;
+use crate::{bounds, texts};
+use resp::command::{Class, classify};
+use resp::keys::{PartPlace, Place};
+use resp::number::strict_i64;
+use resp::request::{self, Args};
+use std::collections::VecDeque;
+
+impl Worker {
+    /// The shard of a slot; 0 if the configuration names none, whose link then says so.
+    #[inline]
+    pub(super) fn shard_of(&self, front: usize, slot: u16) -> usize {
+        self.served[self.clients[front].served].shard_of(slot)
+    }
+
+    fn shards(&self, front: usize) -> usize {
+        self.served[self.clients[front].served].shards.len()
+    }
+
+    /// The shard for commands that any shard can answer: clients spread over them.
+    pub(super) fn any_shard(&self, front: usize) -> usize {
+        let shards = self.shards(front) as u64;
+        usize::try_from(self.clients[front].session.id % shards).unwrap_or(0)
+    }
+
+    /// The short way of commands with keys of one shard, see [`Worker::pass_on`]. Returns their bytes and
+    /// their number.
+    pub(in crate::worker) fn fan_pass_on(&mut self, front: usize, bytes: &[u8]) -> (usize, u64) {
+        let client = &self.clients[front];
+        let plain = client.session.authenticated
+            && client.session.reply == ReplyMode::On
+            && client.scanned == 0
+            && client.framer.at_start()
+            && client.streaming.is_none();
+        let plain = plain
+            && self.fan(front).is_some_and(|fan| {
+                fan.transaction == Queue::No
+                    && fan.unsent.is_empty()
+                    && fan.order.len() <= bounds::DUE_MAX
+            });
+        let (mut used, mut count) = (0, 0);
+        while plain
+            && let Some((length, name)) = request::whole(&bytes[used..])
+            && classify(name) == Class::Plain
+        {
+            let frame = &bytes[used..used + length];
+            let Place::Slot(slot) = resp::keys::place(frame) else {
+                break;
+            };
+            let shard = self.shard_of(front, slot);
+            let leg = self.leg(front, shard);
+            let shared = self.clients[leg].lane == Lane::Shared && !self.clients[leg].heavy;
+            let Some(place) = self.shared_place(leg).filter(|_| shared) else {
+                break;
+            };
+            if self.backends[place].out.len() > bounds::SHARD_OUT_MAX {
+                break;
+            }
+            self.due(front, shard, 1);
+            self.append(leg, place, frame, 1);
+            used += length;
+            count += 1;
+        }
+        (used, count)
+    }
+
+    /// Does what a command asks for. `args` are those after the name.
+    pub(in crate::worker) fn fan_command(
+        &mut self,
+        front: usize,
+        class: Class,
+        name: &[u8],
+        frame: &[u8],
+        args: &Args<'_>,
+    ) -> Flow {
+        if self.fan(front).is_some_and(|fan| !fan.unsent.is_empty()) {
+            return self.send_unsent(front, frame);
+        }
+        let greeting = matches!(
+            class,
+            Class::Auth | Class::Hello | Class::Quit | Class::Reset
+        );
+        if !self.clients[front].session.authenticated && !greeting {
+            return self.fan_reply(front, texts::NOAUTH);
+        }
+        if self
+            .fan(front)
+            .is_some_and(|fan| fan.transaction != Queue::No)
+            && !matches!(class, Class::Quit | Class::Reset | Class::Foreign)
+        {
+            return self.fan_in_transaction(front, class, name, frame, args);
+        }
+        match class {
+            Class::Foreign => self.foreign(front),
+            _ if greeting => self.local(front, class, frame, args.clone()),
+            Class::Multi | Class::Watch | Class::Unwatch => {
+                self.fan_transaction(front, class, frame, args)
+            }
+            Class::Client => self.fan_client(front, frame, args),
+            Class::Select => self.fan_select(front, frame, args),
+            Class::Subscribe(_) | Class::Unsubscribe(_) | Class::Monitor => {
+                let text = texts::refused_over_shards(&texts::shown(name));
+                self.fan_reply(front, &text)
+            }
+            Class::Blocking | Class::BlockingOption => {
+                let flow = self.fan_plain(front, name, frame);
+                // The engine looks at nothing more of a client that is blocked.
+                if flow == Flow::Next && self.clients.contains(front) {
+                    self.barrier(front);
+                }
+                flow
+            }
+            _ => self.fan_plain(front, name, frame),
+        }
+    }
+
+    /// Answers when the client's turn comes.
+    pub(super) fn fan_reply(&mut self, front: usize, text: &[u8]) -> Flow {
+        self.fan_answer(front, text);
+        Flow::Next
+    }
+
+    /// Sends a command where its keys are.
+    pub(super) fn fan_plain(&mut self, front: usize, name: &[u8], frame: &[u8]) -> Flow {
+        match resp::keys::place(frame) {
+            Place::Slot(slot) => self.at_shard(front, self.shard_of(front, slot), frame),
+            Place::Unclear => self.at_shard(front, self.any_shard(front), frame),
+            Place::Several => match self.common_shard(front, frame) {
+                Some(shard) => self.at_shard(front, shard, frame),
+                None => self.fan_split(front, name, frame),
+            },
+            Place::Anywhere if name.eq_ignore_ascii_case(b"PUBLISH") => {
+                let channel = Args::of(frame).nth(1).unwrap_or_default();
+                let slot = resp::slot::key_slot(channel);
+                self.at_shard(front, self.shard_of(front, slot), frame)
+            }
+            Place::Anywhere => {
+                let shards = u16::try_from(self.shards(front)).unwrap_or(u16::MAX);
+                let plan = merge::keyless(name, frame, shards);
+                self.fan_plan(front, plan, frame)
+            }
+        }
+    }
+
+    /// The shard that has all keys of a command, though they are in different slots.
+    pub(super) fn common_shard(&self, front: usize, frame: &[u8]) -> Option<usize> {
+        let mut keys = Vec::new();
+        if !resp::keys::keys(frame, &mut keys) {
+            return None;
+        }
+        let slots: Vec<u16> = keys.iter().map(|key| resp::slot::key_slot(key)).collect();
+        let (first, rest) = slots.split_first()?;
+        if rest.iter().all(|slot| slot == first) {
+            // What is elsewhere is not among the keys: a pattern of `SORT`.
+            return None;
+        }
+        let shard = self.shard_of(front, *first);
+        rest.iter()
+            .all(|slot| self.shard_of(front, *slot) == shard)
+            .then_some(shard)
+    }
+
+    fn fan_split(&mut self, front: usize, name: &[u8], frame: &[u8]) -> Flow {
+        let plan = {
+            let served = &self.served[self.clients[front].served];
+            let shard_of_key = |key: &[u8]| {
+                u16::try_from(served.shard_of(resp::slot::key_slot(key))).unwrap_or(u16::MAX)
+            };
+            merge::split(name, frame, &shard_of_key)
+        };
+        match plan {
+            Some(plan) => self.fan_plan(front, plan, frame),
+            None => self.fan_reply(front, texts::CROSSSLOT),
+        }
+    }
+
+    fn fan_plan(&mut self, front: usize, plan: Plan, frame: &[u8]) -> Flow {
+        match plan {
+            Plan::Refuse(text) => self.fan_reply(front, &text),
+            Plan::Anywhere => self.at_shard(front, self.any_shard(front), frame),
+            Plan::Everywhere(merge) => {
+                let whole = |shard| Unsent { shard, frame: None };
+                let parts = (0..self.shards(front)).map(whole).collect();
+                self.fan_send(front, parts, merge, frame)
+            }
+            Plan::Parts(parts, merge) => {
+                let parts = parts.into_iter().map(Unsent::from).collect();
+                self.fan_send(front, parts, merge, frame)
+            }
+        }
+    }
+
+    /// Sends the parts of a command, whose replies become one.
+    fn fan_send(
+        &mut self,
+        front: usize,
+        parts: VecDeque<Unsent>,
+        merge: Merge,
+        frame: &[u8],
+    ) -> Flow {
+        let wanted = self.clients[front].session.reply == ReplyMode::On;
+        let Some(fan) = self.fan_mut(front) else {
+            return Flow::Next;
+        };
+        if wanted {
+            let shards = parts.iter().map(|part| part.shard).collect();
+            fan.order.push_back(Due::Merged { shards, merge });
+        }
+        fan.unsent = parts;
+        self.send_unsent(front, frame)
+    }
+
+    /// Sends what is left of a command. If a leg has to wait, the command is looked at again, and this goes
+    /// on where it was.
+    fn send_unsent(&mut self, front: usize, frame: &[u8]) -> Flow {
+        while let Some(part) = self.fan_mut(front).and_then(|fan| fan.unsent.pop_front()) {
+            let flow = self.send_part(front, part.shard, |worker, leg| {
+                worker.command(leg, part.frame.as_deref().unwrap_or(frame))
+            });
+            if flow == Flow::Hold {
+                if let Some(fan) = self.fan_mut(front) {
+                    fan.unsent.push_front(part);
+                }
+                return Flow::Hold;
+            }
+        }
+        if let Some(client) = self.clients.get_mut(front)
+            && client.session.reply == ReplyMode::SkipNext
+        {
+            client.session.reply = ReplyMode::On;
+        }
+        Flow::Next
+    }
+
+    fn fan_client(&mut self, front: usize, frame: &[u8], args: &Args<'_>) -> Flow {
+        let sub = args.clone().next().unwrap_or_default();
+        let lives_in_the_engine: [&[u8]; 5] = [
+            b"TRACKING",
+            b"TRACKINGINFO",
+            b"CACHING",
+            b"GETREDIR",
+            b"NO-TOUCH",
+        ];
+        if lives_in_the_engine
+            .iter()
+            .any(|word| sub.eq_ignore_ascii_case(word))
+        {
+            let text = texts::refused_over_shards(&format!("CLIENT {}", texts::shown(sub)));
+            return self.fan_reply(front, &text);
+        }
+        if sub.eq_ignore_ascii_case(b"HELP") {
+            return self.at_shard(front, self.any_shard(front), frame);
+        }
+        self.local(front, Class::Client, frame, args.clone())
+    }
+
+    /// There is one numbered database over several shards, as in the engines' own clusters.
+    fn fan_select(&mut self, front: usize, frame: &[u8], args: &Args<'_>) -> Flow {
+        let words: Vec<&[u8]> = args.clone().take(2).collect();
+        match words[..] {
+            [word] => match strict_i64(word) {
+                Some(0) => self.fan_reply(front, texts::OK),
+                Some(_) => self.fan_reply(front, texts::SELECT_OVER_SHARDS),
+                None => self.at_shard(front, self.any_shard(front), frame),
+            },
+            _ => self.at_shard(front, self.any_shard(front), frame),
+        }
+    }
+
+    /// Begins to pass on a command that is too long to be held, if it goes to one shard as it is. Others
+    /// are held until they are whole, up to a bound.
+    pub(in crate::worker) fn begin_fan_stream(
+        &mut self,
+        front: usize,
+        class: Class,
+        part: &[u8],
+    ) -> Flow {
+        let shard = match resp::keys::place_of_part(part) {
+            PartPlace::Known(Place::Slot(slot)) if class == Class::Plain => {
+                Some(self.shard_of(front, slot))
+            }
+            _ => None,
+        };
+        let client = &self.clients[front];
+        let transaction = self.fan(front).map(|fan| &fan.transaction);
+        let straight = client.session.authenticated
+            && match transaction {
+                Some(Queue::No) => true,
+                Some(Queue::At(at)) => shard == Some(*at),
+                _ => false,
+            };
+        if let Some(shard) = shard.filter(|_| straight) {
+            let flow = self.let_shard(front, shard, |worker, leg| worker.begin_stream(leg, part));
+            if flow == Flow::Next && self.clients.contains(front) {
+                self.clients[front].streaming = Some(Streaming::ToShard);
+                if let Some(fan) = self.fan_mut(front) {
+                    fan.streaming = Some(shard);
+                }
+            }
+            return flow;
+        }
+        if part.len() <= bounds::HELD_COMMAND_MAX {
+            return Flow::More;
+        }
+        if !self.barrier(front) {
+            return Flow::Hold;
+        }
+        self.answer(
+            front,
+            b"-ERR the command is too long to be split over shards\r\n",
+        );
+        self.clients[front].streaming = Some(Streaming::Skip);
+        Flow::Next
+    }
+
+    /// The client whose lane carries a long command: itself, or one of its legs.
+    pub(in crate::worker) fn carrier(&self, index: usize) -> usize {
+        let leg = self
+            .fan(index)
+            .and_then(|fan| *fan.legs.get(fan.streaming?)?);
+        leg.unwrap_or(index)
+    }
+
+    /// A long command is whole.
+    pub(in crate::worker) fn streamed(&mut self, index: usize) {
+        let carrier = self.carrier(index);
+        self.clients[carrier].streaming = None;
+        self.clients[index].streaming = None;
+        if let Some(fan) = self.fan_mut(index) {
+            fan.streaming = None;
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Replies in the order of the commands, though shards answer when they like.
+//!
+//! The oldest thing that a client is due says whose reply may go out. Replies of that leg go straight to
+//! the client; those of the others are held until it is their turn.
+
+use super::{Due, Part};
+use crate::bounds;
+use crate::worker::Worker;
+
+impl Worker {
+    /// Notes that the next replies are one shard's.
+    pub(super) fn due(&mut self, front: usize, shard: usize, more: u32) {
+        let Some(fan) = self.fan_mut(front) else {
+            return;
+        };
+        match fan.order.back_mut() {
+            Some(Due::Replies { shard: last, count }) if *last == shard => *count += more,
+            _ => fan.order.push_back(Due::Replies { shard, count: more }),
+        }
+    }
+
+    /// Takes the last note back: the command was not sent.
+    pub(super) fn not_due(&mut self, front: usize) {
+        let Some(fan) = self.fan_mut(front) else {
+            return;
+        };
+        match fan.order.back_mut() {
+            Some(Due::Replies { count, .. }) if *count > 1 => *count -= 1,
+            _ => drop(fan.order.pop_back()),
+        }
+    }
+
+    /// Answers a client itself, when its turn comes.
+    pub(super) fn fan_answer(&mut self, front: usize, text: &[u8]) {
+        if !self.clients[front].session.takes_reply() {
+            return;
+        }
+        let Some(fan) = self.fan_mut(front) else {
+            return;
+        };
+        if fan.order.is_empty() {
+            self.give(front, text, &[]);
+        } else {
+            fan.order.push_back(Due::Text(text.into()));
+        }
+    }
+
+    /// The shard whose replies go straight to the client.
+    fn turn_of(&self, front: usize) -> Option<(usize, u32)> {
+        match self.fan(front)?.order.front()? {
+            Due::Replies { shard, count } => Some((*shard, *count)),
+            Due::Merged { .. } | Due::Text(_) => None,
+        }
+    }
+
+    /// How many of `most` replies may be taken at once: those of a leg only as long as it is its turn,
+    /// and one by one before.
+    #[inline]
+    pub(in crate::worker) fn most_at_once(&self, client: usize, most: u32) -> u32 {
+        match &self.clients[client].part {
+            Part::Whole | Part::Front(_) => most,
+            Part::Leg(leg) => match self.turn_of(leg.front) {
+                Some((shard, count)) if shard == leg.shard => most.min(count),
+                _ => 1,
+            },
+        }
+    }
+
+    /// Who gets a part of a reply now: the client, or the front of a leg. `None`: the leg has kept it.
+    #[inline]
+    pub(in crate::worker) fn receiver(&mut self, client: usize, bytes: &[u8]) -> Option<usize> {
+        match &self.clients[client].part {
+            Part::Whole | Part::Front(_) => Some(client),
+            Part::Leg(leg) => {
+                let (front, shard) = (leg.front, leg.shard);
+                if self.turn_of(front).is_some_and(|(turn, _)| turn == shard) {
+                    return Some(front);
+                }
+                self.hold(front, client, bytes);
+                None
+            }
+        }
+    }
+
+    fn hold(&mut self, front: usize, leg: usize, bytes: &[u8]) {
+        let Some(state) = self.leg_state(leg) else {
+            return;
+        };
+        state.part.extend_from_slice(bytes);
+        let Some(fan) = self.fan_mut(front) else {
+            return;
+        };
+        fan.held += bytes.len();
+        if fan.held > bounds::HELD_MAX {
+            let peer = self.clients[front].session.peer;
+            tracing::warn!(%peer, "a client is closed: replies of several shards that wait for an earlier one are too large");
+            self.doomed.push(self.client_id(front));
+        }
+    }
+
+    /// Gives a client a reply, or part of one, that is not in the receive buffer. What it has in
+    /// `receive` goes first.
+    pub(in crate::worker) fn give(&mut self, client: usize, text: &[u8], receive: &[u8]) {
+        let Some(client) = self.receiver(client, text) else {
+            return;
+        };
+        let known = &mut self.clients[client];
+        if known.wait == crate::worker::Wait::Farewell {
+            return;
+        }
+        let slice = std::mem::replace(&mut known.slice, 0..0);
+        known.out.push(&receive[slice]);
+        known.out.push(text);
+        self.mark_client(client);
+    }
+
+    /// So many replies of a client are whole.
+    #[inline]
+    pub(in crate::worker) fn given(&mut self, client: usize, replies: u32, receive: &[u8]) {
+        if let Part::Leg(leg) = &self.clients[client].part {
+            let (front, shard) = (leg.front, leg.shard);
+            self.leg_gave(front, client, shard, replies, receive);
+        }
+    }
+
+    fn leg_gave(&mut self, front: usize, leg: usize, shard: usize, replies: u32, receive: &[u8]) {
+        let turn = self.turn_of(front);
+        let Some(fan) = self.fan_mut(front) else {
+            return;
+        };
+        if turn.is_some_and(|(turn, _)| turn == shard) {
+            if let Some(Due::Replies { count, .. }) = fan.order.front_mut() {
+                *count = count.saturating_sub(replies);
+                if *count == 0 {
+                    fan.order.pop_front();
+                    self.next_turn(front, receive);
+                }
+            }
+            return;
+        }
+        let merging = matches!(fan.order.front(), Some(Due::Merged { .. }));
+        if let Some(state) = self.leg_state(leg) {
+            let reply = std::mem::take(&mut state.part);
+            state.replies.push_back(reply);
+        }
+        if merging {
+            self.next_turn(front, receive);
+        }
+    }
+
+    /// Gives the client what its legs hold, as far as it is their turn.
+    fn next_turn(&mut self, front: usize, receive: &[u8]) {
+        let full = !self.fan_has_room(front);
+        while let Some(due) = self.fan_mut(front).and_then(|fan| fan.order.pop_front()) {
+            match due {
+                Due::Text(text) => self.give(front, &text, receive),
+                Due::Replies { shard, count } => {
+                    let missing = self.release(front, shard, count, receive);
+                    if missing > 0 {
+                        let count = missing;
+                        if let Some(fan) = self.fan_mut(front) {
+                            fan.order.push_front(Due::Replies { shard, count });
+                        }
+                        break;
+                    }
+                }
+                Due::Merged { shards, merge } => {
+                    let Some(parts) = self.parts(front, &shards) else {
+                        if let Some(fan) = self.fan_mut(front) {
+                            fan.order.push_front(Due::Merged { shards, merge });
+                        }
+                        break;
+                    };
+                    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+                    let mut reply = Vec::new();
+                    merge.combine(&parts, self.clients[front].session.resp, &mut reply);
+                    self.give(front, &reply, receive);
+                }
+            }
+        }
+        self.check_barrier(front);
+        if full && self.fan_has_room(front) {
+            self.queue_if_open(front);
+        }
+    }
+
+    /// Gives the client up to `count` replies of a leg, and the beginning of the next one; returns how
+    /// many are missing.
+    fn release(&mut self, front: usize, shard: usize, mut count: u32, receive: &[u8]) -> u32 {
+        let leg = self.leg(front, shard);
+        while count > 0
+            && let Some(reply) = self
+                .leg_state(leg)
+                .and_then(|state| state.replies.pop_front())
+        {
+            self.release_bytes(front, &reply, receive);
+            count -= 1;
+        }
+        if count > 0 {
+            let part = self
+                .leg_state(leg)
+                .map(|state| std::mem::take(&mut state.part));
+            self.release_bytes(front, &part.unwrap_or_default(), receive);
+        }
+        for backend in std::mem::take(&mut self.clients[leg].paused) {
+            if self.backends.contains(backend) {
+                self.queue_backend(backend);
+            }
+        }
+        count
+    }
+
+    fn release_bytes(&mut self, front: usize, bytes: &[u8], receive: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(fan) = self.fan_mut(front) {
+            fan.held -= bytes.len();
+        }
+        self.give(front, bytes, receive);
+    }
+
+    /// One whole reply of each of these legs, if all have one.
+    fn parts(&mut self, front: usize, shards: &[usize]) -> Option<Vec<Vec<u8>>> {
+        let legs: Vec<usize> = shards.iter().map(|shard| self.leg(front, *shard)).collect();
+        let whole = |leg: &usize| matches!(&self.clients[*leg].part, Part::Leg(leg) if !leg.replies.is_empty());
+        if !legs.iter().all(whole) {
+            return None;
+        }
+        let parts: Vec<Vec<u8>> = legs
+            .iter()
+            .filter_map(|leg| self.leg_state(*leg)?.replies.pop_front())
+            .collect();
+        let bytes: usize = parts.iter().map(Vec::len).sum();
+        if let Some(fan) = self.fan_mut(front) {
+            fan.held -= bytes;
+        }
+        Some(parts)
+    }
+
+    /// Forgets the beginning of a reply that the leg has kept and that will not be whole. `false`: the
+    /// client has got it already.
+    pub(in crate::worker) fn forget_part(&mut self, client: usize) -> bool {
+        let Some(state) = self.leg_state(client) else {
+            return false;
+        };
+        let front = state.front;
+        let part = std::mem::take(&mut state.part);
+        if part.is_empty() {
+            return false;
+        }
+        if let Some(fan) = self.fan_mut(front) {
+            fan.held -= part.len();
+        }
+        true
+    }
+
+    /// Bytes that a leg keeps until it is its turn.
+    pub(in crate::worker) fn holds(&self, client: usize) -> usize {
+        match &self.clients[client].part {
+            Part::Leg(leg) => leg.part.len() + leg.replies.iter().map(Vec::len).sum::<usize>(),
+            Part::Whole | Part::Front(_) => 0,
+        }
+    }
+
+    /// Whether a front may take another command: what its legs hold is bounded.
+    pub(in crate::worker) fn fan_has_room(&self, front: usize) -> bool {
+        self.fan(front).is_none_or(|fan| {
+            fan.held <= bounds::CLIENT_OUT_SOFT && fan.order.len() <= bounds::DUE_MAX
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Transactions over several shards run on one of them: the one whose keys are watched, or else that of
+//! the first key after `MULTI`. What comes before that key is queued here.
+
+use crate::texts;
+use crate::worker::Worker;
+use crate::worker::backend::{Effect, Rewrite, Run};
+use crate::worker::lanes::Flow;
+use crate::worker::session::ReplyMode;
+use resp::command::Class;
+use resp::keys::Place;
+use resp::request::Args;
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const QUEUED: &[u8] = b"+QUEUED\r\n";
+/// Most bytes that are queued before the first key.
+const QUEUED_MAX: usize = 1024 * 1024;
+
+/// Where a transaction is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// None is open.
+    #[default]
+    No,
+    /// `MULTI` was sent, and these commands without a key; which shard it is for is not known yet.
+    Here(Vec<Vec<u8>>),
+    /// It is open at this shard.
+    At(usize),
+}
+
+impl Worker {
+    /// `MULTI`, `WATCH`, `UNWATCH` outside of a transaction.
+    pub(super) fn fan_transaction(
+        &mut self,
+        front: usize,
+        class: Class,
+        frame: &[u8],
+        args: &Args<'_>,
+    ) -> Flow {
+        let watched = self.fan(front).and_then(|fan| fan.watched);
+        match (class, watched) {
+            (Class::Multi, None) if args.left() == 0 => {
+                self.set_queue(front, Queue::Here(Vec::new()));
+                self.fan_reply(front, texts::OK)
+            }
+            (Class::Multi, Some(shard)) if args.left() == 0 => {
+                let flow = self.at_shard(front, shard, frame);
+                if flow == Flow::Next {
+                    self.set_queue(front, Queue::At(shard));
+                }
+                flow
+            }
+            (Class::Watch, _) => {
+                let shard = match resp::keys::place(frame) {
+                    Place::Slot(slot) => Some(self.shard_of(front, slot)),
+                    Place::Several => self.common_shard(front, frame),
+                    Place::Anywhere | Place::Unclear => {
+                        return self.at_shard(front, self.any_shard(front), frame);
+                    }
+                };
+                let Some(shard) = shard.filter(|shard| watched.is_none_or(|at| at == *shard))
+                else {
+                    return self.fan_reply(front, texts::CROSSSLOT_WATCH);
+                };
+                let flow = self.at_shard(front, shard, frame);
+                if flow == Flow::Next
+                    && let Some(fan) = self.fan_mut(front)
+                {
+                    fan.watched = Some(shard);
+                }
+                flow
+            }
+            (Class::Unwatch, Some(shard)) if args.left() == 0 => {
+                let flow = self.at_shard(front, shard, frame);
+                if flow == Flow::Next
+                    && let Some(fan) = self.fan_mut(front)
+                {
+                    fan.watched = None;
+                }
+                flow
+            }
+            // The engine has the words for what is wrong, and for `UNWATCH` without a watch.
+            _ => self.at_shard(front, self.any_shard(front), frame),
+        }
+    }
+
+    fn set_queue(&mut self, front: usize, queue: Queue) {
+        if let Some(fan) = self.fan_mut(front) {
+            fan.transaction = queue;
+        }
+    }
+
+    /// A command inside a transaction.
+    pub(super) fn fan_in_transaction(
+        &mut self,
+        front: usize,
+        class: Class,
+        name: &[u8],
+        frame: &[u8],
+        args: &Args<'_>,
+    ) -> Flow {
+        let at = match self.fan(front).map(|fan| &fan.transaction) {
+            Some(Queue::At(shard)) => Some(*shard),
+            _ => None,
+        };
+        let place = match class {
+            Class::Plain | Class::Blocking | Class::BlockingOption | Class::Script => {
+                resp::keys::place(frame)
+            }
+            _ => Place::Unclear,
+        };
+        let wanted = match place {
+            Place::Slot(slot) => Some(self.shard_of(front, slot)),
+            Place::Several => match self.common_shard(front, frame) {
+                Some(shard) => Some(shard),
+                None => return self.fan_spoil(front, at, texts::CROSSSLOT),
+            },
+            Place::Anywhere if !is_local(name) => {
+                let text = texts::refused_over_shards(&format!(
+                    "{} inside a transaction",
+                    texts::shown(name)
+                ));
+                return self.fan_spoil(front, at, &text);
+            }
+            Place::Anywhere if at.is_none() => return self.queue_here(front, frame),
+            Place::Anywhere | Place::Unclear => at,
+        };
+        if let (Some(at), Some(wanted)) = (at, wanted)
+            && at != wanted
+        {
+            return self.fan_spoil(front, Some(at), texts::CROSSSLOT);
+        }
+        let shard = wanted.unwrap_or_else(|| self.any_shard(front));
+        if at.is_none()
+            && let Err(flow) = self.open_at(front, shard)
+        {
+            return flow;
+        }
+        let flow = self.at_shard(front, shard, frame);
+        let over = class == Class::Exec || (class == Class::Discard && args.left() == 0);
+        if flow == Flow::Next
+            && over
+            && let Some(fan) = self.fan_mut(front)
+        {
+            fan.transaction = Queue::No;
+            fan.watched = None;
+        }
+        flow
+    }
+
+    fn queue_here(&mut self, front: usize, frame: &[u8]) -> Flow {
+        let Some(fan) = self.fan_mut(front) else {
+            return Flow::Next;
+        };
+        let Queue::Here(frames) = &mut fan.transaction else {
+            return Flow::Next;
+        };
+        let bytes: usize = frames.iter().map(Vec::len).sum();
+        if bytes + frame.len() > QUEUED_MAX {
+            let text =
+                b"-ERR too many commands without a key at the beginning of a transaction\r\n";
+            return self.fan_spoil(front, None, text);
+        }
+        frames.push(frame.to_vec());
+        self.fan_answer(front, QUEUED);
+        Flow::Next
+    }
+
+    /// An error inside a transaction: the engine hears of it, so that `EXEC` refuses.
+    fn fan_spoil(&mut self, front: usize, at: Option<usize>, text: &[u8]) -> Flow {
+        let shard = at.unwrap_or_else(|| self.any_shard(front));
+        if at.is_none()
+            && let Err(flow) = self.open_at(front, shard)
+        {
+            return flow;
+        }
+        self.let_shard(front, shard, |worker, leg| worker.refuse(leg, text))
+    }
+
+    /// Opens the transaction at a shard, with what was queued here; its replies have been given.
+    fn open_at(&mut self, front: usize, shard: usize) -> Result<(), Flow> {
+        let flow = self.send_part(front, shard, |worker, leg| {
+            // If there is no connection, nobody is due the error.
+            worker.clients[leg].session.reply = ReplyMode::Off;
+            let place = match worker.own(leg) {
+                Ok(place) => place,
+                Err(flow) => return flow,
+            };
+            let frames = match worker.fan_mut(front).map(|fan| &mut fan.transaction) {
+                Some(Queue::Here(frames)) => std::mem::take(frames),
+                _ => Vec::new(),
+            };
+            worker.expect_nothing(leg, place, MULTI, Effect::Multi);
+            for frame in frames {
+                worker.expect_nothing(leg, place, &frame, Effect::None);
+            }
+            worker.set_queue(front, Queue::At(shard));
+            Flow::Next
+        });
+        let opened = matches!(
+            self.fan(front).map(|fan| &fan.transaction),
+            Some(Queue::At(_))
+        );
+        if opened {
+            Ok(())
+        } else if flow == Flow::Next {
+            Err(self.fan_reply(front, texts::NO_CONNECTION))
+        } else {
+            Err(flow)
+        }
+    }
+
+    /// Sends something over a client's own connection whose reply nobody gets.
+    fn expect_nothing(&mut self, leg: usize, place: usize, frame: &[u8], effect: Effect) {
+        let client = self.client_id(leg);
+        let backend = &mut self.backends[place];
+        backend.out.push(frame);
+        backend.expect(Run {
+            client,
+            count: 1,
+            discard: true,
+            effect,
+            rewrite: Rewrite::None,
+        });
+        self.clients[leg].in_flight += 1;
+        self.mark_backend(place);
+    }
+}
+
+/// Whether a command without a key is about the connection or the server, and means the same on any
+/// shard. The others are about all keys.
+fn is_local(name: &[u8]) -> bool {
+    const LOCAL: [&[u8]; 14] = [
+        b"PING",
+        b"ECHO",
+        b"TIME",
+        b"EVAL",
+        b"EVALSHA",
+        b"EVAL_RO",
+        b"EVALSHA_RO",
+        b"FCALL",
+        b"FCALL_RO",
+        b"COMMAND",
+        b"LOLWUT",
+        b"ROLE",
+        b"PUBLISH",
+        b"INFO",
+    ];
+    LOCAL.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
