@@ -60,8 +60,6 @@ pub(crate) enum Merge {
     Sum,
     /// The least number.
     Minimum,
-    /// The greatest number.
-    Maximum,
     /// Arrays of numbers of the same length: the least at each place.
     Minima,
     /// Arrays of values: for each part, at which places of the whole array its values belong.

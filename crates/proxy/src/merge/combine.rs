@@ -45,7 +45,6 @@ impl Merge {
             }
             Self::Sum => number(parts, out, i64::saturating_add),
             Self::Minimum => number(parts, out, i64::min),
-            Self::Maximum => number(parts, out, i64::max),
             Self::Minima => minima(parts, out),
             Self::Values(places) => values(parts, places, out),
             Self::Concatenation => concatenation(parts, out),

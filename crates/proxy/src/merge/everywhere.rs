@@ -73,12 +73,12 @@ fn function(sub: &[u8]) -> Option<Merge> {
     }
 }
 
-/// A channel's subscribers are on one shard, a pattern's on all.
+/// Who subscribes to a channel or a pattern does so on every shard: one knows all. A shard channel is on
+/// the shard of its slot.
 fn pubsub(sub: &[u8]) -> Option<Merge> {
     match sub {
-        b"CHANNELS" | b"SHARDCHANNELS" => Some(Merge::Union),
-        b"NUMSUB" | b"SHARDNUMSUB" => Some(Merge::Counts),
-        b"NUMPAT" => Some(Merge::Maximum),
+        b"SHARDCHANNELS" => Some(Merge::Union),
+        b"SHARDNUMSUB" => Some(Merge::Counts),
         _ => None,
     }
 }

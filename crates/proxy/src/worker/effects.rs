@@ -18,6 +18,17 @@ const SECRETS: [&str; 7] = [
     "tls-client-key-file-pass",
 ];
 
+/// What comes over a connection of a client's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// The next reply that is due.
+    Reply,
+    /// That a subscription begins or ends.
+    Confirmation(Subscription),
+    /// Something that was not asked for now.
+    Message,
+}
+
 impl Worker {
     /// A whole reply has come for the first entry of the order book. `bytes` is the receive buffer.
     #[inline]
@@ -71,19 +82,14 @@ impl Worker {
         client: usize,
         bytes: &[u8],
     ) -> Result<(), &'static str> {
+        let came = self.came(index, client);
         let session = &mut self.clients[client].session;
-        if session.own.monitor {
-            // `RESET` and `QUIT` wait for the end of a line.
-            self.check_barrier(client);
-            return Ok(());
-        }
         let backend = &mut self.backends[index];
         let head = *backend.framer.head();
         let front = backend.book.front_mut();
-        if let Some(run) = front
+        if let Came::Confirmation(kind) = came
+            && let Some(run) = front
             && let Effect::Confirm(_, count) = &mut run.effect
-            && matches!(head.kind, b'>' | b'*')
-            && let Some(kind) = confirmation(head.first())
         {
             let left = count_subscription(&mut session.own, kind, head.last_integer);
             let over = match count {
@@ -96,20 +102,37 @@ impl Worker {
             if over {
                 self.reply_done(index, bytes);
             }
-        } else {
-            let message = head.kind == b'>'
-                || (session.subscribed_in_resp2()
-                    && head.kind == b'*'
-                    && matches!(head.first(), b"message" | b"pmessage" | b"smessage"));
-            if !message {
-                if self.backends[index].book.is_empty() {
-                    return Err("the shard sent a reply that nobody asked for");
-                }
-                self.reply_done(index, bytes);
+        } else if came == Came::Reply {
+            if self.backends[index].book.is_empty() {
+                return Err("the shard sent a reply that nobody asked for");
             }
+            self.reply_done(index, bytes);
         }
+        // `RESET` and `QUIT` wait for the end of a message, too.
         self.check_barrier(client);
         Ok(())
+    }
+
+    /// What has come over a client's own connection, now that it is whole.
+    pub(super) fn came(&self, index: usize, client: usize) -> Came {
+        let session = &self.clients[client].session;
+        if session.own.monitor {
+            return Came::Message;
+        }
+        let backend = &self.backends[index];
+        let head = backend.framer.head();
+        let asked = backend.book.front();
+        if asked.is_some_and(|run| matches!(run.effect, Effect::Confirm(..)))
+            && matches!(head.kind, b'>' | b'*')
+            && let Some(kind) = confirmation(head.first())
+        {
+            return Came::Confirmation(kind);
+        }
+        let message = head.kind == b'>'
+            || (session.subscribed_in_resp2()
+                && head.kind == b'*'
+                && matches!(head.first(), b"message" | b"pmessage" | b"smessage"));
+        if message { Came::Message } else { Came::Reply }
     }
 
     fn take_effect(&mut self, client: usize, effect: Effect, head: &Head) {
@@ -139,6 +162,7 @@ impl Worker {
             Effect::NoTouch(on) if good => own.no_touch = on,
             _ => {}
         }
+        self.front_follows(client);
     }
 
     fn rewrite(

@@ -11,8 +11,10 @@
 //! | [`command`] | which leg a command goes to, and splitting |
 //! | [`order`] | replies in the order of the commands, and merging |
 //! | [`transaction`] | `WATCH`, `MULTI` and `EXEC` on one of several shards |
+//! | [`messages`] | subscriptions, invalidations, `MONITOR`: what shards send unasked |
 
 mod command;
+mod messages;
 mod order;
 mod transaction;
 
@@ -51,6 +53,17 @@ pub(crate) struct Fan {
     transaction: Queue,
     /// The shard whose keys are watched.
     watched: Option<usize>,
+    subscribed: messages::Names,
+    /// `OPTIN` (yes) or `OPTOUT` (no) of `CLIENT TRACKING`.
+    optin: Option<bool>,
+    /// A `CLIENT CACHING` that is for the next command, wherever that goes.
+    caching: Option<Vec<u8>>,
+    /// Part of a reply has gone out: no message may come between.
+    mid: bool,
+    /// Messages that wait for the end of that reply, or for the confirmation of what they come from.
+    messages: VecDeque<Vec<u8>>,
+    /// Confirmations that are due.
+    opening: usize,
 }
 
 impl Fan {
@@ -70,6 +83,8 @@ pub(crate) struct Leg {
     replies: VecDeque<Vec<u8>>,
     /// The beginning of the next one.
     part: Vec<u8>,
+    /// A message, or the beginning of one.
+    message: Vec<u8>,
 }
 
 /// What a client is due.
@@ -78,9 +93,19 @@ enum Due {
     /// So many replies of one leg.
     Replies { shard: usize, count: u32 },
     /// One reply, made of one of each of these legs.
-    Merged { shards: Box<[usize]>, merge: Merge },
+    Merged { shards: Box<[usize]>, merge: How },
     /// This.
     Text(Box<[u8]>),
+}
+
+/// How one reply is made of several.
+#[derive(Debug)]
+enum How {
+    Merge(Merge),
+    /// The same, and messages begin with it.
+    Opening(Merge),
+    /// The legs have nothing to say, or an error; this is what is said.
+    Confirmed(Vec<u8>),
 }
 
 /// A part of a command.
@@ -155,6 +180,7 @@ impl Worker {
             shard,
             replies: VecDeque::new(),
             part: Vec::new(),
+            message: Vec::new(),
         }));
         let served = client.served;
         self.generation = self.generation.wrapping_add(1);
@@ -216,6 +242,9 @@ impl Worker {
             Flow::Hold if wanted == ReplyMode::On => self.not_due(front),
             _ => {}
         }
+        if flow == Flow::Next {
+            self.caching_used(front);
+        }
         flow
     }
 
@@ -227,8 +256,12 @@ impl Worker {
         send: impl FnOnce(&mut Self, usize) -> Flow,
     ) -> Flow {
         let leg = self.leg(front, shard);
+        let flow = self.send_caching(front, leg);
         self.clients[leg].session.reply = self.clients[front].session.reply;
-        let flow = send(self, leg);
+        let flow = match flow {
+            Flow::Next => send(self, leg),
+            other => other,
+        };
         if flow == Flow::Hold
             && let Some(client) = self.clients.get_mut(front)
             && client.wait == Wait::Nothing

@@ -155,15 +155,15 @@ impl Worker {
 
     /// Another version of the protocol means other connections to the shard.
     fn change_version(&mut self, index: usize, resp: u8) {
+        let session = &self.clients[index].session;
+        if session.own.subscriptions.any() || session.own.tracking {
+            // They live on the old connection, in the old version.
+            tracing::info!(peer = %session.peer, "a client is closed: it changed the protocol while it was subscribed or tracked");
+            self.close_client(index);
+            return;
+        }
         self.close_legs(index);
         if let Lane::Own(place) = self.clients[index].lane {
-            let session = &self.clients[index].session;
-            if session.own.subscriptions.any() || session.own.tracking {
-                // They live on the old connection, in the old version.
-                tracing::info!(peer = %session.peer, "a client is closed: it changed the protocol while it was subscribed or tracked");
-                self.close_client(index);
-                return;
-            }
             self.leave_own(index, place);
             let session = &mut self.clients[index].session;
             if session.own.watch == Watch::Set {

@@ -236,6 +236,9 @@ impl Worker {
         let Some(client) = self.find(owner) else {
             return Err(UNASKED);
         };
+        if self.is_message_of_leg(index, client) {
+            return self.take_message(index, client, bytes, range, complete);
+        }
         let session = &self.clients[client].session;
         let backend = &mut self.backends[index];
         let kind = backend.framer.head().kind;

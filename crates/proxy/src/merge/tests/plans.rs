@@ -82,9 +82,8 @@ fn rules_for_commands_without_keys() {
         ("FUNCTION LOAD REPLACE x", Merge::Same),
         ("FUNCTION KILL", Merge::AnySuccess),
         ("FUNCTION STATS", Merge::Running),
-        ("PUBSUB CHANNELS", Merge::Union),
-        ("PUBSUB NUMSUB a b", Merge::Counts),
-        ("PUBSUB NUMPAT", Merge::Maximum),
+        ("PUBSUB SHARDCHANNELS", Merge::Union),
+        ("PUBSUB SHARDNUMSUB a b", Merge::Counts),
         ("WAIT 1 0", Merge::Minimum),
         ("WAITAOF 0 1 0", Merge::Minima),
         ("SLOWLOG GET", Merge::Newest(Some(10))),
@@ -118,6 +117,9 @@ fn rules_for_commands_without_keys() {
 /// Commands without keys that one shard answers for all: what they say does not depend on data, or the
 /// session, or the shard's link, has the answer.
 const ANYWHERE: &[&str] = &[
+    "PUBSUB CHANNELS",
+    "PUBSUB NUMPAT",
+    "PUBSUB NUMSUB",
     // Sessions and transactions.
     "ASKING",
     "AUTH",

@@ -20,7 +20,6 @@ fn numbers() {
             ":9223372036854775807\r\n",
         ),
         (Merge::Minimum, &[":3\r\n", ":1\r\n", ":2\r\n"], ":1\r\n"),
-        (Merge::Maximum, &[":3\r\n", ":1\r\n"], ":3\r\n"),
         (
             Merge::Minima,
             &["*2\r\n:1\r\n:0\r\n", "*2\r\n:1\r\n:1\r\n"],
@@ -319,7 +318,6 @@ fn merges() -> Vec<Merge> {
         Merge::AnySuccess,
         Merge::Sum,
         Merge::Minimum,
-        Merge::Maximum,
         Merge::Minima,
         Merge::Values(vec![vec![0, 2], vec![1]]),
         Merge::Values(vec![vec![9]]),

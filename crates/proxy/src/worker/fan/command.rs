@@ -1,6 +1,6 @@
 //! Which leg a command goes to.
 
-use super::{Due, Queue, Unsent};
+use super::{Due, How, Queue, Unsent};
 use crate::merge::{self, Merge, Plan};
 use crate::worker::Worker;
 use crate::worker::client::{Lane, Streaming};
@@ -20,7 +20,7 @@ impl Worker {
         self.served[self.clients[front].served].shard_of(slot)
     }
 
-    fn shards(&self, front: usize) -> usize {
+    pub(super) fn shards(&self, front: usize) -> usize {
         self.served[self.clients[front].served].shards.len()
     }
 
@@ -51,6 +51,9 @@ impl Worker {
             && classify(name) == Class::Plain
         {
             let frame = &bytes[used..used + length];
+            if leaves_database(name, frame) {
+                break;
+            }
             let Place::Slot(slot) = resp::keys::place(frame) else {
                 break;
             };
@@ -97,6 +100,16 @@ impl Worker {
         {
             return self.fan_in_transaction(front, class, name, frame, args);
         }
+        let session = &self.clients[front].session;
+        let leaving = matches!(class, Class::Quit | Class::Reset | Class::Foreign);
+        if session.own.monitor && !leaving {
+            return self.fan_reply(front, texts::MONITORING);
+        }
+        let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
+        if session.subscribed_in_resp2() && !subscribing && !leaving {
+            // The engine has the right words for what is not allowed now.
+            return self.at_shard(front, self.subscribed_shard(front), frame);
+        }
         match class {
             Class::Foreign => self.foreign(front),
             _ if greeting => self.local(front, class, frame, args.clone()),
@@ -105,10 +118,9 @@ impl Worker {
             }
             Class::Client => self.fan_client(front, frame, args),
             Class::Select => self.fan_select(front, frame, args),
-            Class::Subscribe(_) | Class::Unsubscribe(_) | Class::Monitor => {
-                let text = texts::refused_over_shards(&texts::shown(name));
-                self.fan_reply(front, &text)
-            }
+            Class::Subscribe(kind) => self.fan_subscribe(front, kind, true, frame),
+            Class::Unsubscribe(kind) => self.fan_subscribe(front, kind, false, frame),
+            Class::Monitor if args.left() == 0 => self.fan_monitor(front, frame),
             Class::Blocking | Class::BlockingOption => {
                 let flow = self.fan_plain(front, name, frame);
                 // The engine looks at nothing more of a client that is blocked.
@@ -129,6 +141,9 @@ impl Worker {
 
     /// Sends a command where its keys are.
     pub(super) fn fan_plain(&mut self, front: usize, name: &[u8], frame: &[u8]) -> Flow {
+        if leaves_database(name, frame) {
+            return self.fan_reply(front, texts::SELECT_OVER_SHARDS);
+        }
         match resp::keys::place(frame) {
             Place::Slot(slot) => self.at_shard(front, self.shard_of(front, slot), frame),
             Place::Unclear => self.at_shard(front, self.any_shard(front), frame),
@@ -181,35 +196,37 @@ impl Worker {
         }
     }
 
-    fn fan_plan(&mut self, front: usize, plan: Plan, frame: &[u8]) -> Flow {
+    pub(super) fn fan_plan(&mut self, front: usize, plan: Plan, frame: &[u8]) -> Flow {
         match plan {
             Plan::Refuse(text) => self.fan_reply(front, &text),
             Plan::Anywhere => self.at_shard(front, self.any_shard(front), frame),
             Plan::Everywhere(merge) => {
                 let whole = |shard| Unsent { shard, frame: None };
                 let parts = (0..self.shards(front)).map(whole).collect();
-                self.fan_send(front, parts, merge, frame)
+                self.fan_send(front, parts, How::Merge(merge), frame)
             }
             Plan::Parts(parts, merge) => {
                 let parts = parts.into_iter().map(Unsent::from).collect();
-                self.fan_send(front, parts, merge, frame)
+                self.fan_send(front, parts, How::Merge(merge), frame)
             }
         }
     }
 
     /// Sends the parts of a command, whose replies become one.
-    fn fan_send(
+    pub(super) fn fan_send(
         &mut self,
         front: usize,
         parts: VecDeque<Unsent>,
-        merge: Merge,
+        merge: How,
         frame: &[u8],
     ) -> Flow {
-        let wanted = self.clients[front].session.reply == ReplyMode::On;
+        let always = matches!(merge, How::Confirmed(_));
+        let wanted = always || self.clients[front].session.reply == ReplyMode::On;
         let Some(fan) = self.fan_mut(front) else {
             return Flow::Next;
         };
         if wanted {
+            fan.opening += usize::from(!matches!(merge, How::Merge(_)));
             let shards = parts.iter().map(|part| part.shard).collect();
             fan.order.push_back(Due::Merged { shards, merge });
         }
@@ -236,29 +253,23 @@ impl Worker {
         {
             client.session.reply = ReplyMode::On;
         }
+        self.caching_used(front);
         Flow::Next
     }
 
     fn fan_client(&mut self, front: usize, frame: &[u8], args: &Args<'_>) -> Flow {
         let sub = args.clone().next().unwrap_or_default();
-        let lives_in_the_engine: [&[u8]; 5] = [
-            b"TRACKING",
-            b"TRACKINGINFO",
-            b"CACHING",
-            b"GETREDIR",
-            b"NO-TOUCH",
-        ];
-        if lives_in_the_engine
-            .iter()
-            .any(|word| sub.eq_ignore_ascii_case(word))
-        {
-            let text = texts::refused_over_shards(&format!("CLIENT {}", texts::shown(sub)));
-            return self.fan_reply(front, &text);
+        match sub.to_ascii_uppercase().as_slice() {
+            b"TRACKING" => self.fan_tracking(front, frame, args),
+            b"CACHING" => self.fan_caching(front, frame, args),
+            b"NO-TOUCH" if args.left() == 2 => {
+                self.fan_plan(front, Plan::Everywhere(Merge::Same), frame)
+            }
+            b"NO-TOUCH" | b"TRACKINGINFO" | b"GETREDIR" | b"HELP" => {
+                self.at_shard(front, self.any_shard(front), frame)
+            }
+            _ => self.local(front, Class::Client, frame, args.clone()),
         }
-        if sub.eq_ignore_ascii_case(b"HELP") {
-            return self.at_shard(front, self.any_shard(front), frame);
-        }
-        self.local(front, Class::Client, frame, args.clone())
     }
 
     /// There is one numbered database over several shards, as in the engines' own clusters.
@@ -337,4 +348,21 @@ impl Worker {
             fan.streaming = None;
         }
     }
+}
+
+/// Whether a command reaches another numbered database than 0, the only one there is.
+#[inline]
+fn leaves_database(name: &[u8], frame: &[u8]) -> bool {
+    if name.len() != 4 || !matches!(name[0] & 0xDF, b'C' | b'M') {
+        return false;
+    }
+    let other = |number: Option<&[u8]>| number.and_then(strict_i64).is_some_and(|db| db != 0);
+    if name.eq_ignore_ascii_case(b"MOVE") {
+        return other(Args::of(frame).nth(2));
+    }
+    let mut args = Args::of(frame).skip(3);
+    name.eq_ignore_ascii_case(b"COPY")
+        && args
+            .find(|arg| arg.eq_ignore_ascii_case(b"DB"))
+            .is_some_and(|_| other(args.next()))
 }

@@ -3,7 +3,7 @@
 //! The oldest thing that a client is due says whose reply may go out. Replies of that leg go straight to
 //! the client; those of the others are held until it is their turn.
 
-use super::{Due, Part};
+use super::{Due, How, Part};
 use crate::bounds;
 use crate::worker::Worker;
 
@@ -74,6 +74,9 @@ impl Worker {
             Part::Leg(leg) => {
                 let (front, shard) = (leg.front, leg.shard);
                 if self.turn_of(front).is_some_and(|(turn, _)| turn == shard) {
+                    if let Some(fan) = self.fan_mut(front) {
+                        fan.mid = true;
+                    }
                     return Some(front);
                 }
                 self.hold(front, client, bytes);
@@ -91,9 +94,16 @@ impl Worker {
             return;
         };
         fan.held += bytes.len();
-        if fan.held > bounds::HELD_MAX {
+        self.close_if_too_much(front);
+    }
+
+    pub(super) fn close_if_too_much(&mut self, front: usize) {
+        if self
+            .fan(front)
+            .is_some_and(|fan| fan.held > bounds::HELD_MAX)
+        {
             let peer = self.clients[front].session.peer;
-            tracing::warn!(%peer, "a client is closed: replies of several shards that wait for an earlier one are too large");
+            tracing::warn!(%peer, "a client is closed: what waits for an earlier reply of another shard is too large");
             self.doomed.push(self.client_id(front));
         }
     }
@@ -129,6 +139,7 @@ impl Worker {
             return;
         };
         if turn.is_some_and(|(turn, _)| turn == shard) {
+            fan.mid = false;
             if let Some(Due::Replies { count, .. }) = fan.order.front_mut() {
                 *count = count.saturating_sub(replies);
                 if *count == 0 {
@@ -136,6 +147,7 @@ impl Worker {
                     self.next_turn(front, receive);
                 }
             }
+            self.release_messages(front, receive);
             return;
         }
         let merging = matches!(fan.order.front(), Some(Due::Merged { .. }));
@@ -172,9 +184,22 @@ impl Worker {
                         break;
                     };
                     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+                    let opening = !matches!(merge, How::Merge(_));
                     let mut reply = Vec::new();
-                    merge.combine(&parts, self.clients[front].session.resp, &mut reply);
+                    match merge {
+                        How::Merge(merge) | How::Opening(merge) => {
+                            merge.combine(&parts, self.clients[front].session.resp, &mut reply);
+                        }
+                        How::Confirmed(text) => {
+                            let error = parts.iter().find(|part| !part.is_empty());
+                            reply.extend_from_slice(error.unwrap_or(&text.as_slice()));
+                        }
+                    }
                     self.give(front, &reply, receive);
+                    if let Some(fan) = self.fan_mut(front) {
+                        fan.opening -= usize::from(opening);
+                    }
+                    self.release_messages(front, receive);
                 }
             }
         }
@@ -200,7 +225,11 @@ impl Worker {
             let part = self
                 .leg_state(leg)
                 .map(|state| std::mem::take(&mut state.part));
-            self.release_bytes(front, &part.unwrap_or_default(), receive);
+            let part = part.unwrap_or_default();
+            if let Some(fan) = self.fan_mut(front) {
+                fan.mid = !part.is_empty();
+            }
+            self.release_bytes(front, &part, receive);
         }
         for backend in std::mem::take(&mut self.clients[leg].paused) {
             if self.backends.contains(backend) {

@@ -210,7 +210,13 @@ impl Worker {
     }
 
     /// Sends something over a client's own connection whose reply nobody gets.
-    fn expect_nothing(&mut self, leg: usize, place: usize, frame: &[u8], effect: Effect) {
+    pub(super) fn expect_nothing(
+        &mut self,
+        leg: usize,
+        place: usize,
+        frame: &[u8],
+        effect: Effect,
+    ) {
         let client = self.client_id(leg);
         let backend = &mut self.backends[place];
         backend.out.push(frame);
