@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
 # Checks what building and testing need, and installs what Debian packages can provide.
-# Usage: packaging/prerequisites.sh [--test]   (--test: also what only the tests need)
+# Usage: packaging/prerequisites.sh [--test] [--bench]
+# --test: also what only the tests need; --bench: also what only `cargo xtask bench proxy` needs
 set -euo pipefail
 
 say() { printf '==> %s\n' "$1"; }
 fail() { printf 'missing: %s\n' "$1" >&2; exit 1; }
 
 test_too=no
-[ "${1:-}" = --test ] && test_too=yes
+bench_too=no
+for word in "$@"; do
+  case "$word" in
+    --test) test_too=yes ;;
+    --bench) bench_too=yes ;;
+    *) printf 'unknown option %s\n' "$word" >&2; exit 2 ;;
+  esac
+done
 
 . /etc/os-release
 if [ "${ID:-}" != debian ] || [ "${VERSION_ID:-}" != 12 ]; then
@@ -38,11 +46,18 @@ if [ "$test_too" = yes ]; then
   need logrotate logrotate
   command -v cargo-nextest >/dev/null || { say "cargo-nextest"; cargo install --quiet --locked cargo-nextest; }
 fi
+if [ "$bench_too" = yes ]; then
+  need setpriv util-linux
+  [ -x /usr/sbin/nutcracker ] || packages+=(nutcracker)
+  need valgrind valgrind
+  command -v perf >/dev/null || packages+=(linux-perf)
+fi
 if [ "${#packages[@]}" -gt 0 ]; then
   say "installing ${packages[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+  # At this runlevel packages do not start their services.
+  RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
 # The engines come from signed package lists; they must be there.
 if [ -z "$(apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' 2>/dev/null | while read -r f; do [ -e "$f" ] && echo y; done | head -1)" ]; then

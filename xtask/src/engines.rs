@@ -8,8 +8,8 @@ mod wheel;
 
 use anyhow::{Context, Result, bail};
 use model::release::{EngineId, EngineSource};
-pub(crate) use recipe::Recipes;
 use recipe::{EngineRecipe, Origin};
+pub(crate) use recipe::{Recipes, Wheel};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod bench;
 mod ci;
 mod commands;
 mod demo;
@@ -28,10 +29,10 @@ enum Task {
     Fix,
     /// Check the rules that no compiler checks.
     Tidy,
-    /// Read the engines' commands into crates/resp.
-    Commands(commands::Options),
     /// Fetch the engines named in packaging/engines.toml into target/engines.
     Engines,
+    /// Read the engines' commands into crates/resp.
+    Commands(commands::Options),
     /// Build the signed bundle `mainstay-<version>-linux-amd64.tar`.
     Dist(dist::Options),
     /// Nodes straight from the build folder: `up [--nodes N]`, `down`.
@@ -42,9 +43,9 @@ enum Task {
     },
     /// Three nodes on this machine, from a bundle made here (demo.sh runs this).
     Demo(demo::Options),
-    /// Figures: `start [--quick] [--json FILE]`.
+    /// Figures: `start` or `proxy`, each with `[--quick] [--json FILE]`; `proxy --help` shows more.
     Bench {
-        /// `start [--quick] [--json FILE]`.
+        /// `start [--quick] [--json FILE]` or `proxy [--quick] [--json FILE] …`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -62,12 +63,15 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&root, &options),
         Task::Fix => fix::run(&root),
         Task::Tidy => tidy::run(&root),
-        Task::Commands(options) => commands::run(&root, &options),
         Task::Engines => engines::run(&root),
+        Task::Commands(options) => commands::run(&root, &options),
         Task::Dist(options) => dist::run(&root, &options),
         Task::Demo(options) => demo::run(&root, &options),
         Task::Cluster { arguments } => run_testkit::run(&root, "test-cluster", &arguments),
-        Task::Bench { arguments } => run_testkit::run(&root, "bench", &arguments),
+        Task::Bench { arguments } => match arguments.split_first() {
+            Some((name, rest)) if name == "proxy" => bench::proxy(&root, rest),
+            _ => run_testkit::run(&root, "bench", &arguments),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 
 use anyhow::{Context as _, ensure};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use testkit::cluster::{ADMIN, Cluster, PASSWORD};
 use testkit::report::{Report, median};
@@ -19,22 +19,13 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// Measures.
+pub(crate) fn main(words: &[String]) -> anyhow::Result<()> {
+    run(&options(words)?)
 }
 
-fn options() -> anyhow::Result<Options> {
-    let mut words = std::env::args().skip(1);
-    ensure!(
-        words.next().as_deref() == Some("start"),
-        "there is one benchmark: start"
-    );
+fn options(words: &[String]) -> anyhow::Result<Options> {
+    let mut words = words.iter();
     let mut options = Options {
         quick: false,
         json: None,
