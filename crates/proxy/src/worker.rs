@@ -16,7 +16,9 @@
 //! | [`replies`] | reading shards: whose reply it is |
 //! | [`effects`] | what replies change |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
+//! | [`filter`] | which connections `CLIENT LIST` and `CLIENT KILL` mean |
 //! | [`gather`] | questions to all workers |
+//! | [`leaving`] | clients that end at the engine first |
 //! | [`handle`] | the way to a worker, for other threads |
 //! | [`timers`] | what happens later |
 
@@ -24,9 +26,11 @@ mod backend;
 mod client;
 mod client_command;
 mod effects;
+mod filter;
 mod gather;
 mod handle;
 mod lanes;
+mod leaving;
 mod link;
 mod local;
 mod loss;
@@ -86,6 +90,8 @@ pub(crate) struct Worker {
     backend_queue: Vec<usize>,
     dirty_clients: Vec<usize>,
     dirty_backends: Vec<usize>,
+    /// Answers that wait for what the engine says about a client.
+    promised: Vec<(ClientId, Arc<Gather>)>,
     /// Clients whose replies are in the receive buffer of the shard that is being read.
     touched: Vec<usize>,
     receive: Vec<u8>,
@@ -146,6 +152,7 @@ impl Prepared {
             backend_queue: Vec::new(),
             dirty_clients: Vec::new(),
             dirty_backends: Vec::new(),
+            promised: Vec::new(),
             touched: Vec::new(),
             receive: vec![0; bounds::RECEIVE],
             reply_receive: vec![0; bounds::REPLY_RECEIVE],
@@ -408,8 +415,15 @@ impl Worker {
         }
     }
 
-    /// Ends a client's connection, and what only it used.
+    /// Ends a client's connection; if the engine may hand something out to it, there first.
     fn close_client(&mut self, index: usize) {
+        if !self.begin_leaving(index) {
+            self.remove_client(index);
+        }
+    }
+
+    /// Ends a client's connection at once, and what only it used.
+    fn remove_client(&mut self, index: usize) {
         let own = match self.clients[index].lane {
             Lane::Own(backend) => Some(backend),
             Lane::Shared | Lane::Gone => None,
@@ -417,6 +431,7 @@ impl Worker {
         if let Some(backend) = own {
             self.leave_own(index, backend);
         }
+        let id = self.client_id(index);
         let mut client = self.clients.remove(index);
         let _ = self.poll.registry().deregister(&mut client.stream);
         if let Some(backend) = client.paused
@@ -432,6 +447,7 @@ impl Worker {
         if self.clients.is_empty() {
             self.clients.shrink_to_fit();
         }
+        self.fulfil(id, false, 0);
     }
 
     fn drain(&mut self) {

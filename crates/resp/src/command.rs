@@ -61,6 +61,9 @@ pub enum Class {
     Module,
     /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill.
     Script,
+    /// About the engine itself: it goes there, but some of it is not for clients, so the engine's
+    /// refusal is replaced.
+    Guarded,
     /// Would break the platform.
     Refused,
     /// First words of HTTP, as a browser sends them that was led here: the engine ends the
@@ -83,6 +86,7 @@ pub fn classify(name: &[u8]) -> Class {
         10 => LENGTH_10,
         11 => LENGTH_11,
         12 => LENGTH_12,
+        14 => LENGTH_14,
         _ => &[],
     };
     table
@@ -132,6 +136,9 @@ const LENGTH_7: &[(&[u8], Class)] = &[
     (b"CLUSTER", Class::Refused),
     (b"MIGRATE", Class::Refused),
     (b"SLAVEOF", Class::Refused),
+    (b"SLOWLOG", Class::Guarded),
+    (b"LATENCY", Class::Guarded),
+    (b"PFDEBUG", Class::Guarded),
 ];
 const LENGTH_8: &[(&[u8], Class)] = &[
     (b"BZPOPMIN", Class::Blocking),
@@ -140,6 +147,7 @@ const LENGTH_8: &[(&[u8], Class)] = &[
     (b"FAILOVER", Class::Refused),
     (b"REPLCONF", Class::Refused),
     (b"FUNCTION", Class::Script),
+    (b"LASTSAVE", Class::Guarded),
 ];
 const LENGTH_9: &[(&[u8], Class)] = &[
     (b"SUBSCRIBE", Class::Subscribe(Subscription::Channel)),
@@ -150,6 +158,8 @@ const LENGTH_10: &[(&[u8], Class)] = &[
     (b"SSUBSCRIBE", Class::Subscribe(Subscription::Shard)),
     (b"BRPOPLPUSH", Class::Blocking),
     (b"XREADGROUP", Class::BlockingOption),
+    (b"COMMANDLOG", Class::Guarded),
+    (b"PFSELFTEST", Class::Guarded),
 ];
 const LENGTH_11: &[(&[u8], Class)] = &[(b"UNSUBSCRIBE", Class::Unsubscribe(Subscription::Channel))];
 const LENGTH_12: &[(&[u8], Class)] = &[
@@ -157,6 +167,8 @@ const LENGTH_12: &[(&[u8], Class)] = &[
     (b"SUNSUBSCRIBE", Class::Unsubscribe(Subscription::Shard)),
     (b"BGREWRITEAOF", Class::Refused),
 ];
+
+const LENGTH_14: &[(&[u8], Class)] = &[(b"RESTORE-ASKING", Class::Guarded)];
 
 #[cfg(test)]
 mod tests {
@@ -166,7 +178,7 @@ mod tests {
     fn every_entry_is_found_in_any_case() {
         for table in [
             LENGTH_3, LENGTH_4, LENGTH_5, LENGTH_6, LENGTH_7, LENGTH_8, LENGTH_9, LENGTH_10,
-            LENGTH_11, LENGTH_12,
+            LENGTH_11, LENGTH_12, LENGTH_14,
         ] {
             for (name, class) in table {
                 assert_eq!(classify(name), *class);

@@ -39,6 +39,8 @@ pub(crate) enum Wait {
     Gather,
     /// Its last bytes to be written; then it is closed.
     Farewell,
+    /// The engine to end its connection there; then it is closed.
+    Leaving,
 }
 
 /// The rest of a long command that is not held.

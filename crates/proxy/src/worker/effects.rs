@@ -2,10 +2,13 @@
 
 use super::Worker;
 use super::backend::{Confirm, Effect, Rewrite, Use};
+use super::client::Wait;
+use super::link::LinkId;
 use super::session::{Db, OwnState, Transaction, Watch};
 use resp::command::Subscription;
 use resp::reply::Head;
 use resp::value::Value;
+use std::ops::Range;
 
 /// Settings whose values are not shown to clients.
 const SECRETS: [&str; 7] = [
@@ -46,12 +49,19 @@ impl Worker {
                 let head = *self.backends[index].framer.head();
                 self.take_effect(client, effect, &head);
             }
+            if effect == Effect::Unblocked {
+                let done = self.backends[index].framer.head().last_integer;
+                self.fulfil(id, true, u64::try_from(done).unwrap_or(0));
+            }
             let known = &mut self.clients[client];
             known.in_flight -= 1;
             if known.ended && known.blocking > 0 {
                 self.queue_client(client);
             }
             self.check_barrier(client);
+            if effect == Effect::Freed {
+                self.left(id);
+            }
         } else {
             self.backends[index].captured = Vec::new();
         }
@@ -108,6 +118,40 @@ impl Worker {
         Ok(())
     }
 
+    /// Gives an error to a client in which the engine names the proxy's user: for the client, that is
+    /// the user that it signed in as. `false`: it is not there.
+    pub(super) fn deliver_error(
+        &mut self,
+        index: usize,
+        client: usize,
+        bytes: &[u8],
+        range: &Range<usize>,
+    ) -> bool {
+        let LinkId { served, shard, .. } = self.backends[index].link;
+        let Some(target) = &self.served[served].shards[shard].target else {
+            return false;
+        };
+        let (error, user) = (&bytes[range.clone()], target.user.as_bytes());
+        let Some(at) = error
+            .windows(user.len().max(1))
+            .position(|part| part == user)
+        else {
+            return false;
+        };
+        let known = &mut self.clients[client];
+        if known.wait == Wait::Farewell {
+            return true;
+        }
+        // Earlier replies that are still in the receive buffer go first.
+        let slice = std::mem::replace(&mut known.slice, 0..0);
+        known.out.push(&bytes[slice]);
+        known.out.push(&error[..at]);
+        known.out.push(super::local::USER);
+        known.out.push(&error[at + user.len()..]);
+        self.mark_client(client);
+        true
+    }
+
     fn take_effect(&mut self, client: usize, effect: Effect, head: &Head) {
         let good = !head.is_error();
         let known = &mut self.clients[client];
@@ -156,6 +200,8 @@ impl Worker {
         match rewrite {
             Rewrite::None => known.out.push(&captured),
             Rewrite::Text(text) => known.out.push(&text),
+            Rewrite::Guard(text) if captured.starts_with(b"-NOPERM") => known.out.push(&text),
+            Rewrite::Guard(_) => known.out.push(&captured),
             Rewrite::ConfigGet => {
                 known
                     .out

@@ -8,6 +8,7 @@
     reason = "one test program"
 )]
 
+mod connections;
 mod differential;
 mod flow;
 mod fuzz;
@@ -16,3 +17,4 @@ mod lifecycle;
 mod loss;
 mod sessions;
 mod support;
+mod walk;
