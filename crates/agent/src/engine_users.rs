@@ -2,7 +2,7 @@
 //! made when a role is given, and are gone after a restart, as the role is.
 
 use model::Epoch;
-use model::documents::{EngineUsers, proxy_user};
+use model::documents::{EngineUsers, PROXY_RIGHTS, proxy_user};
 use model::release::EngineId;
 use model::secret::Secret;
 use sha2::{Digest, Sha256};
@@ -11,40 +11,6 @@ use sha2::{Digest, Sha256};
 pub(crate) const AGENT: &str = "cnm";
 /// The user of replicas at their primary.
 pub(crate) const REPLICATION: &str = "repl";
-
-/// What clients may do beyond what is neither `@admin` nor `@dangerous`; the same words in every
-/// engine. What would break the platform (roles, shutdown, saving, managed settings, users) is not
-/// among them; the proxy answers those itself or refuses them by name.
-const FOR_CLIENTS: &[&str] = &[
-    "+flushall",
-    "+flushdb",
-    "+info",
-    "+keys",
-    "+monitor",
-    "+restore",
-    "+role",
-    "+sort",
-    "+swapdb",
-    "+config|get",
-    "+latency|history",
-    "+latency|latest",
-    "+latency|reset",
-    "+slowlog|get",
-    "+slowlog|len",
-    "+slowlog|reset",
-    "+client|caching",
-    "+client|getname",
-    "+client|getredir",
-    "+client|id",
-    "+client|info",
-    "+client|kill",
-    "+client|list",
-    "+client|reply",
-    "+client|setname",
-    "+client|tracking",
-    "+client|trackinginfo",
-    "+client|unblock",
-];
 
 /// A password as an ACL rule: its hash, so that neither files nor the wire hold it.
 pub(crate) fn password_rule(password: &Secret) -> String {
@@ -81,8 +47,7 @@ pub(crate) fn epoch_user(engine: &EngineId, epoch: Epoch, password: &Secret) -> 
     let name = proxy_user(epoch);
     let password = password_rule(password);
     let mut command = words(&["ACL", "SETUSER", &name, "reset", "on", &password]);
-    command.extend(words(&["~*", "&*", "+@all", "-@admin", "-@dangerous"]));
-    command.extend(words(FOR_CLIENTS));
+    command.extend(words(PROXY_RIGHTS));
     if engine.version.major >= 7 {
         command.push("+sort_ro".to_owned());
     }

@@ -449,6 +449,45 @@ pub fn proxy_user(epoch: Epoch) -> String {
     format!("proxy@e{epoch}")
 }
 
+/// ACL rules of that user: what clients may do, which is what is neither `@admin` nor `@dangerous` and
+/// a little more; the same words in every engine. What would break the platform (roles, shutdown, saving, managed settings, users) is not
+/// among them; the proxy answers those itself or refuses them by name.
+pub const PROXY_RIGHTS: &[&str] = &[
+    "~*",
+    "&*",
+    "+@all",
+    "-@admin",
+    "-@dangerous",
+    "+flushall",
+    "+flushdb",
+    "+info",
+    "+keys",
+    "+monitor",
+    "+restore",
+    "+role",
+    "+sort",
+    "+swapdb",
+    "+config|get",
+    "+latency|history",
+    "+latency|latest",
+    "+latency|reset",
+    "+slowlog|get",
+    "+slowlog|len",
+    "+slowlog|reset",
+    "+client|caching",
+    "+client|getname",
+    "+client|getredir",
+    "+client|id",
+    "+client|info",
+    "+client|kill",
+    "+client|list",
+    "+client|reply",
+    "+client|setname",
+    "+client|tracking",
+    "+client|trackinginfo",
+    "+client|unblock",
+];
+
 /// Passwords of the users inside an engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineUsers {

@@ -24,6 +24,8 @@ pub const HELD_COMMAND_MAX: usize = 64 * 1024 * 1024;
 pub const SHARD_OUT_MAX: usize = 1024 * 1024;
 /// A reply that must be looked into as a whole.
 pub const REWRITTEN_REPLY_MAX: usize = 4 * 1024 * 1024;
+/// How long the engine may take to end the connection of a client that leaves.
+pub const LEAVING: Duration = Duration::from_secs(2);
 /// A client that takes none of its replies for so long, while others wait behind them, is closed.
 pub const STUCK_CLIENT: Duration = Duration::from_secs(10);
 /// How long commands wait for a shard that is not reachable, counted from its loss.

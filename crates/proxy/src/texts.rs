@@ -24,6 +24,8 @@ pub(crate) const BAD_NAME: &[u8] =
 pub(crate) const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 /// Done.
 pub(crate) const OK: &[u8] = b"+OK\r\n";
+/// A number was expected.
+pub(crate) const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 /// Wrong words.
 pub(crate) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 /// In flight when the connection broke.

@@ -17,7 +17,9 @@
 //! | [`replies`] | reading shards: whose reply it is |
 //! | [`effects`] | what replies change |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
+//! | [`filter`] | which connections `CLIENT LIST` and `CLIENT KILL` mean |
 //! | [`gather`] | questions to all workers |
+//! | [`leaving`] | clients that end at the engine first |
 //! | [`handle`] | the way to a worker, for other threads |
 //! | [`timers`] | what happens later |
 
@@ -26,9 +28,11 @@ mod client;
 mod client_command;
 mod effects;
 mod fan;
+mod filter;
 mod gather;
 mod handle;
 mod lanes;
+mod leaving;
 mod link;
 mod local;
 mod loss;
@@ -93,6 +97,8 @@ pub(crate) struct Worker {
     dirty_backends: Vec<usize>,
     /// Clients that are closed at the end of the turn.
     doomed: Vec<ClientId>,
+    /// Answers that wait for what the engine says about a client.
+    promised: Vec<(ClientId, Arc<Gather>)>,
     /// Clients whose replies are in the receive buffer of the shard that is being read.
     touched: Vec<usize>,
     receive: Vec<u8>,
@@ -155,6 +161,7 @@ impl Prepared {
             dirty_clients: Vec::new(),
             dirty_backends: Vec::new(),
             doomed: Vec::new(),
+            promised: Vec::new(),
             touched: Vec::new(),
             receive: vec![0; bounds::RECEIVE],
             reply_receive: vec![0; bounds::REPLY_RECEIVE],
@@ -437,9 +444,16 @@ impl Worker {
         }
     }
 
-    /// Ends a client's connection, and what only it used.
+    /// Ends a client's connection; if the engine may hand something out to it, there first.
     fn close_client(&mut self, index: usize) {
         let index = self.front_of(index);
+        if !self.begin_leaving(index) {
+            self.remove_client(index);
+        }
+    }
+
+    /// Ends a client's connection at once, and what only it used.
+    fn remove_client(&mut self, index: usize) {
         self.close_legs(index);
         let own = match self.clients[index].lane {
             Lane::Own(backend) => Some(backend),
@@ -448,6 +462,7 @@ impl Worker {
         if let Some(backend) = own {
             self.leave_own(index, backend);
         }
+        let id = self.client_id(index);
         let mut client = self.clients.remove(index);
         if let Some(stream) = &mut client.stream {
             let _ = self.poll.registry().deregister(stream);
@@ -465,6 +480,7 @@ impl Worker {
         if self.clients.is_empty() {
             self.clients.shrink_to_fit();
         }
+        self.fulfil(id, false, 0);
     }
 
     /// The clients with a socket that `wanted` takes.

@@ -69,6 +69,9 @@ pub enum Class {
     Module,
     /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill.
     Script,
+    /// About the engine itself: it goes there, but some of it is not for clients, so the engine's
+    /// refusal is replaced.
+    Guarded,
     /// Would break the platform.
     Refused,
     /// First words of HTTP, as a browser sends them that was led here: the engine ends the
@@ -146,6 +149,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("BZPOPMIN", Class::Blocking),
     ("CLIENT", Class::Client),
     ("CLUSTER", Class::Refused),
+    ("COMMANDLOG", Class::Guarded),
     ("CONFIG", Class::Config),
     ("DEBUG", Class::Refused),
     ("DISCARD", Class::Discard),
@@ -154,10 +158,14 @@ const CLASSES: &[(&str, Class)] = &[
     ("FUNCTION", Class::Script),
     ("HELLO", Class::Hello),
     ("HOST:", Class::Foreign),
+    ("LASTSAVE", Class::Guarded),
+    ("LATENCY", Class::Guarded),
     ("MIGRATE", Class::Refused),
     ("MODULE", Class::Module),
     ("MONITOR", Class::Monitor),
     ("MULTI", Class::Multi),
+    ("PFDEBUG", Class::Guarded),
+    ("PFSELFTEST", Class::Guarded),
     ("POST", Class::Foreign),
     ("PSUBSCRIBE", Class::Subscribe(Subscription::Pattern)),
     ("PSYNC", Class::Refused),
@@ -166,11 +174,13 @@ const CLASSES: &[(&str, Class)] = &[
     ("REPLCONF", Class::Refused),
     ("REPLICAOF", Class::Refused),
     ("RESET", Class::Reset),
+    ("RESTORE-ASKING", Class::Guarded),
     ("SAVE", Class::Refused),
     ("SCRIPT", Class::Script),
     ("SELECT", Class::Select),
     ("SHUTDOWN", Class::Refused),
     ("SLAVEOF", Class::Refused),
+    ("SLOWLOG", Class::Guarded),
     ("SSUBSCRIBE", Class::Subscribe(Subscription::Shard)),
     ("SUBSCRIBE", Class::Subscribe(Subscription::Channel)),
     ("SUNSUBSCRIBE", Class::Unsubscribe(Subscription::Shard)),

@@ -68,8 +68,8 @@ impl Head {
 }
 
 /// How many whole simple replies are at the start of `input`, at most `most`, and how many bytes they
-/// have. Simple are strings, errors, numbers and nulls; at any other reply, and at one that is not
-/// whole, it stops: [`ReplyFramer`] has the last word.
+/// have. Simple are strings, errors without an `@`, numbers and nulls; at any other reply, and at one that is
+/// not whole, it stops: [`ReplyFramer`] has the last word.
 #[inline]
 #[must_use]
 pub fn simple_run(input: &[u8], most: u32) -> (usize, u32) {
@@ -89,7 +89,12 @@ pub fn simple_run(input: &[u8], most: u32) -> (usize, u32) {
 fn simple(rest: &[u8]) -> Option<usize> {
     let (kind, text) = rest.split_first()?;
     match kind {
-        b'+' | b'-' => memchr(b'\n', text).map(|end| end + 2),
+        b'+' => memchr(b'\n', text).map(|end| end + 2),
+        // One with an `@` may name a user that is nothing to the client: it is looked at.
+        b'-' => {
+            let end = memchr(b'\n', text)?;
+            memchr(b'@', &text[..end]).is_none().then_some(end + 2)
+        }
         b':' => {
             let digits = text.strip_prefix(b"-").unwrap_or(text);
             let end = digits.iter().take(19).position(|byte| *byte == b'\r')?;

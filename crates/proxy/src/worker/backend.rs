@@ -149,6 +149,10 @@ pub(crate) enum Effect {
     Tracking(bool),
     Monitor,
     NoTouch(bool),
+    /// The engine has ended the connection of a client that leaves.
+    Freed,
+    /// The engine has let a blocking command go, or there was none.
+    Unblocked,
     /// Confirmations of (un)subscriptions: so many, or as many as there are.
     Confirm(Subscription, Confirm),
 }
@@ -169,6 +173,8 @@ pub(crate) enum Rewrite {
     None,
     /// Secrets are blanked.
     ConfigGet,
+    /// This goes to the client if the engine says that the proxy's user may not do it.
+    Guard(Box<[u8]>),
     /// This goes to the client instead.
     Text(Box<[u8]>),
 }
@@ -201,6 +207,8 @@ pub(crate) struct Backend {
     /// Which target of the link it belongs to.
     pub(crate) target: u64,
     pub(crate) phase: Phase,
+    /// The engine's number of it.
+    pub(crate) engine_client: i64,
     pub(crate) usage: Use,
     pub(crate) framer: ReplyFramer,
     pub(crate) out: OutBuffer,

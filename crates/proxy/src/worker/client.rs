@@ -42,6 +42,8 @@ pub(crate) enum Wait {
     Gather,
     /// Its last bytes to be written; then it is closed.
     Farewell,
+    /// The engine to end its connection there; then it is closed.
+    Leaving,
 }
 
 /// The rest of a long command that is not held.
@@ -85,6 +87,8 @@ pub(crate) struct Client {
     pub(crate) via: usize,
     /// Of those, of blocking commands.
     pub(crate) blocking: u32,
+    /// Connections of its own that the engine is to end before it has left.
+    pub(crate) leaving: usize,
     /// The shard let it have no connection of its own; its command gets an error.
     pub(crate) refused_own: bool,
     /// It took large replies too slowly: from now on it has a connection of its own, so that nobody
@@ -131,6 +135,7 @@ impl Client {
             in_flight: 0,
             via: 0,
             blocking: 0,
+            leaving: 0,
             refused_own: false,
             heavy: false,
             paused: Vec::new(),

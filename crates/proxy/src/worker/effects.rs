@@ -2,10 +2,12 @@
 
 use super::Worker;
 use super::backend::{Confirm, Effect, Rewrite, Use};
+use super::link::LinkId;
 use super::session::{Db, OwnState, Transaction, Watch};
 use resp::command::Subscription;
 use resp::reply::Head;
 use resp::value::Value;
+use std::ops::Range;
 
 /// Settings whose values are not shown to clients.
 const SECRETS: [&str; 7] = [
@@ -58,6 +60,10 @@ impl Worker {
                 let head = *self.backends[index].framer.head();
                 self.take_effect(client, effect, &head);
             }
+            if effect == Effect::Unblocked {
+                let done = self.backends[index].framer.head().last_integer;
+                self.fulfil(id, true, u64::try_from(done).unwrap_or(0));
+            }
             let known = &mut self.clients[client];
             known.in_flight -= 1;
             if known.blocking > 0 && self.clients[self.front_of(client)].ended {
@@ -67,6 +73,9 @@ impl Worker {
                 self.given(client, 1, bytes);
             }
             self.check_barrier(client);
+            if effect == Effect::Freed {
+                self.freed(id);
+            }
         } else {
             self.backends[index].captured = Vec::new();
         }
@@ -135,6 +144,31 @@ impl Worker {
         if message { Came::Message } else { Came::Reply }
     }
 
+    /// Gives an error to a client in which the engine names the proxy's user: for the client, that is
+    /// the user that it signed in as. `false`: it is not there.
+    pub(super) fn deliver_error(
+        &mut self,
+        index: usize,
+        client: usize,
+        bytes: &[u8],
+        range: &Range<usize>,
+    ) -> bool {
+        let LinkId { served, shard, .. } = self.backends[index].link;
+        let Some(target) = &self.served[served].shards[shard].target else {
+            return false;
+        };
+        let (error, user) = (&bytes[range.clone()], target.user.as_bytes());
+        let Some(at) = error
+            .windows(user.len().max(1))
+            .position(|part| part == user)
+        else {
+            return false;
+        };
+        let error = [&error[..at], super::local::USER, &error[at + user.len()..]].concat();
+        self.give(client, &error, bytes);
+        true
+    }
+
     fn take_effect(&mut self, client: usize, effect: Effect, head: &Head) {
         let good = !head.is_error();
         let known = &mut self.clients[client];
@@ -180,6 +214,10 @@ impl Worker {
         match rewrite {
             Rewrite::None => self.give(client, &captured, bytes),
             Rewrite::Text(text) => self.give(client, &text, bytes),
+            Rewrite::Guard(text) if captured.starts_with(b"-NOPERM") => {
+                self.give(client, &text, bytes);
+            }
+            Rewrite::Guard(_) => self.give(client, &captured, bytes),
             Rewrite::ConfigGet => {
                 let resp = self.clients[client].session.resp;
                 self.give(client, &without_secrets(&captured, resp), bytes);

@@ -207,7 +207,9 @@ impl Worker {
             if let Lane::Own(backend) = self.clients[leg].lane {
                 self.leave_own(leg, backend);
             }
+            let id = self.client_id(leg);
             let gone = self.clients.remove(leg);
+            self.fulfil(id, false, 0);
             for backend in gone.paused {
                 if self.backends.contains(backend) {
                     self.queue_backend(backend);

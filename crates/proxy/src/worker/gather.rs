@@ -1,11 +1,11 @@
 //! Questions to all workers: `CLIENT LIST` and `CLIENT KILL` are about every connection of a
 //! database, whichever worker has it.
 
-use super::client::{Client, ClientId, Wait};
+use super::client::{ClientId, Wait};
+use super::filter::Filter;
 use super::{Message, Worker};
 use crate::topology::Database;
 use model::DatabaseUid;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -27,6 +27,9 @@ pub(super) enum Question {
     List(Filter),
     /// These clients are to be closed.
     Kill(Filter, KillStyle),
+    /// The blocking command of the client with this id is to end: with an error, or as if its time
+    /// were over.
+    Unblock(u64, bool),
 }
 
 /// How `CLIENT KILL` was written: that decides the answer.
@@ -38,49 +41,20 @@ pub(super) enum KillStyle {
     Filters,
 }
 
-/// Which clients.
-#[derive(Debug, Default)]
-pub(super) struct Filter {
-    pub(super) ids: Option<Vec<u64>>,
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) local: Option<SocketAddr>,
-    /// `normal` or `pubsub`; any other type is none of ours.
-    pub(super) kind: Option<Vec<u8>>,
-    pub(super) user: Option<Vec<u8>>,
-    /// The asker is left out.
-    pub(super) skip: Option<u64>,
-    /// Least age, seconds.
-    pub(super) max_age: Option<u64>,
-}
-
 #[derive(Debug, Default)]
 struct Found {
     lines: Vec<(u64, String)>,
     killed: u64,
 }
 
-impl Filter {
-    fn takes(&self, client: &Client) -> bool {
-        let session = &client.session;
-        let kind: &[u8] = if session.own.subscriptions.any() {
-            b"pubsub"
-        } else {
-            b"normal"
-        };
-        self.ids
-            .as_ref()
-            .is_none_or(|ids| ids.contains(&session.id))
-            && self.peer.is_none_or(|peer| peer == session.peer)
-            && self.local.is_none_or(|local| local == session.local)
-            && self
-                .kind
-                .as_ref()
-                .is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind))
-            && self.user.as_ref().is_none_or(|user| user == b"default")
-            && self.skip != Some(session.id)
-            && self
-                .max_age
-                .is_none_or(|age| session.created.elapsed().as_secs() >= age)
+impl Gather {
+    /// One more part is to come.
+    pub(super) fn one_more(&self) {
+        self.missing.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_unblock(&self) -> bool {
+        matches!(self.question, Question::Unblock(..))
     }
 }
 
@@ -115,28 +89,53 @@ impl Worker {
     /// Adds this worker's part; whoever is last sends the whole back.
     pub(super) fn contribute(&mut self, gather: &std::sync::Arc<Gather>) {
         let served = self.by_uid.get(&gather.database).copied();
-        let (filter, kill) = match &gather.question {
-            Question::List(filter) => (filter, false),
-            Question::Kill(filter, _) => (filter, true),
-        };
-        let chosen = self.fronts(|client| Some(client.served) == served && filter.takes(client));
+        let chosen = self.fronts(|client| {
+            Some(client.served) == served
+                && match &gather.question {
+                    Question::List(filter) | Question::Kill(filter, _) => filter.takes(client),
+                    Question::Unblock(id, _) => client.session.id == *id,
+                }
+        });
         let mut found = Found::default();
         for index in chosen {
-            if kill {
-                found.killed += 1;
-                let asker = gather.worker == self.number && self.client_id(index) == gather.asker;
-                if !asker {
-                    self.close_client(index);
+            let client = self.client_id(index);
+            let asker = gather.worker == self.number && client == gather.asker;
+            match gather.question {
+                Question::List(_) => {
+                    let id = self.clients[index].session.id;
+                    let last = if asker { "client|list" } else { "NULL" };
+                    found.lines.push((id, self.client_line(index, last)));
                 }
-            } else {
-                let session = &self.clients[index].session;
-                found.lines.push((session.id, self.client_line(index)));
+                Question::Kill(..) => {
+                    found.killed += 1;
+                    if !asker {
+                        self.close_client(index);
+                    }
+                    if !asker && self.find(client).is_some() {
+                        self.promise(index, gather);
+                    }
+                }
+                Question::Unblock(_, error) => {
+                    let part = self.blocked_part(index);
+                    if self.unblock(part, error) {
+                        self.promise(part, gather);
+                    }
+                }
             }
         }
         {
             let mut all = gather.found.lock().unwrap_or_else(PoisonError::into_inner);
             all.lines.append(&mut found.lines);
             all.killed += found.killed;
+        }
+        self.part_done(gather, 0);
+    }
+
+    /// A part of an answer has come.
+    pub(super) fn part_done(&mut self, gather: &std::sync::Arc<Gather>, killed: u64) {
+        if killed > 0 {
+            let mut all = gather.found.lock().unwrap_or_else(PoisonError::into_inner);
+            all.killed += killed;
         }
         if gather.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             if gather.worker == self.number {
@@ -166,6 +165,10 @@ impl Worker {
                 found.lines.sort_by_key(|(id, _)| *id);
                 let lines: String = found.lines.into_iter().map(|(_, line)| line).collect();
                 self.clients[index].owed = Some(self.as_text(index, lines.as_bytes()));
+            }
+            Question::Unblock(..) => {
+                let answer = format!(":{}\r\n", found.killed);
+                self.clients[index].owed = Some(answer.into_bytes());
             }
             Question::Kill(filter, style) => {
                 let itself = filter.takes(&self.clients[index]);

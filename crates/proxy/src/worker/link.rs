@@ -164,7 +164,7 @@ impl Worker {
     fn remove_database(&mut self, served: usize) {
         self.by_uid.retain(|_, known| *known != served);
         for index in self.fronts(|client| client.served == served) {
-            self.close_client(index);
+            self.remove_client(index);
         }
         let backends: Vec<usize> = self
             .backends
@@ -418,6 +418,7 @@ impl Worker {
             link: id,
             target: number,
             phase: Phase::Connecting,
+            engine_client: 0,
             usage,
             framer: resp::reply::ReplyFramer::default(),
             out: crate::buffer::OutBuffer::default(),
@@ -507,6 +508,9 @@ impl Worker {
             }
             Ok((value @ (Value::Map(_) | Value::Array(_)), _)) => {
                 self.served[id.served].engine = engine(&value);
+                if let Some(Value::Integer(number)) = field(&value, "id") {
+                    self.backends[index].engine_client = number;
+                }
             }
             _ => {}
         }
@@ -593,17 +597,18 @@ impl Worker {
     }
 }
 
+fn field(greeting: &Value, name: &str) -> Option<Value> {
+    greeting
+        .pairs()
+        .into_iter()
+        .find(|(key, _)| key.text() == Some(name.as_bytes()))
+        .map(|(_, value)| value.clone())
+}
+
 fn engine(greeting: &Value) -> Option<Engine> {
-    let field = |name: &str| {
-        greeting
-            .pairs()
-            .into_iter()
-            .find(|(key, _)| key.text() == Some(name.as_bytes()))
-            .map(|(_, value)| value.clone())
-    };
     Some(Engine {
-        server: field("server")?,
-        version: field("version")?,
-        modules: field("modules").unwrap_or(Value::Array(Vec::new())),
+        server: field(greeting, "server")?,
+        version: field(greeting, "version")?,
+        modules: field(greeting, "modules").unwrap_or(Value::Array(Vec::new())),
     })
 }

@@ -3,6 +3,7 @@
 use super::Worker;
 use super::backend::Effect;
 use super::client::{Lane, Wait};
+use super::filter::Generation;
 use super::lanes::{Flow, Sending};
 use super::session::{Db, ReplyMode, Transaction, Watch};
 use crate::texts;
@@ -13,7 +14,7 @@ use resp::value::Value;
 use subtle::ConstantTimeEq;
 
 /// User that clients sign in as.
-const USER: &[u8] = b"default";
+pub(super) const USER: &[u8] = b"default";
 
 impl Worker {
     /// Answers a command. `args` are those after the name.
@@ -44,7 +45,18 @@ impl Worker {
                 self.farewell(index);
             }
             Class::Reset => self.reset(index),
-            Class::Acl => self.answer(index, b"$7\r\ndefault\r\n"),
+            Class::Acl if args.left() == 1 => self.answer(index, b"$7\r\ndefault\r\n"),
+            Class::Acl => {
+                let typed = texts::shown(args.clone().next().unwrap_or_default());
+                let text = match self.generation_of(index) {
+                    Generation::Six => format!(
+                        "-ERR Unknown subcommand or wrong number of arguments for '{typed}'. Try ACL HELP.\r\n"
+                    )
+                    .into_bytes(),
+                    _ => texts::arity("acl|whoami"),
+                };
+                self.answer(index, &text);
+            }
             Class::Exec | Class::Discard => {
                 let own = &mut self.clients[index].session.own;
                 own.transaction = Transaction::No;

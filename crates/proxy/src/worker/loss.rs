@@ -39,6 +39,11 @@ impl Worker {
             }
             let cut = half_sent && number + 1 == runs;
             self.fail_run(client, &run, cut);
+            match run.effect {
+                Effect::Freed => self.freed(run.client),
+                Effect::Unblocked => self.fulfil(run.client, true, 0),
+                _ => {}
+            }
         }
         if let Use::Own(owner) = usage
             && let Some(client) = self.find(owner)

@@ -215,7 +215,10 @@ impl Worker {
             capture(backend, &bytes[range])?;
         } else if !run.discard {
             backend.passed_on = !complete;
-            if let Some(client) = self.find(id) {
+            let error = backend.framer.head().kind == b'-';
+            if let Some(client) = self.find(id)
+                && !(error && self.deliver_error(index, client, bytes, &range))
+            {
                 self.deliver(client, bytes, range);
             }
         }
@@ -250,7 +253,9 @@ impl Worker {
                 if asked && run.discard && !(session.subscribed_in_resp2() && kind == b'*') => {}
             _ => {
                 backend.passed_on = !complete;
-                self.deliver(client, bytes, range);
+                if kind != b'-' || !self.deliver_error(index, client, bytes, &range) {
+                    self.deliver(client, bytes, range);
+                }
             }
         }
         if complete {

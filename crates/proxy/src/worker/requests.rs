@@ -77,6 +77,7 @@ impl Worker {
                 // stream may have been announced already.
                 client.readable = count == receive.len() || client.ended;
                 client.session.active = self.now;
+                client.session.received += count as u64;
                 if client.tail.is_empty() {
                     let used = self.parse(index, &receive[..count]);
                     if let Some(client) = self.clients.get_mut(index)

@@ -182,6 +182,11 @@ impl Worker {
             Class::Watch => Route::Own(Sending::effect(Effect::Watch)),
             Class::Unwatch => Route::Any(Sending::effect(Effect::Unwatch)),
             Class::Script => script(name, args.clone()),
+            Class::Guarded => Route::Any(guarded(name, args)),
+            // The engine says that the arguments are too many.
+            Class::Reset if args.left() > 0 && self.clients[index].session.authenticated => {
+                Route::Any(Sending::plain())
+            }
             Class::Quit | Class::Reset if whole => Route::Local(class),
             _ => self.route_settled(index, class, name, args),
         }
@@ -211,8 +216,10 @@ impl Worker {
             Class::Config if sub.eq_ignore_ascii_case(b"GET") => {
                 Route::Any(Sending::rewritten(Rewrite::ConfigGet))
             }
-            Class::Config if sub.eq_ignore_ascii_case(b"HELP") => Route::Any(Sending::plain()),
-            Class::Module if sub.eq_ignore_ascii_case(b"LIST") => Route::Any(Sending::plain()),
+            Class::Config | Class::Module | Class::Acl if sub.eq_ignore_ascii_case(b"HELP") => {
+                Route::Any(guarded(name, args))
+            }
+            Class::Module if sub.eq_ignore_ascii_case(b"LIST") => Route::Any(guarded(name, args)),
             // The engine says that a word is missing.
             Class::Config | Class::Module | Class::Acl if sub.is_empty() => {
                 Route::Any(Sending::plain())
@@ -273,6 +280,17 @@ impl Worker {
         self.answer(index, text);
         Flow::Next
     }
+}
+
+/// A command that the engine may refuse to the proxy's user: then the client hears the proxy's words,
+/// without that user's name.
+fn guarded(name: &[u8], args: &Args<'_>) -> Sending {
+    let mut command = texts::shown(name);
+    if let Some(sub) = args.clone().next() {
+        command.push(' ');
+        command.push_str(&texts::shown(sub));
+    }
+    Sending::rewritten(Rewrite::Guard(texts::refused(&command).into()))
 }
 
 fn confirmed(kind: resp::command::Subscription, args: &Args<'_>) -> Sending {

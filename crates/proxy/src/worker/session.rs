@@ -16,6 +16,8 @@ pub(crate) struct Session {
     pub(crate) created: Instant,
     /// When it sent something last.
     pub(crate) active: Instant,
+    /// Bytes that it sent.
+    pub(crate) received: u64,
     /// Commands that it sent.
     pub(crate) commands: u64,
     /// Protocol version, 2 or 3.
@@ -32,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) reply: ReplyMode,
     /// `CLIENT NO-EVICT`.
     pub(crate) no_evict: bool,
+    /// `CLIENT CAPA redirect`.
+    pub(crate) redirect: bool,
     /// What only a connection of its own can hold.
     pub(crate) own: OwnState,
 }
@@ -64,6 +68,15 @@ pub(crate) enum Db {
     Number(u32),
     /// One that a transaction chose.
     Unknown,
+}
+
+impl std::fmt::Display for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Unknown => f.write_str("-1"),
+        }
+    }
 }
 
 impl Default for Db {
@@ -131,6 +144,7 @@ impl Session {
             local,
             created: now,
             active: now,
+            received: 0,
             commands: 0,
             resp: 2,
             authenticated,
@@ -139,6 +153,7 @@ impl Session {
             lib_ver: Vec::new(),
             reply: ReplyMode::On,
             no_evict: false,
+            redirect: false,
             own: OwnState::default(),
         }
     }

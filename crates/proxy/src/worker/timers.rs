@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Crowded(LinkId),
     /// Unused connections are closed.
     Reap(LinkId),
+    /// The engine must have ended the client by now.
+    Leaving(ClientId),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +97,7 @@ impl Worker {
                 Timer::Stuck(client, written) => self.check_stuck(client, written),
                 Timer::Crowded(link) => self.less_crowded(link),
                 Timer::Reap(link) => self.reap(link),
+                Timer::Leaving(client) => self.left(client),
             }
         }
     }

@@ -8,6 +8,7 @@
     reason = "one test program"
 )]
 
+mod connections;
 mod differential;
 mod flow;
 mod fuzz;
@@ -17,3 +18,4 @@ mod loss;
 mod sessions;
 mod shards;
 mod support;
+mod walk;

@@ -382,7 +382,7 @@ fn connections_are_the_proxys() {
     named[3].text("SELECT 4");
     named[3].text("MULTI");
     let line = named[0].text(&format!("CLIENT LIST ID {id}"));
-    assert!(line.contains("flags=x db=4 "), "{line}");
+    assert!(line.contains("flags=x capa= db=4 "), "{line}");
     assert_eq!(named[0].text(&format!("CLIENT KILL ID {id}")), ":1\r\n");
     assert!(named[3].try_raw().is_none());
     assert_eq!(named[0].text(&format!("CLIENT KILL ID {id}")), ":0\r\n");

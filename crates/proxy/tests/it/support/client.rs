@@ -91,6 +91,11 @@ impl Client {
         shown(&self.ask(line))
     }
 
+    /// Bytes that were received and not looked at.
+    pub fn waiting(&self) -> usize {
+        self.kept.len()
+    }
+
     pub fn pings(&mut self) -> bool {
         let sent = self.stream.write_all(b"PING\r\n").is_ok();
         sent && self.try_raw().is_some_and(|raw| raw == b"+PONG\r\n")

@@ -59,15 +59,20 @@ impl Engine {
 
     fn spawn(name: &str, folder: &Path, direct: SocketAddr, socket: &Path) -> Child {
         let installed = installed(name);
+        let mut rights = model::documents::PROXY_RIGHTS.join(" ");
+        if !name.starts_with("redis-6") {
+            rights.push_str(" +sort_ro");
+        }
         let config = format!(
             "bind {}\nport {}\nunixsocket {}\nsave \"\"\nappendonly no\ndir {}\nlogfile {}\n\
              masterauth replication-secret\nmaxclients 2000\n\
-             user default on nopass ~* &* +@all\nuser {USER} on >{PASSWORD} ~* &* +@all\n",
+             user default on nopass ~* &* +@all\nuser {USER} on >{PASSWORD} {}\n",
             direct.ip(),
             direct.port(),
             socket.display(),
             folder.display(),
             folder.join("engine.log").display(),
+            rights,
         );
         let path = folder.join("engine.conf");
         std::fs::write(&path, config).unwrap();

@@ -1,0 +1,167 @@
+//! Clients that leave or are freed while a command of theirs blocks in the engine.
+//!
+//! The engine sees the end of a connection only when it reads that socket. Until then it may hand
+//! an element to a client that is gone. So a client that has a blocking command or subscriptions
+//! under way is ended *at the engine*, by a command over the connection that all share, and vanishes
+//! from `CLIENT LIST` only with the reply to that. It is the same with `CLIENT KILL` and
+//! `CLIENT UNBLOCK`: they are answered when the engine has done it.
+
+use super::Worker;
+use super::backend::{Effect, Phase, Rewrite, Run};
+use super::client::{ClientId, Lane, Wait};
+use super::gather::Gather;
+use super::link::LinkId;
+use super::timers::Timer;
+use crate::bounds;
+use std::sync::Arc;
+
+impl Worker {
+    /// Ends a client at the engine first, if that may hand something out to it. `false`: there is
+    /// no need, or no way.
+    pub(super) fn begin_leaving(&mut self, index: usize) -> bool {
+        if self.clients[index].wait == Wait::Leaving {
+            return true;
+        }
+        let mut parts: Vec<usize> = self.legs_of(index).collect();
+        parts.push(index);
+        let told = parts
+            .iter()
+            .filter(|part| self.end_at_engine(**part))
+            .count();
+        if told == 0 {
+            return false;
+        }
+        let client = &mut self.clients[index];
+        client.leaving = told;
+        client.wait = Wait::Leaving;
+        client.tail = Vec::new();
+        client.owed = None;
+        // The socket is watched no more: whatever comes changes nothing.
+        if let Some(stream) = &mut client.stream {
+            let _ = self.poll.registry().deregister(stream);
+        }
+        let id = self.client_id(index);
+        self.timers.set(bounds::LEAVING, Timer::Leaving(id));
+        true
+    }
+
+    /// Ends the own connection of a client, or of a leg, at the engine.
+    fn end_at_engine(&mut self, index: usize) -> bool {
+        let client = &self.clients[index];
+        let Lane::Own(own) = client.lane else {
+            return false;
+        };
+        if client.blocking == 0 && !client.session.own.subscriptions.any() {
+            return false;
+        }
+        let Some(number) = self.engine_client(own) else {
+            return false;
+        };
+        let words: [&[u8]; 4] = [b"CLIENT", b"KILL", b"ID", number.as_bytes()];
+        if !self.tell_engine(index, own, &words, Effect::Freed) {
+            return false;
+        }
+        self.clients[index].lane = Lane::Shared;
+        self.drop_backend(own);
+        true
+    }
+
+    /// The part of a client whose command blocks: itself, or one of its legs.
+    pub(super) fn blocked_part(&self, index: usize) -> usize {
+        let blocks = |part: &usize| self.clients[*part].blocking > 0;
+        self.legs_of(index).find(blocks).unwrap_or(index)
+    }
+
+    /// Asks the engine to let the blocking command of a client go; `false`: it has none.
+    pub(super) fn unblock(&mut self, index: usize, error: bool) -> bool {
+        let client = &self.clients[index];
+        let Lane::Own(own) = client.lane else {
+            return false;
+        };
+        if client.blocking == 0 {
+            return false;
+        }
+        let Some(number) = self.engine_client(own) else {
+            return false;
+        };
+        let reason: &[u8] = if error { b"ERROR" } else { b"TIMEOUT" };
+        let words: [&[u8]; 4] = [b"CLIENT", b"UNBLOCK", number.as_bytes(), reason];
+        self.tell_engine(index, own, &words, Effect::Unblocked)
+    }
+
+    /// The engine's own number of a connection.
+    fn engine_client(&self, place: usize) -> Option<String> {
+        let backend = &self.backends[place];
+        (backend.phase == Phase::Ready).then(|| backend.engine_client.to_string())
+    }
+
+    /// Sends a command about a client's own connection over the one that all share. Its reply is
+    /// nobody's.
+    fn tell_engine(&mut self, index: usize, own: usize, words: &[&[u8]], effect: Effect) -> bool {
+        let (link, target) = (self.backends[own].link, self.backends[own].target);
+        let shared = [link.resp, 5 - link.resp].into_iter().find_map(|resp| {
+            let link = self.link(LinkId { resp, ..link })?;
+            let place = link.shared.filter(|_| link.ready)?;
+            (self.backends[place].target == target).then_some(place)
+        });
+        let Some(place) = shared else {
+            return false;
+        };
+        let mut frame = Vec::new();
+        resp::request::encode(words.iter().copied(), &mut frame);
+        let client = self.client_id(index);
+        let backend = &mut self.backends[place];
+        backend.out.push(&frame);
+        backend.expect(Run {
+            client,
+            count: 1,
+            discard: true,
+            effect,
+            rewrite: Rewrite::None,
+        });
+        self.clients[index].in_flight += 1;
+        self.mark_backend(place);
+        true
+    }
+
+    /// Notes that an answer waits for what the engine says about a client.
+    pub(super) fn promise(&mut self, index: usize, gather: &Arc<Gather>) {
+        gather.one_more();
+        let id = self.client_id(index);
+        self.promised.push((id, Arc::clone(gather)));
+    }
+
+    /// What answers waited for has happened to a client; `done`: so many times.
+    pub(super) fn fulfil(&mut self, id: ClientId, unblocked: bool, done: u64) {
+        if self.promised.is_empty() {
+            return;
+        }
+        let due = |(client, gather): &mut (ClientId, Arc<Gather>)| {
+            *client == id && (!unblocked || gather.is_unblock())
+        };
+        for (_, gather) in self.promised.extract_if(.., due).collect::<Vec<_>>() {
+            self.part_done(&gather, done);
+        }
+    }
+
+    /// The engine has freed a client that leaves, or a leg of one.
+    pub(super) fn freed(&mut self, id: ClientId) {
+        let Some(index) = self.find(id).map(|part| self.front_of(part)) else {
+            return;
+        };
+        let client = &mut self.clients[index];
+        client.leaving = client.leaving.saturating_sub(1);
+        if client.leaving == 0 {
+            self.left(self.client_id(index));
+        }
+    }
+
+    /// A client that leaves is free, or was not in time.
+    pub(super) fn left(&mut self, id: ClientId) {
+        if let Some(index) = self.find(id)
+            && self.clients[index].wait == Wait::Leaving
+        {
+            self.remove_client(index);
+        }
+    }
+}
