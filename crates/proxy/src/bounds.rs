@@ -45,6 +45,9 @@ pub const IDLE_KEPT: usize = 32;
 pub const IDLE_TIME: Duration = Duration::from_secs(10);
 /// Reads of one socket in one turn, so that none keeps the others waiting.
 pub const READS_PER_TURN: usize = 4;
+/// How often a worker looks for more before it writes to the shards: each time costs a system call, and
+/// a write that carries more saves one of its own and one of the shard's.
+pub const REPOLLS: usize = 4;
 /// Messages to a worker that wait.
 pub const INBOX: usize = 1024;
 /// How long connected clients of a server that is replaced or stopped may go on.

@@ -82,7 +82,8 @@ pub(crate) struct Worker {
 
     served: Slab<Served>,
     by_uid: HashMap<DatabaseUid, usize>,
-    clients: Slab<Client>,
+    /// In boxes: a slab that grows would copy them, and its old places stay with the allocator.
+    clients: Slab<Box<Client>>,
     backends: Slab<Backend>,
     generation: u32,
     timers: Timers,
@@ -183,21 +184,35 @@ impl Worker {
                 other => other?,
             }
             self.now = Instant::now();
-            let mut woken = false;
-            for event in &events {
-                match event.token() {
-                    WAKE => woken = true,
-                    Token(token) if token % 2 == 0 => self.client_event(token / 2 - 1, event),
-                    Token(token) => self.backend_event(token / 2 - 1, event),
-                }
-            }
-            if woken {
-                self.take_messages();
-            }
+            self.take_events(&events);
             self.fire_timers();
-            self.turn();
+            self.read_all();
+            // What has come meanwhile goes to the shards with the same write.
+            for _ in 0..bounds::REPOLLS {
+                self.poll.poll(&mut events, Some(Duration::ZERO))?;
+                if events.is_empty() {
+                    break;
+                }
+                self.take_events(&events);
+                self.read_all();
+            }
+            self.write_all();
         }
         Ok(())
+    }
+
+    fn take_events(&mut self, events: &Events) {
+        let mut woken = false;
+        for event in events {
+            match event.token() {
+                WAKE => woken = true,
+                Token(token) if token % 2 == 0 => self.client_event(token / 2 - 1, event),
+                Token(token) => self.backend_event(token / 2 - 1, event),
+            }
+        }
+        if woken {
+            self.take_messages();
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -209,8 +224,8 @@ impl Worker {
             .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Replies first: they free clients. Then requests, then one write a socket.
-    fn turn(&mut self) {
+    /// Replies first: they free clients. Then requests.
+    fn read_all(&mut self) {
         for index in std::mem::take(&mut self.backend_queue) {
             self.read_backend(index);
         }
@@ -222,6 +237,10 @@ impl Worker {
                 self.close_client(index);
             }
         }
+    }
+
+    /// One write a socket.
+    fn write_all(&mut self) {
         while !self.dirty_backends.is_empty() {
             for index in std::mem::take(&mut self.dirty_backends) {
                 self.flush_backend(index);
@@ -277,7 +296,7 @@ impl Worker {
             _ => Part::Front(Box::default()),
         };
         let client = Client::new(self.generation, Some(stream), served, session, part);
-        entry.insert(client);
+        entry.insert(Box::new(client));
         if let Err(error) = registered {
             tracing::warn!(%peer, %error, "a client cannot be watched");
             self.close_client(index);

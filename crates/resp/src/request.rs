@@ -350,9 +350,23 @@ pub fn whole(input: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// A header at `at`: the place after it, and its number. At most 8 digits, so that nothing overflows.
-#[inline]
+#[inline(always)]
 fn plain_number(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
-    let rest = input.get(at..)?;
+    let digit = |byte: &u8| byte.is_ascii_digit();
+    let value = |byte: &u8| usize::from(byte - b'0');
+    // Nearly all have one or two digits.
+    match input.get(at..)? {
+        [first, a, b'\r', b'\n', ..] if *first == kind && digit(a) => Some((at + 4, value(a))),
+        [first, a, b, b'\r', b'\n', ..]
+            if *first == kind && *a != b'0' && digit(a) && digit(b) =>
+        {
+            Some((at + 5, value(a) * 10 + value(b)))
+        }
+        rest => longer_number(rest, kind).map(|(used, number)| (at + used, number)),
+    }
+}
+
+fn longer_number(rest: &[u8], kind: u8) -> Option<(usize, usize)> {
     let (first, rest) = rest.split_first()?;
     if *first != kind {
         return None;
@@ -364,7 +378,7 @@ fn plain_number(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
             number = number * 10 + usize::from(digit);
         } else if *byte == b'\r' && rest.get(index + 1) == Some(&b'\n') {
             let plain = index == 1 || (index > 1 && rest[0] != b'0');
-            return plain.then_some((at + index + 3, number));
+            return plain.then_some((index + 3, number));
         } else {
             return None;
         }

@@ -184,9 +184,8 @@ impl Worker {
         }));
         let served = client.served;
         self.generation = self.generation.wrapping_add(1);
-        let leg = self
-            .clients
-            .insert(Client::new(self.generation, None, served, session, part));
+        let client = Client::new(self.generation, None, served, session, part);
+        let leg = self.clients.insert(Box::new(client));
         if let Some(fan) = self.fan_mut(front) {
             if fan.legs.len() <= shard {
                 fan.legs.resize(shard + 1, None);
