@@ -6,7 +6,7 @@ use super::filter::{Filter, Generation};
 use super::gather::{KillStyle, Question};
 use super::lanes::{Flow, Sending};
 use super::local::is_name;
-use super::session::{Db, ReplyMode, Transaction, Watch};
+use super::session::{ReplyMode, Transaction, Watch};
 use crate::texts;
 use resp::number::strict_i64;
 use resp::request::Args;
