@@ -12,12 +12,14 @@
 //! | [`handover`] | a new server takes the endpoints of the old one |
 //! | [`topology`], [`stats`] | what workers serve and count |
 //! | [`worker`] | the data path itself |
+//! | [`compatibility`] | what differs from an engine on purpose |
 //! | [`bounds`], [`texts`], [`buffer`] | sizes and times; the proxy's own answers; bytes on their way |
 //!
 //! `docs/life-of-a-request.md` follows one `GET` through it.
 
 pub mod bounds;
 mod buffer;
+pub mod compatibility;
 mod control;
 pub mod environment;
 mod handover;
