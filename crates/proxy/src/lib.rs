@@ -13,12 +13,14 @@
 //! | [`merge`] | commands and replies of several shards |
 //! | [`topology`], [`stats`] | what workers serve and count |
 //! | [`worker`] | the data path itself |
+//! | [`compatibility`] | what differs from an engine on purpose |
 //! | [`bounds`], [`texts`], [`buffer`] | sizes and times; the proxy's own answers; bytes on their way |
 //!
 //! `docs/life-of-a-request.md` follows one `GET` through it.
 
 pub mod bounds;
 mod buffer;
+pub mod compatibility;
 mod control;
 pub mod environment;
 mod handover;

@@ -356,8 +356,11 @@ impl ReplyFramer {
             if value != 1 || !matches!(kind, b'$' | b'*') {
                 return Err(ReplyError::BadLength);
             }
+            // The last element of an array may be a null array, too: then the first one has been seen.
+            let whole = kind == b'$' || self.first == First::Wanted;
             self.first = First::Unwanted;
-            self.head.null |= self.left == 1 && self.outer.is_empty() && self.head.kind == kind;
+            self.head.null |=
+                whole && self.left == 1 && self.outer.is_empty() && self.head.kind == kind;
             self.value_done();
             return Ok(());
         }
@@ -564,6 +567,7 @@ mod tests {
         assert_eq!((head.kind, head.first()), (b'*', &b"0123456789012345"[..]));
         assert!(whole(b"*-1\r\n").null && whole(b"_\r\n").null && whole(b"$-1\r\n").null);
         assert!(!whole(b"*2\r\n_\r\n$-1\r\n").null);
+        assert!(!whole(b"*1\r\n*-1\r\n").null && !whole(b"*2\r\n+OK\r\n*-1\r\n").null);
         assert_eq!(whole(b"*2\r\n:1\r\n$1\r\nx\r\n").first(), b"");
         assert!(whole(b"-ERR\r\n").is_error() && whole(b"!3\r\nERR\r\n").is_error());
     }

@@ -182,8 +182,10 @@ impl Worker {
             // Whatever `EXEC` answers, the transaction is over.
             Effect::Exec | Effect::Discard if good || effect == Effect::Exec => {
                 let ran = head.kind == b'*' && !head.null;
-                if std::mem::take(&mut own.select_queued) && ran {
-                    own.db = Db::Unknown;
+                if let Some(db) = own.select_queued.take()
+                    && ran
+                {
+                    own.db = db;
                 }
                 own.transaction = Transaction::No;
                 own.watch = Watch::No;

@@ -13,6 +13,8 @@ use resp::request::Args;
 use resp::value::Value;
 use subtle::ConstantTimeEq;
 
+/// Numbered databases of every engine: the agent sets it, and clients cannot.
+const DATABASES: u32 = 16;
 /// User that clients sign in as.
 pub(super) const USER: &[u8] = b"default";
 
@@ -168,9 +170,10 @@ impl Worker {
     /// Another version of the protocol means other connections to the shard.
     fn change_version(&mut self, index: usize, resp: u8) {
         let session = &self.clients[index].session;
-        if session.own.subscriptions.any() || session.own.tracking {
+        let own = &session.own;
+        if own.subscriptions.any() || own.tracking || own.db == Db::Unknown {
             // They live on the old connection, in the old version.
-            tracing::info!(peer = %session.peer, "a client is closed: it changed the protocol while it was subscribed or tracked");
+            tracing::info!(peer = %session.peer, "a client is closed: it changed the protocol while it was subscribed or tracked, or its transaction chose no known database");
             self.close_client(index);
             return;
         }
@@ -251,7 +254,10 @@ impl Worker {
         };
         let session = &mut self.clients[index].session;
         if session.own.transaction == Transaction::Open {
-            session.own.select_queued = true;
+            // Any other one will fail and change nothing.
+            if let Some(db @ 0..DATABASES) = number {
+                session.own.select_queued = Some(Db::Number(db));
+            }
             return self.send_own(index, frame, Sending::plain());
         }
         match number {

@@ -83,7 +83,7 @@ impl Worker {
             Effect::Exec | Effect::Discard => {
                 known.session.own.transaction = Transaction::No;
                 known.session.own.watch = Watch::No;
-                known.session.own.select_queued = false;
+                known.session.own.select_queued = None;
             }
             Effect::Watch => known.session.own.watch = Watch::Lost,
             Effect::Select(_) => {}
@@ -119,7 +119,7 @@ impl Worker {
         }
         if own.transaction == Transaction::Open {
             own.transaction = Transaction::Lost;
-            own.select_queued = false;
+            own.select_queued = None;
         }
         if own.watch == Watch::Set {
             own.watch = Watch::Lost;

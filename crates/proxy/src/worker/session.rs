@@ -47,8 +47,8 @@ pub(crate) struct OwnState {
     pub(crate) db: Db,
     /// `MULTI`.
     pub(crate) transaction: Transaction,
-    /// A `SELECT` is queued in the transaction.
-    pub(crate) select_queued: bool,
+    /// What the last `SELECT` that is queued in the transaction chooses.
+    pub(crate) select_queued: Option<Db>,
     /// `WATCH`.
     pub(crate) watch: Watch,
     /// Number of subscriptions.

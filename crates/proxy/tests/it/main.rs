@@ -10,6 +10,7 @@
 
 mod connections;
 mod differential;
+mod families;
 mod flow;
 mod fuzz;
 mod hostile;

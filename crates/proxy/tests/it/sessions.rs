@@ -435,6 +435,31 @@ fn numbered_databases_do_not_mix() {
     }
 }
 
+/// A transaction may choose the database: a later change of the protocol does not forget it.
+#[test]
+fn a_database_chosen_in_a_transaction_stays() {
+    let node = Node::start();
+    let mut client = node.client();
+    for line in [
+        "MULTI",
+        "SELECT 2",
+        "SET k two",
+        "XREAD STREAMS nothing 0",
+        "EXEC",
+    ] {
+        client.text(line);
+    }
+    assert_eq!(client.text("GET k"), "$3\r\ntwo\r\n");
+    client.text("HELLO 3");
+    assert_eq!(client.text("GET k"), "$3\r\ntwo\r\n");
+    assert_eq!(node.client().text("EXISTS k"), ":0\r\n");
+    // Nothing of it is left for others.
+    drop(client);
+    let mut other = node.client();
+    other.text("WATCH k");
+    assert_eq!(other.text("EXISTS k"), ":0\r\n");
+}
+
 #[test]
 fn half_closed_clients_get_their_replies() {
     let node = Node::start();

@@ -1,0 +1,234 @@
+//! What differs, on purpose, from an engine that clients talk to directly. `docs/compatibility.md` is
+//! made from this table, and the tests take nothing else for a difference that is meant.
+
+use std::fmt::Write as _;
+
+/// How a command differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is refused by name.
+    Refused,
+    /// It works, and something about it is different.
+    Different,
+}
+
+/// One difference.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference {
+    /// The command, with its subcommand if it is about that: `CLIENT PAUSE`.
+    pub command: &'static str,
+    /// How it differs.
+    pub kind: Kind,
+    /// What is different.
+    pub what: &'static str,
+    /// The reason.
+    pub why: &'static str,
+}
+
+const fn refused(command: &'static str, why: &'static str) -> Difference {
+    let (kind, what) = (Kind::Refused, "refused by name");
+    Difference {
+        command,
+        kind,
+        what,
+        why,
+    }
+}
+
+const fn different(command: &'static str, what: &'static str, why: &'static str) -> Difference {
+    let kind = Kind::Different;
+    Difference {
+        command,
+        kind,
+        what,
+        why,
+    }
+}
+
+const ROLES: &str = "the cluster decides which copy is the primary";
+const SAVING: &str = "the cluster saves the database as its settings say";
+const SETTINGS: &str = "settings belong to the database: `rladmin tune db` or the REST API";
+const USERS: &str = "users belong to the cluster";
+const INSIDE: &str = "it is about the engine itself, which is the cluster's";
+const CONNECTIONS: &str = "connections are the proxy's, those to the engine are shared";
+
+/// All of them, by name.
+pub const DIFFERENCES: &[Difference] = &[
+    refused("ACL", USERS),
+    different("ACL WHOAMI", "always `default`", USERS),
+    different(
+        "AUTH",
+        "a command that the proxy answers itself is at most 64 KiB long; so with `HELLO` and `CLIENT`",
+        "only so much of a command is held",
+    ),
+    refused("BGREWRITEAOF", SAVING),
+    refused("BGSAVE", SAVING),
+    different(
+        "CLIENT ID",
+        "the proxy's number; also in `HELLO`, `CLIENT LIST` and `CLIENT INFO`",
+        CONNECTIONS,
+    ),
+    refused("CLIENT IMPORT-SOURCE", INSIDE),
+    different(
+        "CLIENT INFO",
+        "fields that only an engine knows are 0",
+        CONNECTIONS,
+    ),
+    different(
+        "CLIENT KILL",
+        "`ID 0` is nobody; Redis 6.2 takes it for everybody",
+        CONNECTIONS,
+    ),
+    different(
+        "CLIENT LIST",
+        "the clients of the endpoint; fields that only an engine knows are 0",
+        CONNECTIONS,
+    ),
+    refused(
+        "CLIENT PAUSE",
+        "a pause would hold up the cluster's own work",
+    ),
+    different(
+        "CLIENT TRACKING",
+        "`REDIRECT` is refused: RESP3 does without",
+        CONNECTIONS,
+    ),
+    refused(
+        "CLIENT UNPAUSE",
+        "a pause would hold up the cluster's own work",
+    ),
+    refused(
+        "CLUSTER",
+        "an endpoint is one server for its clients, however many shards there are",
+    ),
+    refused("COMMANDLOG", INSIDE),
+    different("CONFIG GET", "passwords are empty", SETTINGS),
+    refused("CONFIG RESETSTAT", SETTINGS),
+    refused("CONFIG REWRITE", SETTINGS),
+    refused("CONFIG SET", SETTINGS),
+    refused("DEBUG", INSIDE),
+    different(
+        "EXEC",
+        "null or `EXECABORT` if the connection to the shard was lost since `WATCH` or `MULTI`",
+        "what was watched or queued is gone with it",
+    ),
+    refused("FAILOVER", ROLES),
+    different(
+        "GET",
+        "any command may be answered `TRYAGAIN` while no shard is there, and `ERR … outcome of this command is unknown` if it was lost meanwhile",
+        "a command that may have run is never sent again",
+    ),
+    different(
+        "HELLO",
+        "closes a client that changes the version while it is subscribed or tracked",
+        CONNECTIONS,
+    ),
+    different(
+        "INFO",
+        "the engine's own facts: its clients are the proxy's connections",
+        CONNECTIONS,
+    ),
+    refused("LASTSAVE", SAVING),
+    refused("LATENCY DOCTOR", INSIDE),
+    refused("LATENCY GRAPH", INSIDE),
+    refused("LATENCY HISTOGRAM", INSIDE),
+    refused(
+        "MIGRATE",
+        "keys leave the database by its own means: replication, backup, import",
+    ),
+    refused("MODULE", INSIDE),
+    different(
+        "MONITOR",
+        "afterwards only `RESET` and `QUIT` are possible",
+        "replies could not be told from the stream",
+    ),
+    different(
+        "MULTI",
+        "inside a transaction `ACL`, `AUTH`, `CLIENT`, `CONFIG`, `HELLO`, `MONITOR` and the (un)subscribing commands are refused",
+        "the proxy answers them itself, now, and cannot queue them in the engine",
+    ),
+    refused("PFDEBUG", INSIDE),
+    refused("PFSELFTEST", INSIDE),
+    refused("PSYNC", ROLES),
+    different(
+        "PUNSUBSCRIBE",
+        "an error is answered even after `CLIENT REPLY OFF`; so with all of its kind",
+        "confirmations are, and they cannot be told from errors beforehand",
+    ),
+    refused("REPLCONF", ROLES),
+    refused("REPLICAOF", ROLES),
+    refused("RESTORE-ASKING", INSIDE),
+    refused("SAVE", SAVING),
+    refused("SCRIPT DEBUG", INSIDE),
+    refused("SHUTDOWN", ROLES),
+    refused("SLAVEOF", ROLES),
+    different("SLOWLOG GET", "addresses are the proxy's", CONNECTIONS),
+    refused("SYNC", ROLES),
+];
+
+/// The difference that is meant for a command; that of its subcommand comes first.
+#[must_use]
+pub fn difference(name: &str, sub: &str) -> Option<&'static Difference> {
+    let full = format!("{name} {sub}");
+    let find = |wanted: &str| {
+        DIFFERENCES
+            .iter()
+            .find(|known| known.command.eq_ignore_ascii_case(wanted))
+    };
+    find(&full).or_else(|| find(name))
+}
+
+/// `docs/compatibility.md`.
+#[must_use]
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Compatibility\n\nGenerated from `crates/proxy/src/compatibility.rs`: `MAINSTAY_FIX=1 cargo test -p proxy \
+         compatibility` writes it again.\n\nThrough an endpoint a database with one shard behaves as its engine does, byte \
+         for byte. The intended differences are these. Errors that name the engine's user name `default`.\n\n\
+         | command | what | why |\n|---|---|---|\n",
+    );
+    for Difference {
+        command, what, why, ..
+    } in DIFFERENCES
+    {
+        let command = if *command == "GET" { "any" } else { command };
+        let _ = writeln!(page, "| `{command}` | {what} | {why} |");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_and_found() {
+        assert!(DIFFERENCES.is_sorted_by_key(|known| known.command));
+        assert_eq!(
+            difference("client", "pause").map(|d| d.kind),
+            Some(Kind::Refused)
+        );
+        assert_eq!(
+            difference("ACL", "WHOAMI").map(|d| d.kind),
+            Some(Kind::Different)
+        );
+        assert_eq!(
+            difference("acl", "list").map(|d| d.kind),
+            Some(Kind::Refused)
+        );
+        assert!(difference("SET", "k").is_none());
+    }
+
+    #[test]
+    fn the_page_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/compatibility.md");
+        if std::env::var_os("MAINSTAY_FIX").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            there == page(),
+            "docs/compatibility.md is out of date: run MAINSTAY_FIX=1 cargo test -p proxy compatibility"
+        );
+    }
+}
