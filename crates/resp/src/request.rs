@@ -357,9 +357,7 @@ fn plain_number(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     // Nearly all have one or two digits.
     match input.get(at..)? {
         [first, a, b'\r', b'\n', ..] if *first == kind && digit(a) => Some((at + 4, value(a))),
-        [first, a, b, b'\r', b'\n', ..]
-            if *first == kind && *a != b'0' && digit(a) && digit(b) =>
-        {
+        [first, a, b, b'\r', b'\n', ..] if *first == kind && *a != b'0' && digit(a) && digit(b) => {
             Some((at + 5, value(a) * 10 + value(b)))
         }
         rest => longer_number(rest, kind).map(|(used, number)| (at + used, number)),
