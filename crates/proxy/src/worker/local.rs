@@ -3,6 +3,7 @@
 use super::Worker;
 use super::backend::Effect;
 use super::client::{Lane, Wait};
+use super::fan::Part;
 use super::filter::Generation;
 use super::lanes::{Flow, Sending};
 use super::session::{Db, ReplyMode, Transaction, Watch};
@@ -171,9 +172,11 @@ impl Worker {
     fn change_version(&mut self, index: usize, resp: u8) {
         let session = &self.clients[index].session;
         let own = &session.own;
-        if own.subscriptions.any() || own.tracking || own.db == Db::Unknown {
+        let several = matches!(self.clients[index].part, Part::Front(_));
+        let watching = several && own.watch == Watch::Set;
+        if own.subscriptions.any() || own.tracking || watching || own.db == Db::Unknown {
             // They live on the old connection, in the old version.
-            tracing::info!(peer = %session.peer, "a client is closed: it changed the protocol while it was subscribed or tracked, or its transaction chose no known database");
+            tracing::info!(peer = %session.peer, "a client is closed: it changed the protocol while it was subscribed, tracked or watching, or its transaction chose no known database");
             self.close_client(index);
             return;
         }

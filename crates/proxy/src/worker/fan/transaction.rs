@@ -5,7 +5,7 @@ use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::{Effect, Rewrite, Run};
 use crate::worker::lanes::Flow;
-use crate::worker::session::ReplyMode;
+use crate::worker::session::{ReplyMode, Transaction, Watch};
 use resp::command::Class;
 use resp::keys::Place;
 use resp::request::Args;
@@ -62,19 +62,15 @@ impl Worker {
                     return self.fan_reply(front, texts::CROSSSLOT_WATCH);
                 };
                 let flow = self.at_shard(front, shard, frame);
-                if flow == Flow::Next
-                    && let Some(fan) = self.fan_mut(front)
-                {
-                    fan.watched = Some(shard);
+                if flow == Flow::Next {
+                    self.set_watched(front, Some(shard));
                 }
                 flow
             }
             (Class::Unwatch, Some(shard)) if args.left() == 0 => {
                 let flow = self.at_shard(front, shard, frame);
-                if flow == Flow::Next
-                    && let Some(fan) = self.fan_mut(front)
-                {
-                    fan.watched = None;
+                if flow == Flow::Next {
+                    self.set_watched(front, None);
                 }
                 flow
             }
@@ -84,8 +80,25 @@ impl Worker {
     }
 
     fn set_queue(&mut self, front: usize, queue: Queue) {
+        let state = match queue {
+            Queue::No => Transaction::No,
+            Queue::Here(_) | Queue::At(_) => Transaction::Open,
+        };
         if let Some(fan) = self.fan_mut(front) {
             fan.transaction = queue;
+            // What the client's connection means is seen in one place.
+            self.clients[front].session.own.transaction = state;
+        }
+    }
+
+    fn set_watched(&mut self, front: usize, shard: Option<usize>) {
+        let state = match shard {
+            Some(_) => Watch::Set,
+            None => Watch::No,
+        };
+        if let Some(fan) = self.fan_mut(front) {
+            fan.watched = shard;
+            self.clients[front].session.own.watch = state;
         }
     }
 
@@ -137,12 +150,9 @@ impl Worker {
         }
         let flow = self.at_shard(front, shard, frame);
         let over = class == Class::Exec || (class == Class::Discard && args.left() == 0);
-        if flow == Flow::Next
-            && over
-            && let Some(fan) = self.fan_mut(front)
-        {
-            fan.transaction = Queue::No;
-            fan.watched = None;
+        if flow == Flow::Next && over {
+            self.set_queue(front, Queue::No);
+            self.set_watched(front, None);
         }
         flow
     }
