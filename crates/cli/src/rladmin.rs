@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`commands`], [`grammar`] | the commands, as a table |
+//! | [`later`] | commands of later releases, answered by name |
 //! | [`words`], [`parse`], [`complete`], [`help`] | what works on that table |
 //! | [`session`], [`shell`], [`screen`], [`password`] | one run: where it reads, writes and asks |
 //! | [`resources`], [`operation`] | what is read from REST, and operations that are followed |
@@ -19,6 +20,7 @@ pub mod grammar;
 pub mod help;
 pub mod info;
 pub mod join;
+pub mod later;
 pub mod operation;
 pub mod parse;
 pub mod password;

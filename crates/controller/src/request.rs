@@ -6,11 +6,11 @@ use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::documents::{
     Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
-    OperationStatus, Persistence, Role, Severity, Shard, SlotRange, keys,
+    OperationStatus, Persistence, Role, Severity, Shard, keys,
 };
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
-use model::limits::{DATABASES_MAX, SLOTS};
-use model::units::format_size;
+use model::limits::{DATABASES_MAX, SHARDS_COUNT_MAX};
+use model::sharding::{memory_shares, slot_ranges};
 use model::{
     ApiError, DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Secret, ShardUid,
     validate,
@@ -118,14 +118,14 @@ fn free_name(state: &ClusterState, name: &str, me: Option<DatabaseUid>) -> Resul
     }
 }
 
-fn not_in_this_release(spec: &DatabaseSpec) -> Result<(), ApiError> {
-    if spec.shards_count.is_some_and(|count| count != 1) {
-        return Err(ErrorCode::InvalidSharding.into());
+fn shards_count(spec: &DatabaseSpec) -> Result<u32, ApiError> {
+    match spec.shards_count.unwrap_or(1) {
+        count @ 1..=SHARDS_COUNT_MAX => Ok(count),
+        other => Err(ApiError::new(
+            ErrorCode::InvalidSharding,
+            format!("shards_count {other} cannot be: from 1 to {SHARDS_COUNT_MAX}"),
+        )),
     }
-    if spec.replication == Some(true) {
-        return Err(ErrorCode::InvalidReplication.into());
-    }
-    Ok(())
 }
 
 fn persistence(value: Persistence) -> Result<Persistence, ApiError> {
@@ -173,44 +173,54 @@ fn create_database(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     free_name(state, &spec.name, None)?;
-    not_in_this_release(spec)?;
+    let count = shards_count(spec)?;
+    if spec.replication == Some(true) {
+        return Err(ErrorCode::InvalidReplication.into());
+    }
     if state.databases.len() >= DATABASES_MAX {
         return Err(ErrorCode::InsufficientResources.into());
     }
     let settings = &state.cluster.settings;
-    let memory_size = placement::memory_size(spec.memory_size)?;
+    let shares = placement::shares(spec.memory_size, count)?;
     let wish = spec
         .redis_version
         .as_deref()
         .or(settings.default_redis_version.as_deref());
     let engine = placement::engine(state, observed, wish, fresh.instant)?;
-    let node = placement::node_for_shard(state, observed, &engine, memory_size, fresh.instant)?;
+    let shards_placement = spec
+        .shards_placement
+        .unwrap_or(settings.default_shards_placement);
+    let nodes = placement::nodes_for_shards(
+        state,
+        observed,
+        &engine,
+        &shares,
+        shards_placement,
+        fresh.instant,
+    )?;
     let port = placement::endpoint_port(state, spec.port)?;
     if let Some(password) = spec.password.as_ref().filter(|p| !p.expose().is_empty()) {
         validate::password(password.expose())?;
     }
     let mut change = Change::of(state, fresh.now);
     let uid = new_uid(state, &mut change, spec.uid)?;
-    let shard_uid = state.cluster.next_shard;
-    change.cluster().next_shard = shard_uid.next();
     let database = Database {
         schema: 1,
         uid,
         name: spec.name.clone(),
         port,
-        memory_size,
+        memory_size: spec.memory_size,
         status: DatabaseStatus::Pending,
         engine,
-        shards_count: 1,
+        shards_count: count,
         replication: false,
         persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
         eviction_policy: spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru),
-        proxy_policy: spec
-            .proxy_policy
-            .unwrap_or(settings.default_non_sharded_proxy_policy),
-        shards_placement: spec
-            .shards_placement
-            .unwrap_or(settings.default_shards_placement),
+        proxy_policy: spec.proxy_policy.unwrap_or(match count {
+            1 => settings.default_non_sharded_proxy_policy,
+            _ => settings.default_sharded_proxy_policy,
+        }),
+        shards_placement,
         password: spec.password.clone().filter(|p| !p.expose().is_empty()),
         max_connections: spec.max_connections.unwrap_or(0),
         tags: spec.tags.clone(),
@@ -219,9 +229,11 @@ fn create_database(
         changed: fresh.now,
         extra: serde_json::Map::new(),
     };
-    let shard = first_shard(state, &database, shard_uid, node, fresh)?;
     change.create(keys::database(uid), &database);
-    change.create(keys::shard(shard_uid), &shard);
+    for shard in first_shards(state, &database, &nodes, fresh)? {
+        change.cluster().next_shard = shard.uid.next();
+        change.create(keys::shard(shard.uid), &shard);
+    }
     let operation = operation(OperationKind::CreateDatabase, uid, fresh);
     change.create(keys::operation(&fresh.operation), &operation);
     let outcome = IntentOutcome {
@@ -231,34 +243,42 @@ fn create_database(
     Ok((change.into_txn(), outcome))
 }
 
-/// The one shard of a new database, on its first process and in its first epoch.
-fn first_shard(
+/// The primary shards of a new database, by slots: each begins a replica set of its own, on its first
+/// process and in its first epoch.
+fn first_shards(
     state: &ClusterState,
     database: &Database,
-    uid: ShardUid,
-    node: NodeUid,
+    nodes: &[NodeUid],
     fresh: &Fresh<'_>,
-) -> Result<Shard, ApiError> {
-    Ok(Shard {
-        schema: 1,
-        uid,
-        database: database.uid,
-        node,
-        port: placement::shard_port(state)?,
-        role: Role::Primary,
-        slots: SlotRange {
-            first: 0,
-            last: SLOTS - 1,
-        },
-        epoch: Epoch(1),
-        generation: Generation(1),
-        engine: database.engine.clone(),
-        memory_bytes: database.memory_size,
-        run_id: None,
-        serving: None,
-        users: fresh.users.draw(),
-        extra: serde_json::Map::new(),
-    })
+) -> Result<Vec<Shard>, ApiError> {
+    let count = database.shards_count;
+    let slots = slot_ranges(count);
+    let shares = memory_shares(database.memory_size, count);
+    let ports = placement::shard_ports(state, nodes.len())?;
+    let uids = (state.cluster.next_shard.0..).map(ShardUid);
+    let places = uids
+        .zip(nodes)
+        .zip(ports)
+        .zip(slots.into_iter().zip(shares));
+    Ok(places
+        .map(|(((uid, node), port), (slots, memory_bytes))| Shard {
+            schema: 1,
+            uid,
+            database: database.uid,
+            node: *node,
+            port,
+            role: Role::Primary,
+            slots,
+            epoch: Epoch(1),
+            generation: Generation(1),
+            engine: database.engine.clone(),
+            memory_bytes,
+            run_id: None,
+            serving: None,
+            users: fresh.users.draw(),
+            extra: serde_json::Map::new(),
+        })
+        .collect())
 }
 
 fn operation(kind: OperationKind, database: DatabaseUid, fresh: &Fresh<'_>) -> Operation {
@@ -297,26 +317,14 @@ fn not_busy(database: &Database) -> Result<(), ApiError> {
     }
 }
 
-fn grown_memory(state: &ClusterState, database: &Database, wanted: u64) -> Result<(), ApiError> {
-    for shard in state.shards_of(database.uid) {
-        let Some(node) = state.node(shard.node) else {
-            continue;
-        };
-        let others = state.promised_memory(shard.node) - shard.memory_bytes;
-        let left = node.memory_bytes.saturating_sub(others);
-        if wanted > left {
-            return Err(ApiError::new(
-                ErrorCode::InsufficientResources,
-                format!(
-                    "node:{} has {} for this shard, less than {}",
-                    node.uid,
-                    format_size(left),
-                    format_size(wanted)
-                ),
-            ));
-        }
-    }
-    Ok(())
+/// The shards of a database as they are with another memory limit of the database.
+fn resized(state: &ClusterState, database: &Database) -> Vec<(Stored<Shard>, u64)> {
+    let shares = memory_shares(database.memory_size, database.shards_count);
+    placement::primaries(state, database.uid)
+        .into_iter()
+        .cloned()
+        .zip(shares)
+        .collect()
 }
 
 fn update_database(
@@ -331,7 +339,8 @@ fn update_database(
         database.name.clone_from(name);
     }
     if let Some(bytes) = wanted.memory_size {
-        database.memory_size = placement::memory_size(bytes)?;
+        placement::shares(bytes, database.shards_count)?;
+        database.memory_size = bytes;
     }
     if let Some(value) = wanted.persistence {
         database.persistence = persistence(value)?;
@@ -356,8 +365,13 @@ fn update_database(
         return Ok((Txn::default(), outcome(None)));
     }
     not_busy(stored)?;
+    let shards = resized(state, &database);
     if database.memory_size > stored.memory_size {
-        grown_memory(state, stored, database.memory_size)?;
+        let grown: Vec<_> = shards
+            .iter()
+            .map(|(shard, bytes)| (shard.node, shard.memory_bytes, *bytes))
+            .collect();
+        placement::room_to_grow(state, &grown)?;
     }
     let engine_changes = database.memory_size != stored.memory_size
         || database.persistence != stored.persistence
@@ -368,10 +382,10 @@ fn update_database(
     let mut change = Change::of(state, fresh.now);
     change.replace(keys::database(stored.uid), stored.revision, &database);
     if engine_changes {
-        for shard in state.shards_of(stored.uid) {
+        for (shard, bytes) in &shards {
             let mut doc = shard.doc.clone();
             doc.generation = doc.generation.next();
-            doc.memory_bytes = database.memory_size;
+            doc.memory_bytes = *bytes;
             change.replace(keys::shard(shard.uid), shard.revision, &doc);
         }
     }

@@ -2,12 +2,13 @@
 
 use crate::member::Member;
 use anyhow::Context as _;
-use controller::placement::plan::proxies;
+use controller::placement::plan::{primaries, proxies};
 use controller::state::ClusterState;
 use model::documents::{Database, DatabaseStatus, Shard};
 use model::node_config::NodeConfig;
 use model::observation::ProxyObservation;
 use model::proxy::{LINE_MAX, ProxyConfig, ProxyDatabase, ProxySettings, ProxyShard, ShardAddress};
+use model::{DatabaseUid, NodeUid};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -114,7 +115,7 @@ async fn send_if_new(
     let Some(state) = ClusterState::read(&member.store.state())? else {
         return Ok(());
     };
-    let config = build(&state, member);
+    let config = build(&state, member.identity.node, &member.program.config);
     let same = sent
         .as_ref()
         .is_some_and(|old| old.databases == config.databases && old.settings == config.settings);
@@ -130,11 +131,9 @@ async fn send_if_new(
     Ok(())
 }
 
-/// The configuration of this node's proxy.
+/// The configuration of a node's proxy; `config` is that node's own.
 #[must_use]
-pub fn build(state: &ClusterState, member: &Member) -> ProxyConfig {
-    let me = member.identity.node;
-    let config = &member.program.config;
+pub fn build(state: &ClusterState, me: NodeUid, config: &NodeConfig) -> ProxyConfig {
     let databases = state
         .databases
         .iter()
@@ -145,11 +144,7 @@ pub fn build(state: &ClusterState, member: &Member) -> ProxyConfig {
             listen: vec![SocketAddr::new(config.address, d.port)],
             password: d.password.clone(),
             max_connections: d.max_connections,
-            shards: state
-                .shards_of(d.uid)
-                .filter(|s| s.is_serving())
-                .filter_map(|s| proxy_shard(state, member, s))
-                .collect(),
+            shards: proxy_shards(state, me, config, d.uid),
         })
         .collect();
     ProxyConfig {
@@ -170,9 +165,33 @@ fn is_served(database: &Database) -> bool {
     }
 }
 
-fn proxy_shard(state: &ClusterState, member: &Member, shard: &Shard) -> Option<ProxyShard> {
-    let address = if shard.node == member.identity.node {
-        ShardAddress::Unix(member.program.config.shard_socket(shard.uid))
+/// The primaries of a database, by slots. With several all are named, those too that do not serve:
+/// from the list a proxy knows which slots are whose. One that does not serve is not named when it is
+/// the only one: proxies of older releases do not know the difference.
+fn proxy_shards(
+    state: &ClusterState,
+    me: NodeUid,
+    config: &NodeConfig,
+    database: DatabaseUid,
+) -> Vec<ProxyShard> {
+    let primaries = primaries(state, database);
+    let several = primaries.len() > 1;
+    primaries
+        .into_iter()
+        .filter(|shard| several || shard.is_serving())
+        .map(|shard| proxy_shard(state, me, config, shard))
+        .collect::<Option<_>>()
+        .unwrap_or_default()
+}
+
+fn proxy_shard(
+    state: &ClusterState,
+    me: NodeUid,
+    config: &NodeConfig,
+    shard: &Shard,
+) -> Option<ProxyShard> {
+    let address = if shard.node == me {
+        ShardAddress::Unix(config.shard_socket(shard.uid))
     } else {
         let ip: IpAddr = state.node(shard.node)?.address.parse().ok()?;
         ShardAddress::Tcp(SocketAddr::new(ip, shard.port))
@@ -184,5 +203,9 @@ fn proxy_shard(state: &ClusterState, member: &Member, shard: &Shard) -> Option<P
         address,
         user: shard.proxy_user(),
         password: shard.users.proxy.clone(),
+        serving: shard.is_serving(),
     })
 }
+
+#[cfg(test)]
+mod tests;

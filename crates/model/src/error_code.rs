@@ -67,7 +67,7 @@ codes! {
     InvalidDataPersistence = "invalid_data_persistence", 406, "The persistence settings do not fit together.", "Use disabled, aof or snapshot with their own settings.";
     InvalidProxyPolicy = "invalid_proxy_policy", 406, "The proxy policy is unknown.", "Use single, all-master-shards or all-nodes.";
     InvalidReplication = "invalid_replication", 406, "Replication is not available in this release.", "Leave `replication` out or set it to false.";
-    InvalidSharding = "invalid_sharding", 406, "More than one shard is not available in this release.", "Leave `shards_count` out or set it to 1.";
+    InvalidSharding = "invalid_sharding", 406, "The database cannot be divided like this.", "Use `shards_count` 1 to 60, with `sharding` true exactly when it is 2 or more, and the default `shard_key_regex`.";
     Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (GET /v1/actions) and try again.";
     WrongClusterStateId = "wrong_cluster_state_id", 409, "The configuration changed since it was read.", "Read it again and repeat the change.";
     ConfigError = "config_error", 406, "The cluster's settings cannot be applied to this node.", "Follow the message.";

@@ -14,6 +14,7 @@
 //! | [`release`] | bundle manifest, install record, supported paths, versions |
 //! | [`error_code`] | the one table of public errors |
 //! | [`rest`] | the objects of the REST API |
+//! | [`sharding`] | how a database is divided among its shards |
 //! | [`limits`], [`units`], [`validate`] | bounds, sizes as text, rules for names |
 
 pub mod command;
@@ -28,6 +29,7 @@ pub mod proxy;
 pub mod release;
 pub mod rest;
 pub mod secret;
+pub mod sharding;
 pub mod units;
 pub mod validate;
 pub mod view;

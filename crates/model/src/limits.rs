@@ -16,8 +16,12 @@ pub const PASSWORD_LEN: RangeInclusive<usize> = 1..=256;
 pub const ENDPOINT_PORTS: RangeInclusive<u16> = 10_000..=19_999;
 /// Ports of engines.
 pub const SHARD_PORTS: RangeInclusive<u16> = 20_000..=29_999;
-/// Smallest memory limit of a database, in bytes.
-pub const DATABASE_MEMORY_MIN: u64 = 1024 * 1024;
+/// Smallest memory limit of a shard, in bytes: an engine needs 1 MiB for itself, and its connections
+/// count too.
+pub const SHARD_MEMORY_MIN: u64 = 4 * 1024 * 1024;
+/// Most primary shards of a database. A change of a database is one transaction of the store, which
+/// takes 256 operations: two for a shard, and each primary may get a replica.
+pub const SHARDS_COUNT_MAX: u32 = 60;
 /// Most nodes in a cluster.
 pub const NODES_MAX: usize = 35;
 /// Most databases in a cluster.

@@ -53,7 +53,8 @@ pub struct ProxyDatabase {
     pub password: Option<Secret>,
     /// Most client connections, 0: no limit but the proxy's own.
     pub max_connections: u32,
-    /// The primaries. Empty: none is known; clients get an error until there is one.
+    /// The primaries, by slots, all of them: together they have every slot, whether they serve or
+    /// not. Empty: none is known; clients wait, then get an error, until there is one.
     pub shards: Vec<ProxyShard>,
 }
 
@@ -72,6 +73,15 @@ pub struct ProxyShard {
     pub user: String,
     /// Its password.
     pub password: Secret,
+    /// Whether it may be used: its agent has confirmed the role of this epoch. Until then its
+    /// slots have no primary.
+    #[serde(default = "yes")]
+    pub serving: bool,
+}
+
+/// Older releases name only shards that serve.
+const fn yes() -> bool {
+    true
 }
 
 /// Where an engine listens.
@@ -82,4 +92,23 @@ pub enum ShardAddress {
     Unix(PathBuf),
     /// On another node.
     Tcp(std::net::SocketAddr),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line of a release without `serving`, and of one with more fields than this.
+    #[test]
+    fn lines_of_other_releases_are_read() {
+        let shard = |more: &str| {
+            format!(
+                r#"{{"uid":1,"slots":{{"first":0,"last":16383}},"epoch":3,
+                "address":{{"tcp":"10.0.0.1:20000"}},"user":"proxy@e3","password":"p"{more}}}"#
+            )
+        };
+        let read = |text: String| serde_json::from_str::<ProxyShard>(&text).unwrap();
+        assert!(read(shard("")).serving);
+        assert!(!read(shard(r#","serving":false,"of_a_newer_release":1"#)).serving);
+    }
 }

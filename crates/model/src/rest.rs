@@ -279,6 +279,19 @@ object! {
 }
 
 object! {
+    /// A rule of how a key becomes a slot.
+    #[serde(deny_unknown_fields)]
+    pub struct ShardKeyRule {
+        /// A regular expression; its group `tag` is what is hashed.
+        pub regex: String,
+    }
+}
+
+/// The rules of `shard_key_regex`, and the only ones: of a key with a `{hash tag}` the tag is hashed,
+/// else all of it. This is how they are written in the field; engines and clients agree on it.
+pub const SHARD_KEY_RULES: [&str; 2] = [r".*\{(?<tag>.*)\}.*", "(?<tag>.*)"];
+
+object! {
     /// A database (`/v1/bdbs`).
     pub struct Bdb {
         /// Its id.
@@ -298,6 +311,9 @@ object! {
         pub shards_count: u32,
         /// Whether it has several shards.
         pub sharding: bool,
+        /// How a key becomes a slot; empty with one shard.
+        #[serde(default)]
+        pub shard_key_regex: Vec<ShardKeyRule>,
         /// Whether primaries have replicas.
         pub replication: bool,
         /// `disabled`, `aof`, `snapshot`.
@@ -338,6 +354,9 @@ object! {
         pub last_changed_time: String,
         /// Always false: TLS for clients is not in this release.
         pub ssl: bool,
+        /// Always false: the cluster protocol for clients is not in this release.
+        #[serde(default)]
+        pub oss_cluster: bool,
         /// Ours: running operation's kind, `N/A` without one.
         pub exec_state_machine: String,
         /// Ours: what it waits for, `N/A` without one.
@@ -364,6 +383,8 @@ object! {
         pub shards_count: Option<u32>,
         /// Whether it has several shards (create only).
         pub sharding: Option<bool>,
+        /// How a key becomes a slot: only the default rules (create only).
+        pub shard_key_regex: Option<Vec<ShardKeyRule>>,
         /// Whether primaries have replicas (create only).
         pub replication: Option<bool>,
         /// `disabled`, `aof`, `snapshot`.
@@ -386,6 +407,8 @@ object! {
         pub max_connections: Option<u32>,
         /// Tags.
         pub tags: Option<Vec<Tag>>,
+        /// Only false: the cluster protocol for clients is not in this release.
+        pub oss_cluster: Option<bool>,
     }
 }
 

@@ -4,7 +4,7 @@ use super::{engine_version, invalid, persistence};
 use crate::failure::Failure;
 use model::documents::{Database, Tag};
 use model::intent::{DatabaseChange, DatabaseSpec};
-use model::rest::BdbRequest;
+use model::rest::{BdbRequest, SHARD_KEY_RULES};
 use model::units::format_size;
 use model::validate::shown;
 use model::{ErrorCode, Secret, limits, validate};
@@ -29,6 +29,8 @@ pub fn creation(request: &BdbRequest, dry_run: bool) -> Result<DatabaseSpec, Fai
     validate::database_name(name)?;
     let memory_size = request.memory_size.ok_or(ErrorCode::MissingMemorySize)?;
     rules(request)?;
+    let shards_count = shards_count(request)?;
+    enough_memory(memory_size, shards_count.unwrap_or(1))?;
     if request.uid.is_some_and(|uid| uid.0 == 0) {
         return Err(invalid(
             "uid starts at 1: leave it out and the cluster chooses one",
@@ -45,7 +47,7 @@ pub fn creation(request: &BdbRequest, dry_run: bool) -> Result<DatabaseSpec, Fai
         port: port(request.port)?,
         memory_size,
         redis_version,
-        shards_count: shards_count(request)?,
+        shards_count,
         replication: request.replication,
         persistence: persistence::wanted(request, None)?,
         eviction_policy: request.eviction_policy,
@@ -70,6 +72,9 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
     fixed("port", request.port, current.port)?;
     fixed("shards_count", request.shards_count, current.shards_count)?;
     fixed("sharding", request.sharding, current.shards_count > 1)?;
+    if let Some(bytes) = request.memory_size {
+        enough_memory(bytes, current.shards_count)?;
+    }
     fixed("replication", request.replication, current.replication)?;
     fixed(
         "shards_placement",
@@ -100,15 +105,11 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
 
 /// Rules that hold at creation and at a change.
 fn rules(request: &BdbRequest) -> Result<(), Failure> {
-    if request
-        .memory_size
-        .is_some_and(|bytes| bytes < limits::DATABASE_MEMORY_MIN)
-    {
-        return Err(invalid(format!(
-            "memory_size is in bytes and at least {} ({})",
-            limits::DATABASE_MEMORY_MIN,
-            format_size(limits::DATABASE_MEMORY_MIN)
-        )));
+    shard_key_rules(request)?;
+    if request.oss_cluster == Some(true) {
+        return Err(invalid(
+            "oss_cluster (the cluster protocol for clients) is not in this release: leave it out",
+        ));
     }
     if request
         .max_connections
@@ -146,11 +147,54 @@ fn port(wanted: Option<u16>) -> Result<Option<u16>, Failure> {
     }
 }
 
+/// Memory that is enough for every shard.
+fn enough_memory(bytes: u64, shards_count: u32) -> Result<(), Failure> {
+    let least = limits::SHARD_MEMORY_MIN.saturating_mul(u64::from(shards_count));
+    if bytes >= least {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "memory_size is in bytes, for all shards together, and at least {least} ({}{})",
+        format_size(least),
+        match shards_count {
+            1 => String::new(),
+            count => format!(
+                ": {count} shards of {}",
+                format_size(limits::SHARD_MEMORY_MIN)
+            ),
+        }
+    )))
+}
+
+/// `shard_key_regex` as it is always: other rules are refused, since engines and clients would not
+/// know of them.
+fn shard_key_rules(request: &BdbRequest) -> Result<(), Failure> {
+    let Some(rules) = &request.shard_key_regex else {
+        return Ok(());
+    };
+    if rules.is_empty() || rules.iter().map(|r| r.regex.as_str()).eq(SHARD_KEY_RULES) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::InvalidSharding,
+        format!(
+            "shard_key_regex: only the default rules are available ({}): leave it out",
+            SHARD_KEY_RULES.join(" and ")
+        ),
+    ))
+}
+
 /// `sharding` and `shards_count` say the same thing twice and must agree.
 fn shards_count(request: &BdbRequest) -> Result<Option<u32>, Failure> {
     let count = request.shards_count;
+    if count.is_some_and(|n| !(1..=limits::SHARDS_COUNT_MAX).contains(&n)) {
+        return Err(Failure::new(
+            ErrorCode::InvalidSharding,
+            format!("shards_count is from 1 to {}", limits::SHARDS_COUNT_MAX),
+        ));
+    }
     let fits = match request.sharding {
-        None => count != Some(0),
+        None => true,
         Some(true) => count.is_some_and(|n| n > 1),
         Some(false) => count.is_none_or(|n| n == 1),
     };
@@ -205,6 +249,7 @@ fn fixed<T: PartialEq>(field: &str, wanted: Option<T>, current: T) -> Result<(),
 
 fn fixed_at_creation(field: &str) -> Failure {
     invalid(format!(
-        "{field} is fixed when the database is created: leave it out"
+        "{field} is fixed when the database is created, and cannot be changed in this release: leave \
+         it out"
     ))
 }

@@ -4,7 +4,7 @@ use super::{action, not_heard, observation};
 use model::documents::{Database, EvictionPolicy, Persistence, ProxyPolicy, Role, Shard};
 use model::intent::DatabaseSpec;
 use model::observation::ProxyDatabaseObservation;
-use model::rest::{Bdb, Endpoint, EndpointProxy, SnapshotPolicy};
+use model::rest::{Bdb, Endpoint, EndpointProxy, SHARD_KEY_RULES, ShardKeyRule, SnapshotPolicy};
 use model::view::ClusterView;
 use model::{NodeUid, Secret};
 
@@ -16,11 +16,12 @@ pub const EVERY_WRITE: &str = "appendfsync-always";
 /// A database. `with_password`: whether the caller may see its password.
 #[must_use]
 pub fn info(view: &ClusterView, database: &Database, with_password: bool) -> Bdb {
-    let shards: Vec<&Shard> = view
+    let mut shards: Vec<&Shard> = view
         .shards
         .iter()
         .filter(|shard| shard.database == database.uid)
         .collect();
+    shards.sort_by_key(|shard| (shard.slots.first, shard.uid));
     let operation = database.operation.as_ref().and_then(|uid| {
         view.operations
             .iter()
@@ -36,6 +37,7 @@ pub fn info(view: &ClusterView, database: &Database, with_password: bool) -> Bdb
         memory_size: database.memory_size,
         shards_count: database.shards_count,
         sharding: database.shards_count > 1,
+        shard_key_regex: shard_key_rules(database.shards_count),
         replication: database.replication,
         eviction_policy: Some(database.eviction_policy),
         proxy_policy: Some(database.proxy_policy),
@@ -63,6 +65,15 @@ pub fn info(view: &ClusterView, database: &Database, with_password: bool) -> Bdb
             with_password,
         )
     }
+}
+
+fn shard_key_rules(shards_count: u32) -> Vec<ShardKeyRule> {
+    let rules = SHARD_KEY_RULES.iter().filter(|_| shards_count > 1);
+    rules
+        .map(|rule| ShardKeyRule {
+            regex: (*rule).to_owned(),
+        })
+        .collect()
 }
 
 /// Persistence and password, which several fields show.
@@ -117,6 +128,7 @@ pub fn preview(view: &ClusterView, spec: &DatabaseSpec) -> Bdb {
         memory_size: spec.memory_size,
         shards_count,
         sharding: shards_count > 1,
+        shard_key_regex: shard_key_rules(shards_count),
         replication: spec.replication.unwrap_or_default(),
         eviction_policy: Some(spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru)),
         proxy_policy: Some(spec.proxy_policy.unwrap_or(default_policy)),

@@ -6,7 +6,7 @@ use api::failure::Failure;
 use api::request::bootstrap::{Wanted, wanted};
 use api::request::{cluster, database};
 use model::ErrorCode;
-use model::documents::{Persistence, ProxyPolicy};
+use model::documents::{Persistence, ProxyPolicy, ShardsPlacement};
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec};
 use model::rest::{BdbRequest, BootstrapRequest, ClusterUpdate};
 use std::path::Path;
@@ -55,6 +55,22 @@ fn everything_that_creation_takes() {
     assert_eq!(spec.tags.len(), 1);
 }
 
+/// As tools of the field write it.
+#[test]
+fn several_shards() {
+    let spec = creation(
+        r#""shards_count":4,"sharding":true,"shards_placement":"sparse","oss_cluster":false,
+        "shard_key_regex":[{"regex":".*\\{(?<tag>.*)\\}.*"},{"regex":"(?<tag>.*)"}]"#,
+    )
+    .unwrap();
+    assert_eq!(spec.shards_count, Some(4));
+    assert_eq!(spec.shards_placement, Some(ShardsPlacement::Sparse));
+    assert_eq!(
+        creation(r#""shards_count":60"#).unwrap().shards_count,
+        Some(60)
+    );
+}
+
 #[test]
 fn empty_values_mean_the_default() {
     let spec = creation(r#""port":0,"redis_version":"","authentication_redis_pass":"""#).unwrap();
@@ -74,6 +90,14 @@ fn what_creation_refuses() {
         (r#""port":20000"#, ErrorCode::PortUnavailable),
         (r#""port":70000"#, ErrorCode::InvalidSchema),
         (r#""shards_count":0"#, ErrorCode::InvalidSharding),
+        (r#""shards_count":61"#, ErrorCode::InvalidSharding),
+        (r#""shards_count":-1"#, ErrorCode::InvalidSchema),
+        (
+            r#""shards_count":2,"shard_key_regex":[{"regex":"(?<tag>.)"}]"#,
+            ErrorCode::InvalidSharding,
+        ),
+        (r#""oss_cluster":true"#, ErrorCode::InvalidParam),
+        (r#""shards_placement":"wide""#, ErrorCode::InvalidSchema),
         (r#""sharding":true"#, ErrorCode::InvalidSharding),
         (
             r#""sharding":true,"shards_count":1"#,
@@ -112,7 +136,11 @@ fn what_creation_refuses() {
             ErrorCode::NameViolation,
         ),
         (
-            r#"{"name":"demo","memory_size":1048575}"#,
+            r#"{"name":"demo","memory_size":4194303}"#,
+            ErrorCode::InvalidParam,
+        ),
+        (
+            r#"{"name":"demo","memory_size":8388607,"shards_count":2}"#,
             ErrorCode::InvalidParam,
         ),
     ] {
@@ -222,6 +250,11 @@ fn what_creation_fixed_can_be_repeated_but_not_changed() {
         let refused = change(body).expect_err(body);
         assert_eq!(code(&refused), ErrorCode::InvalidParam, "{body}");
     }
+    assert_eq!(
+        change(r#"{"shards_count":4}"#).unwrap_err().0.description,
+        "shards_count is fixed when the database is created, and cannot be changed in this release: \
+         leave it out"
+    );
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use crate::fixture::{self, GIB};
 use api::shape;
 use insta::assert_json_snapshot;
-use model::documents::{ProxyPolicy, Role};
+use model::documents::{ProxyPolicy, Role, Shard, SlotRange};
 use model::observation::{EngineState, ShardObservation};
+use model::rest::SHARD_KEY_RULES;
 use model::view::ClusterView;
-use model::{DatabaseUid, Epoch, NodeUid};
+use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
 use std::path::Path;
 
 /// Every object of a view, as REST shows them to an admin.
@@ -217,4 +218,46 @@ fn used_memory_counts_every_shard_of_a_database() {
         shape::database::info(&view, demo, true).used_memory,
         2_182_038
     );
+}
+
+/// Shards come by slots, whatever their uids, and the endpoint's node is that of the first.
+#[test]
+fn a_database_with_several_shards() {
+    let mut view = fixture::view();
+    view.databases[0].shards_count = 2;
+    let range = |first, last| SlotRange { first, last };
+    view.shards = vec![
+        Shard {
+            slots: range(8_192, 16_383),
+            ..fixture::shard(1, 1, 2)
+        },
+        Shard {
+            slots: range(0, 8_191),
+            ..fixture::shard(2, 1, 1)
+        },
+    ];
+    let info = shape::database::info(&view, &view.databases[0], false);
+    assert_eq!((info.shards_count, info.sharding), (2, true));
+    assert_eq!(info.shard_list, [ShardUid(2), ShardUid(1)]);
+    let rules: Vec<_> = info
+        .shard_key_regex
+        .iter()
+        .map(|r| r.regex.as_str())
+        .collect();
+    assert_eq!(rules, SHARD_KEY_RULES);
+    let proxies: Vec<_> = info.endpoints[0]
+        .proxies
+        .iter()
+        .map(|p| p.node_uid)
+        .collect();
+    assert_eq!(proxies, [NodeUid(1)], "single: the node of the first slots");
+    let slots = shape::shard::info(&view, &view.shards[0]).assigned_slots;
+    assert_eq!(slots, "8192-16383");
+    let config = fixture::config(Path::new("/srv"), "127.0.1.1");
+    let nodes: Vec<u32> = view
+        .nodes
+        .iter()
+        .map(|node| shape::node::info(&view, node, &config).shard_count)
+        .collect();
+    assert_eq!(nodes, [1, 1, 0]);
 }

@@ -251,8 +251,8 @@ pub const COMMANDS: &[Command] = &[
             Field::one(
                 "shards_count",
                 "number",
-                Kind::Number(1, 512),
-                "Number of primary shards.",
+                Kind::Number(1, limits::SHARDS_COUNT_MAX as u64),
+                "Number of primary shards, for its life; left out: 1.",
             ),
             Field::one(
                 "replication",
@@ -264,7 +264,7 @@ pub const COMMANDS: &[Command] = &[
                 "shards_placement",
                 "",
                 PLACEMENTS,
-                "How its shards are spread.",
+                "How its shards are spread; left out: the cluster's default.",
             ),
             Field::one(
                 "uid",
@@ -275,7 +275,11 @@ pub const COMMANDS: &[Command] = &[
         ],
         some_field: false,
         summary: "Creates a database and waits until it serves.",
-        notes: &["Prints its endpoint, and an address that answers now."],
+        notes: &[
+            "Prints its endpoint, and an address that answers now.",
+            "The memory limit is that of all shards together, in equal shares. dense: on as few nodes \
+             as hold the shards; sparse: in turn over all nodes with room.",
+        ],
     },
     Command {
         words: &["delete", "db"],

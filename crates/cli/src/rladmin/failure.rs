@@ -22,6 +22,14 @@ pub enum Failure {
         /// How it is written.
         usage: Vec<String>,
     },
+    /// A later release has it.
+    #[error("{message}")]
+    NotInRelease {
+        /// What is not in this release.
+        message: String,
+        /// What there is instead.
+        remedy: Option<&'static str>,
+    },
     /// The cluster refused, or cannot.
     #[error("{0}")]
     Api(#[from] ApiError),
@@ -46,7 +54,7 @@ impl Failure {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage { .. } => EXIT_USAGE,
+            Self::Usage { .. } | Self::NotInRelease { .. } => EXIT_USAGE,
             _ => EXIT_FAILED,
         }
     }
@@ -67,6 +75,13 @@ impl Failure {
                 }
                 text
             }
+            Self::NotInRelease { message, remedy } => {
+                let mut text = format!("ERROR: {message}\n");
+                if let Some(remedy) = remedy {
+                    text.push_str(&format!("{remedy}\n"));
+                }
+                text
+            }
             Self::Api(error) => {
                 let mut text = format!("ERROR: {} ({})\n", error.description, error.error_code);
                 if let Some(remedy) = remedy(error, installation) {
@@ -84,11 +99,20 @@ impl Failure {
     pub fn to_json(&self) -> serde_json::Value {
         let code = match self {
             Self::Usage { .. } => "usage",
+            Self::NotInRelease { .. } => "not_in_this_release",
             Self::Api(error) => error.error_code.as_str(),
             Self::NotInstalled(_) => "not_installed",
             Self::Other(_) => "failed",
         };
-        json!({ "error_code": code, "description": self.to_string() })
+        let mut description = self.to_string();
+        if let Self::NotInRelease {
+            remedy: Some(remedy),
+            ..
+        } = self
+        {
+            description = format!("{description} {remedy}");
+        }
+        json!({ "error_code": code, "description": description })
     }
 }
 

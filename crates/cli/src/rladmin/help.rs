@@ -3,6 +3,7 @@
 use super::commands::COMMANDS;
 use super::failure::Failure;
 use super::grammar::{Arity, Command};
+use super::later;
 use super::words::nearest;
 use model::validate;
 use std::fmt::Write;
@@ -40,6 +41,11 @@ pub fn help(topic: &[String]) -> Result<String, Failure> {
         .iter()
         .filter(|command| topic.len() == 1 && command.words[0] == topic[0])
         .collect();
+    if group.is_empty()
+        && let Some(answer) = later::command(topic)
+    {
+        return Err(answer);
+    }
     if group.is_empty() {
         let known = COMMANDS
             .iter()

@@ -3,6 +3,7 @@
 use super::commands::COMMANDS;
 use super::failure::Failure;
 use super::grammar::{Arity, Command, DatabaseRef, Field, Kind, Verb, database, node};
+use super::later;
 use super::words::nearest;
 use model::{NodeUid, units, validate};
 use std::collections::BTreeMap;
@@ -108,6 +109,9 @@ fn find(words: &[String]) -> Result<(&'static Command, &[String]), Failure> {
     };
     if let Some(command) = COMMANDS.iter().find(named) {
         return Ok((command, &words[command.words.len()..]));
+    }
+    if let Some(answer) = later::command(words) {
+        return Err(answer);
     }
     let group: Vec<&Command> = COMMANDS.iter().filter(|c| c.words[0] == words[0]).collect();
     if group.is_empty() {
@@ -225,6 +229,9 @@ impl Reader<'_> {
     }
 
     fn unknown(&self, word: &str) -> Failure {
+        if let Some(answer) = later::keyword(self.command.words, word) {
+            return answer;
+        }
         let meant = nearest(word, self.command.fields.iter().map(|field| field.word));
         self.wrong(format!(
             "unknown word '{}'{}",

@@ -120,6 +120,10 @@ impl Session {
                     message: format!("line {number}: {message}"),
                     usage,
                 },
+                Failure::NotInRelease { message, remedy } => Failure::NotInRelease {
+                    message: format!("line {number}: {message}"),
+                    remedy,
+                },
                 Failure::Other(message) => Failure::Other(format!("line {number}: {message}")),
                 other => other,
             };

@@ -68,6 +68,28 @@ impl Cluster {
         self
     }
 
+    /// `demo` has three shards on two nodes.
+    pub(crate) fn spread(&mut self) -> &mut Self {
+        let ranges = ["0-5461", "5462-10922", "10923-16383"];
+        let spread = ranges.iter().zip([(1, 1), (3, 2), (4, 1)]);
+        self.shards.retain(|shard| shard.bdb_uid != DatabaseUid(1));
+        self.shards
+            .extend(spread.map(|(slots, (uid, node))| ShardInfo {
+                assigned_slots: (*slots).to_owned(),
+                ..shard(uid, 1, node)
+            }));
+        self.databases[0] = Bdb {
+            shards_count: 3,
+            sharding: true,
+            shard_list: [1, 3, 4].map(ShardUid).to_vec(),
+            shards_placement: Some(ShardsPlacement::Sparse),
+            proxy_policy: Some(ProxyPolicy::AllMasterShards),
+            endpoints: vec![endpoint(1, 12_000, ProxyPolicy::AllMasterShards, &[1, 2])],
+            ..demo()
+        };
+        self
+    }
+
     /// Something failed so many minutes ago.
     pub(crate) fn failed(&mut self, minutes: i64) -> &mut Self {
         let time = Timestamp::now() - SignedDuration::from_mins(minutes);

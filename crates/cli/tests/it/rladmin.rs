@@ -337,6 +337,51 @@ fn what_is_not_understood_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn what_a_later_release_has_is_answered_by_name() {
+    let node = FakeNode::without_rest();
+    assert_eq!(
+        node.failure("failover db:1 shard 3 immediate"),
+        (
+            2,
+            "ERROR: 'failover' is not in this release.\n\
+             An engine that ends is started again on its node by itself.\n"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        node.failure("node 3 remove"),
+        (
+            2,
+            "ERROR: 'node <node> remove' is not in this release.\n".to_owned()
+        )
+    );
+    let (code, errors) = node.failure("--json tune db demo shards_count 8");
+    assert_eq!(code, 2);
+    assert_eq!(
+        serde_json::from_str::<Value>(&errors).unwrap(),
+        json!({
+            "error_code": "not_in_this_release",
+            "description": "'shards_count' of 'tune db' is not in this release. It is fixed when the \
+                database is created: see `rladmin help create db`.",
+        })
+    );
+    for words in ["help migrate", "migrate --help"] {
+        let (code, errors) = node.failure(words);
+        assert!(code == 2 && errors.contains("'migrate' is not in this release"));
+    }
+    let output = node
+        .program("rladmin")
+        .write_stdin("upgrade db demo\n")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "ERROR: line 1: 'upgrade' is not in this release.\n"
+    );
+}
+
+#[test]
 fn commands_from_standard_input() {
     let node = FakeNode::new();
     Cluster::well().show(&node);

@@ -43,6 +43,26 @@ fn sections() {
 }
 
 #[test]
+fn a_database_with_several_shards() {
+    let mut cluster = Cluster::well();
+    cluster.spread();
+    let node = FakeNode::new();
+    cluster.show(&node);
+    let mut all = String::new();
+    for line in [
+        "status databases db demo",
+        "status endpoints db demo",
+        "status shards db demo",
+        "status shards node 2",
+        "status shards sort NODE",
+        "verify balance",
+    ] {
+        all.push_str(&format!("$ rladmin {line}\n{}\n", node.output(line)));
+    }
+    assert_snapshot!(all);
+}
+
+#[test]
 fn nothing_but_a_cluster() {
     let mut cluster = Cluster::well();
     cluster.databases.clear();

@@ -1,84 +1,210 @@
-//! Choice of a node and of ports. Pure.
+//! Choice of nodes and of ports. Pure.
 
 use crate::observed::Observations;
-use crate::state::ClusterState;
-use model::documents::ProxyPolicy;
-use model::limits::{DATABASE_MEMORY_MIN, ENDPOINT_PORTS, SHARD_PORTS, SHARDS_PER_NODE_MAX};
+use crate::state::{ClusterState, Stored};
+use model::documents::{Database, Node, ProxyPolicy, Role, Shard, ShardsPlacement};
+use model::limits::{ENDPOINT_PORTS, SHARD_MEMORY_MIN, SHARD_PORTS, SHARDS_PER_NODE_MAX};
+use model::observation::NodeObservation;
 use model::release::EngineId;
 use model::units::format_size;
-use model::{ApiError, ErrorCode, NodeUid};
+use model::{ApiError, DatabaseUid, ErrorCode, NodeUid};
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// First port tried for a database without a wish.
 const FIRST_ENDPOINT_PORT: u16 = 12_000;
 
-/// The node for one primary shard: heard, taking shards, carrying the engine, with room; of these
-/// the one with the most memory left, then with the fewest shards, then with the lowest uid.
-///
-/// # Errors
-/// `insufficient_resources` with the reason for each node.
-pub fn node_for_shard(
-    state: &ClusterState,
-    observed: &Observations,
-    engine: &EngineId,
-    memory: u64,
-    now: Instant,
-) -> Result<NodeUid, ApiError> {
-    let mut reasons = Vec::new();
-    let mut best: Option<(u64, std::cmp::Reverse<usize>, std::cmp::Reverse<NodeUid>)> = None;
-    for node in &state.nodes {
+/// What a node could take of a new database.
+struct Room {
+    node: NodeUid,
+    /// Memory not promised to a shard yet, bytes.
+    left: u64,
+    /// Shards on it.
+    shards: u32,
+    /// Why it takes none at all, if so.
+    closed: Option<String>,
+}
+
+impl Room {
+    fn of(
+        state: &ClusterState,
+        seen: Option<&NodeObservation>,
+        node: &Node,
+        engine: &EngineId,
+    ) -> Self {
         let shards = state.shards.iter().filter(|s| s.node == node.uid).count();
-        let left = node
-            .memory_bytes
-            .saturating_sub(state.promised_memory(node.uid));
-        let why_not = match observed.fresh(node.uid, now) {
+        let closed = match seen {
             None => Some("is not heard".to_owned()),
             Some(_) if !node.accept_servers => Some("takes no shards".to_owned()),
             Some(seen) if !seen.engines.contains(engine) => {
                 Some(format!("does not carry {engine}"))
             }
-            Some(_) if shards >= SHARDS_PER_NODE_MAX as usize => {
-                Some(format!("has {SHARDS_PER_NODE_MAX} shards already"))
-            }
-            Some(_) if left < memory => Some(format!("has {} left", format_size(left))),
             Some(_) => None,
         };
-        if let Some(reason) = why_not {
-            reasons.push(format!("node:{} {reason}", node.uid));
-            continue;
+        Self {
+            node: node.uid,
+            left: node
+                .memory_bytes
+                .saturating_sub(state.promised_memory(node.uid)),
+            shards: u32::try_from(shards).unwrap_or(u32::MAX),
+            closed,
         }
-        let candidate = (left, std::cmp::Reverse(shards), std::cmp::Reverse(node.uid));
-        best = best.max(Some(candidate));
     }
-    best.map(|(_, _, uid)| uid.0).ok_or_else(|| {
-        ApiError::new(
-            ErrorCode::InsufficientResources,
-            format!(
-                "no node has room for {}: {}",
-                format_size(memory),
-                reasons.join("; ")
-            ),
-        )
-    })
+
+    /// How many shards of this size fit, at most `most`.
+    fn fits(&self, memory: u64, most: usize) -> usize {
+        if self.closed.is_some() {
+            return 0;
+        }
+        let by_number = SHARDS_PER_NODE_MAX.saturating_sub(self.shards) as usize;
+        let by_memory = usize::try_from(self.left / memory.max(1)).unwrap_or(usize::MAX);
+        most.min(by_number).min(by_memory)
+    }
+
+    fn take(&mut self, memory: u64) {
+        self.left = self.left.saturating_sub(memory);
+        self.shards += 1;
+    }
+
+    fn why_not(&self) -> String {
+        match &self.closed {
+            Some(reason) => reason.clone(),
+            None if self.shards >= SHARDS_PER_NODE_MAX => {
+                format!("has {SHARDS_PER_NODE_MAX} shards already")
+            }
+            None => format!("has {} left", format_size(self.left)),
+        }
+    }
 }
 
-/// The port of an engine on a node: the lowest that no other shard has anywhere, so that a shard can
-/// move without changing it.
+/// The nodes of a new database's primary shards, one for each share of its memory. A node must be
+/// heard, take shards, carry the engine and have room.
+///
+/// Dense: on as few nodes as hold them, neighbours together; a node that can hold the most comes
+/// first, then the next. Sparse: in turn over all nodes with room. Of nodes that are equal by that,
+/// the one with the most memory left comes first, then the one with the fewest shards, then the one
+/// with the lowest uid.
 ///
 /// # Errors
-/// `insufficient_resources` when all are taken.
-pub fn shard_port(state: &ClusterState) -> Result<u16, ApiError> {
-    let taken: BTreeSet<u16> = state.shards.iter().map(|s| s.port).collect();
-    SHARD_PORTS
-        .clone()
-        .find(|port| !taken.contains(port))
-        .ok_or_else(|| {
-            ApiError::new(
+/// `insufficient_resources` with the reason for each node.
+pub fn nodes_for_shards(
+    state: &ClusterState,
+    observed: &Observations,
+    engine: &EngineId,
+    shares: &[u64],
+    placement: ShardsPlacement,
+    now: Instant,
+) -> Result<Vec<NodeUid>, ApiError> {
+    let mut rooms: Vec<Room> = state
+        .nodes
+        .iter()
+        .map(|node| Room::of(state, observed.fresh(node.uid, now), node, engine))
+        .collect();
+    let mut chosen: Vec<NodeUid> = Vec::new();
+    while let Some(memory) = shares.get(chosen.len()).copied() {
+        let wanted = shares.len() - chosen.len();
+        let mine = |room: &Room| chosen.iter().filter(|node| **node == room.node).count();
+        let best = rooms
+            .iter_mut()
+            .filter(|room| room.fits(memory, 1) > 0)
+            .max_by_key(|room| {
+                let first = match placement {
+                    ShardsPlacement::Dense => room.fits(memory, wanted),
+                    ShardsPlacement::Sparse => usize::MAX - mine(room),
+                };
+                (first, room.left, Reverse(room.shards), Reverse(room.node))
+            });
+        let Some(room) = best else {
+            return Err(no_room(shares, chosen.len(), &rooms));
+        };
+        let together = match placement {
+            ShardsPlacement::Dense => room.fits(memory, wanted),
+            ShardsPlacement::Sparse => 1,
+        };
+        for _ in 0..together {
+            room.take(memory);
+            chosen.push(room.node);
+        }
+    }
+    Ok(chosen)
+}
+
+fn no_room(shares: &[u64], placed: usize, rooms: &[Room]) -> ApiError {
+    let size = format_size(shares.first().copied().unwrap_or_default());
+    let what = match shares.len() {
+        1 => format!("no node has room for {size}"),
+        count => format!(
+            "{placed} of {count} shards of {size} have a place, no node has room for one more"
+        ),
+    };
+    let reasons: Vec<String> = rooms
+        .iter()
+        .map(|room| format!("node:{} {}", room.node, room.why_not()))
+        .collect();
+    ApiError::new(
+        ErrorCode::InsufficientResources,
+        format!("{what}: {}", reasons.join("; ")),
+    )
+}
+
+/// Whether shards may get the limits that are meant for them. `grown`: where each shard is, what it
+/// has and what it should have, bytes.
+///
+/// # Errors
+/// `insufficient_resources` with the first node that has too little.
+pub fn room_to_grow(state: &ClusterState, grown: &[(NodeUid, u64, u64)]) -> Result<(), ApiError> {
+    for node in &state.nodes {
+        let mut here = grown
+            .iter()
+            .filter(|(uid, _, _)| *uid == node.uid)
+            .peekable();
+        if here.peek().is_none() {
+            continue;
+        }
+        let (count, now, wanted) = here
+            .fold((0_u32, 0_u64, 0_u64), |(count, a, b), (_, now, wanted)| {
+                (count + 1, a + now, b.saturating_add(*wanted))
+            });
+        let others = state.promised_memory(node.uid).saturating_sub(now);
+        let left = node.memory_bytes.saturating_sub(others);
+        if wanted > left {
+            let whom = match count {
+                1 => "this shard".to_owned(),
+                _ => format!("its {count} shards"),
+            };
+            return Err(ApiError::new(
                 ErrorCode::InsufficientResources,
-                "every shard port is taken".to_owned(),
-            )
-        })
+                format!(
+                    "node:{} has {} for {whom}, less than {}",
+                    node.uid,
+                    format_size(left),
+                    format_size(wanted)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Ports of new engines: the lowest that no other shard has anywhere, so that a shard can move without
+/// changing it.
+///
+/// # Errors
+/// `insufficient_resources` when there are not as many.
+pub fn shard_ports(state: &ClusterState, count: usize) -> Result<Vec<u16>, ApiError> {
+    let taken: BTreeSet<u16> = state.shards.iter().map(|s| s.port).collect();
+    let free: Vec<u16> = SHARD_PORTS
+        .filter(|port| !taken.contains(port))
+        .take(count)
+        .collect();
+    if free.len() < count {
+        return Err(ApiError::new(
+            ErrorCode::InsufficientResources,
+            "every shard port is taken: delete a database".to_owned(),
+        ));
+    }
+    Ok(free)
 }
 
 /// The port of a database: the wish if it is free, else the lowest free one.
@@ -163,33 +289,51 @@ pub fn engine(
     })
 }
 
-/// A memory limit that can be.
+/// The memory limits of a database's primary shards.
 ///
 /// # Errors
-/// `missing_memory_size` or `invalid_param`.
-pub fn memory_size(bytes: u64) -> Result<u64, ApiError> {
-    if bytes == 0 {
+/// `missing_memory_size`, or `invalid_param` when a share is too small to be of use.
+pub fn shares(memory_size: u64, count: u32) -> Result<Vec<u64>, ApiError> {
+    if memory_size == 0 {
         return Err(ErrorCode::MissingMemorySize.into());
     }
-    if bytes < DATABASE_MEMORY_MIN {
+    let least = SHARD_MEMORY_MIN.saturating_mul(u64::from(count));
+    if memory_size < least {
+        let for_shards = match count {
+            1 => String::new(),
+            _ => format!(
+                " for {count} shards ({} each)",
+                format_size(SHARD_MEMORY_MIN)
+            ),
+        };
         return Err(ApiError::new(
             ErrorCode::InvalidParam,
             format!(
-                "memory_size {bytes} is too small: at least {}",
-                format_size(DATABASE_MEMORY_MIN)
+                "memory_size {memory_size} is too small: at least {}{for_shards}",
+                format_size(least)
             ),
         ));
     }
-    Ok(bytes)
+    Ok(model::sharding::memory_shares(memory_size, count))
+}
+
+/// The primary shards of a database, by slots.
+#[must_use]
+pub fn primaries(state: &ClusterState, database: DatabaseUid) -> Vec<&Stored<Shard>> {
+    let mut primaries: Vec<&Stored<Shard>> = state
+        .shards_of(database)
+        .filter(|shard| shard.role == Role::Primary)
+        .collect();
+    primaries.sort_by_key(|shard| (shard.slots.first, shard.uid));
+    primaries
 }
 
 /// Nodes whose proxies serve a database.
 #[must_use]
-pub fn proxies(state: &ClusterState, database: &model::documents::Database) -> Vec<NodeUid> {
-    let primaries = state
-        .shards_of(database.uid)
-        .filter(|s| s.role == model::documents::Role::Primary)
-        .map(|s| s.node);
+pub fn proxies(state: &ClusterState, database: &Database) -> Vec<NodeUid> {
+    let primaries = primaries(state, database.uid)
+        .into_iter()
+        .map(|shard| shard.node);
     let nodes: BTreeSet<NodeUid> = match database.proxy_policy {
         ProxyPolicy::Single => primaries.take(1).collect(),
         ProxyPolicy::AllMasterShards => primaries.collect(),

@@ -1,8 +1,8 @@
 //! A database's life, as a story of steps.
 
 use crate::world::World;
-use model::documents::{DatabaseStatus, EvictionPolicy, Persistence};
-use model::intent::{DatabaseChange, Intent};
+use model::documents::{DatabaseStatus, EvictionPolicy, Persistence, ProxyPolicy, ShardsPlacement};
+use model::intent::{DatabaseChange, DatabaseSpec, Intent};
 use model::observation::EngineState;
 use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
 
@@ -86,6 +86,116 @@ fn between_two_epochs_no_proxy_uses_the_shard() {
         world.settle_one();
     }
     assert!(!world.cluster().shards[0].is_serving());
+}
+
+fn created_with(count: u32) -> World {
+    let mut world = World::with_nodes(3);
+    world
+        .request(&Intent::CreateDatabase(DatabaseSpec {
+            name: "demo".into(),
+            memory_size: 1 << 30,
+            shards_count: Some(count),
+            shards_placement: Some(ShardsPlacement::Sparse),
+            ..DatabaseSpec::default()
+        }))
+        .unwrap();
+    world
+}
+
+#[test]
+fn several_shards_each_get_their_role_before_the_database_serves() {
+    let mut world = created_with(2);
+    assert_eq!(
+        world.cluster().databases[0].proxy_policy,
+        ProxyPolicy::AllMasterShards
+    );
+    insta::assert_snapshot!(world.settle(), @"
+    node:1 starts: redis:1 does not run on node:1
+    store: redis:1 is a new process: epoch 1
+    node:1 makes primary: redis:1 has no role in epoch 1
+    store: redis:1 is primary of epoch 1
+    node:2 starts: redis:2 does not run on node:2
+    store: redis:2 is a new process: epoch 1
+    node:2 makes primary: redis:2 has no role in epoch 1
+    store: redis:2 is primary of epoch 1
+    store: database db:1 is served by every proxy
+    ");
+    assert_eq!(world.cluster().databases[0].status, DatabaseStatus::Active);
+    assert_eq!(world.settle(), "", "a settled cluster has nothing to do");
+}
+
+#[test]
+fn a_database_waits_for_its_last_shard() {
+    let mut world = created_with(2);
+    world.settle_one();
+    world.silent.push(NodeUid(2));
+    let story = world.settle();
+    assert!(
+        story.ends_with("op-1 waits: node:2 is not heard\n"),
+        "{story}"
+    );
+    assert_eq!(world.cluster().databases[0].status, DatabaseStatus::Pending);
+}
+
+/// Replica sets are each for themselves.
+#[test]
+fn a_crash_of_one_shard_changes_no_other() {
+    let mut world = created_with(3);
+    world.settle();
+    world.crash(ShardUid(2));
+    world.settle();
+    let epochs: Vec<_> = (1..=3).map(|uid| world.epoch(ShardUid(uid))).collect();
+    assert_eq!(epochs, [Epoch(1), Epoch(2), Epoch(1)]);
+}
+
+#[test]
+fn a_change_of_memory_is_shared_among_the_shards_and_must_fit_each_node() {
+    let mut world = created_with(4);
+    world.settle();
+    let mut change = |bytes: u64| {
+        let change = DatabaseChange {
+            memory_size: Some(bytes),
+            ..DatabaseChange::default()
+        };
+        world
+            .request(&Intent::UpdateDatabase {
+                database: DB,
+                change: Box::new(change),
+            })
+            .map(|_| {
+                world.settle();
+                let shards = world.cluster().shards;
+                shards.iter().map(|s| s.memory_bytes).collect::<Vec<_>>()
+            })
+            .map_err(|error| error.description)
+    };
+    let share = (1 << 30) / 2;
+    assert_eq!(
+        change((2 << 30) + 2),
+        Ok(vec![share + 1, share + 1, share, share])
+    );
+    // Two of the four are on node:1, which has 4 GiB.
+    assert_eq!(
+        change(10 << 30),
+        Err("node:1 has 4GB for its 2 shards, less than 5GB".to_owned())
+    );
+    assert_eq!(
+        change(1 << 20),
+        Err("memory_size 1048576 is too small: at least 16MB for 4 shards (4MB each)".to_owned())
+    );
+}
+
+#[test]
+fn deletion_removes_every_shard() {
+    let mut world = created_with(4);
+    world.settle();
+    world
+        .request(&Intent::DeleteDatabase { database: DB })
+        .unwrap();
+    world.settle();
+    let state = world.cluster();
+    assert!(state.databases.is_empty() && state.shards.is_empty());
+    assert!(world.nodes.values().all(|node| node.shards.is_empty()));
 }
 
 #[test]

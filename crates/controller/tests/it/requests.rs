@@ -3,6 +3,7 @@
 use crate::world::World;
 use model::documents::Persistence;
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent};
+use model::limits::{SHARD_MEMORY_MIN, SHARDS_COUNT_MAX};
 use model::{DatabaseUid, ErrorCode};
 
 fn refused(change: impl FnOnce(&mut DatabaseSpec)) -> ErrorCode {
@@ -55,10 +56,17 @@ fn databases_that_cannot_be() {
         refused(|s| s.redis_version = Some("5.0".into())),
         ErrorCode::InvalidVersion
     );
-    assert_eq!(
-        refused(|s| s.shards_count = Some(2)),
-        ErrorCode::InvalidSharding
-    );
+    for count in [0, SHARDS_COUNT_MAX + 1, 512, u32::MAX] {
+        assert_eq!(
+            refused(|s| s.shards_count = Some(count)),
+            ErrorCode::InvalidSharding
+        );
+    }
+    let share_too_small = |s: &mut DatabaseSpec| {
+        s.shards_count = Some(4);
+        s.memory_size = 4 * SHARD_MEMORY_MIN - 1;
+    };
+    assert_eq!(refused(share_too_small), ErrorCode::InvalidParam);
     assert_eq!(
         refused(|s| s.replication = Some(true)),
         ErrorCode::InvalidReplication
@@ -116,4 +124,22 @@ fn what_does_not_exist() {
     };
     let error = world.request(&Intent::UpdateCluster(version)).unwrap_err();
     assert_eq!(error.error_code, ErrorCode::InvalidVersion);
+}
+
+/// The reason names what would do.
+#[test]
+fn a_share_that_is_too_small_says_what_is_enough() {
+    let mut world = World::with_nodes(1);
+    let error = world
+        .request(&Intent::CreateDatabase(DatabaseSpec {
+            name: "demo".into(),
+            memory_size: 5 << 20,
+            shards_count: Some(2),
+            ..DatabaseSpec::default()
+        }))
+        .unwrap_err();
+    assert_eq!(
+        error.description,
+        "memory_size 5242880 is too small: at least 8MB for 2 shards (4MB each)"
+    );
 }

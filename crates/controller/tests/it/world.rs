@@ -115,6 +115,8 @@ impl World {
             users: &FixedUsers,
         };
         let (txn, outcome) = request::plan(&self.cluster(), &observed, intent, &fresh)?;
+        let operations = txn.compare.len() + txn.put.len() + txn.delete.len();
+        assert!(operations <= store::txn::MAX_OPS, "{operations} operations");
         assert!(matches!(
             self.state.apply(&txn).unwrap(),
             TxnResult::Applied { .. }

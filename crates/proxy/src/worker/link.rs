@@ -194,7 +194,7 @@ impl Worker {
             self.change_shards(served, ends);
         }
         for (shard, target) in wanted.into_iter().enumerate() {
-            self.set_target(served, shard, Some(target));
+            self.set_target(served, shard, target.serving.then_some(target));
         }
     }
 

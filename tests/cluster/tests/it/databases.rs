@@ -1,6 +1,6 @@
 //! What does a database do from its creation to its end, and what survives what?
 
-use crate::story::{databases, get, refused, seen, served, set, shard_ok, shards};
+use crate::story::{databases, get, refused, seen, served, set, shard_ok, shards, shards_ok};
 use model::rest::LogEvent;
 use serde_json::json;
 use std::time::Duration;
@@ -208,7 +208,17 @@ fn everything_stopped_and_started_again() {
             "aof",
         ])
         .unwrap();
+    let wide = "wide memory_size 64MB port 12001 shards_count 3 shards_placement sparse \
+                proxy_policy all-nodes persistence aof";
+    cluster
+        .create_db(&wide.split_whitespace().collect::<Vec<_>>())
+        .unwrap();
     set(&mut served(&cluster, 0, 12000), "key", "kept");
+    let keys: Vec<_> = (0..100).map(|number| format!("key:{number}")).collect();
+    let mut connection = served(&cluster, 1, 12001);
+    for key in &keys {
+        set(&mut connection, key, key);
+    }
     // As mainstay-node does it: the engines save and stop, then the daemons end.
     for node in &mut cluster.nodes {
         let exec = client::local::ExecClient::new(node.config.exec_socket());
@@ -224,6 +234,7 @@ fn everything_stopped_and_started_again() {
         node.start().unwrap();
     }
     cluster.settled().unwrap();
+    shards_ok(&cluster);
     for node in 0..3 {
         let mut connection = served(&cluster, node, 12000);
         assert_eq!(
@@ -231,6 +242,10 @@ fn everything_stopped_and_started_again() {
             Some("kept"),
             "through node {node}"
         );
+        let mut connection = served(&cluster, node, 12001);
+        for key in &keys {
+            assert_eq!(get(&mut connection, key).as_ref(), Some(key));
+        }
     }
 }
 

@@ -11,5 +11,6 @@ mod databases;
 mod installed;
 mod kills;
 mod quorum;
+mod shards;
 mod storms;
 mod story;

@@ -52,6 +52,20 @@ pub(crate) fn shard_ok(cluster: &Cluster, node: usize) -> ShardInfo {
     .unwrap()
 }
 
+/// Waits until every shard is `ok`.
+pub(crate) fn shards_ok(cluster: &Cluster) {
+    wait::until("every shard is ok", Duration::from_secs(30), || {
+        let all: Vec<ShardInfo> = cluster.nodes[0]
+            .get("/v1/shards")
+            .map_err(|e| e.to_string())?;
+        if all.iter().all(|s| s.detailed_status == "ok") {
+            return Ok(());
+        }
+        Err(format!("{all:?}"))
+    })
+    .unwrap();
+}
+
 /// Sends commands until one is answered: the endpoint may be between two processes.
 pub(crate) fn served(cluster: &Cluster, node: usize, port: u16) -> redis::Connection {
     wait::until("the endpoint serves", Duration::from_secs(30), || {

@@ -158,6 +158,7 @@ impl Node {
                     address: ShardAddress::Unix(engine.socket.clone()),
                     user: USER.to_owned(),
                     password: Secret::new(PASSWORD),
+                    serving: true,
                 }],
             }],
             settings: ProxySettings { threads: 1 },

@@ -109,6 +109,7 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
             },
             user: USER.to_owned(),
             password: Secret::new(PASSWORD),
+            serving: true,
         })
         .collect();
     ProxyConfig {

@@ -1,0 +1,120 @@
+//! What a proxy is told, from documents as they lie in the store.
+
+use super::*;
+use model::documents::keys;
+use model::{Epoch, ShardUid};
+use serde_json::{Value, json};
+use store::{State, Txn};
+
+fn cluster() -> Value {
+    json!({
+        "schema": 1, "name": "c.local", "cluster_id": "id", "created": "2026-01-01T00:00:00Z",
+        "feature_level": 1, "ca_certificate": "", "ca_key": "", "next_node": 3, "next_database": 2,
+        "next_shard": 4, "next_user": 1, "next_event": 1, "of_a_newer_release": true
+    })
+}
+
+fn node(uid: u64) -> Value {
+    json!({
+        "schema": 1, "uid": uid, "address": format!("127.0.0.1{uid}"), "hostname": "h",
+        "internode_port": 3342, "https_port": 9443, "memory_bytes": 1, "accept_servers": true,
+        "joined": "2026-01-01T00:00:00Z"
+    })
+}
+
+fn database(shards_count: u64, policy: &str) -> Value {
+    json!({
+        "schema": 1, "uid": 1, "name": "demo", "port": 12000, "memory_size": 1, "status": "active",
+        "engine": "valkey-9.1.2", "shards_count": shards_count, "replication": false,
+        "persistence": { "kind": "disabled" }, "eviction_policy": "noeviction",
+        "proxy_policy": policy, "shards_placement": "sparse", "created": "2026-01-01T00:00:00Z",
+        "changed": "2026-01-01T00:00:00Z"
+    })
+}
+
+/// `serving`: the epoch in which its agent confirmed the role. Epochs are 2.
+fn shard(uid: u64, node: u64, slots: (u16, u16), serving: u64) -> Value {
+    json!({
+        "schema": 1, "uid": uid, "database": 1, "node": node, "port": 20_000 + uid, "role": "primary",
+        "slots": { "first": slots.0, "last": slots.1 }, "epoch": 2, "generation": 1,
+        "engine": "valkey-9.1.2", "memory_bytes": 1, "run_id": "r", "serving": serving,
+        "users": { "cnm": "c", "repl": "r", "proxy": format!("p{uid}") }
+    })
+}
+
+/// The database as the proxy of a node is told of it; `None`: it does not serve it.
+fn told(me: u64, database: Value, shards: &[Value]) -> Option<ProxyDatabase> {
+    let mut put = vec![
+        (keys::CLUSTER.to_owned(), cluster()),
+        (keys::database(DatabaseUid(1)), database),
+    ];
+    put.extend((1..=2).map(|uid| (keys::node(NodeUid(uid)), node(uid))));
+    for shard in shards {
+        let uid = shard["uid"].as_u64().unwrap();
+        put.push((keys::shard(ShardUid(uid)), shard.clone()));
+    }
+    let mut state = State::default();
+    state
+        .apply(&Txn {
+            put,
+            ..Txn::default()
+        })
+        .unwrap();
+    let state = ClusterState::read(&state).unwrap().unwrap();
+    let text = format!(
+        "install_id = 't'\naddress = '127.0.0.1{me}'\ninstall_dir = '/opt/m'\nconfig_dir = '/etc/m'\n\
+         var_dir = '/var/m'\nsocket_dir = '/run/m'\nos_user = 'm'\nos_group = 'm'\n"
+    );
+    let config = build(&state, NodeUid(me), &NodeConfig::parse(&text).unwrap());
+    config.databases.into_iter().next()
+}
+
+#[test]
+fn every_primary_is_named_by_slots_with_its_address_and_whether_it_serves() {
+    let shards = [
+        shard(1, 2, (10_923, 16_383), 2),
+        shard(2, 1, (0, 5_461), 2),
+        shard(3, 2, (5_462, 10_922), 1),
+    ];
+    let told = told(1, database(3, "all-nodes"), &shards).unwrap();
+    let seen: Vec<_> = told
+        .shards
+        .iter()
+        .map(|s| (s.uid.0, s.slots.first, s.slots.last, s.serving))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (2, 0, 5_461, true),
+            (3, 5_462, 10_922, false),
+            (1, 10_923, 16_383, true)
+        ]
+    );
+    let addresses: Vec<_> = told.shards.iter().map(|s| s.address.clone()).collect();
+    assert!(matches!(&addresses[0], ShardAddress::Unix(path) if path.starts_with("/run/m")));
+    let tcp = |port| ShardAddress::Tcp(SocketAddr::new("127.0.0.12".parse().unwrap(), port));
+    assert_eq!(addresses[1..], [tcp(20_003), tcp(20_001)]);
+    let last = &told.shards[2];
+    assert_eq!((last.epoch, last.user.as_str()), (Epoch(2), "proxy@e2"));
+    assert_eq!(last.password.expose(), "p1");
+}
+
+#[test]
+fn the_only_shard_is_named_when_it_serves() {
+    let whole = (0, 16_383);
+    let one = |serving| told(1, database(1, "single"), &[shard(1, 1, whole, serving)]).unwrap();
+    assert_eq!(one(2).shards.len(), 1);
+    assert_eq!(one(1).shards, []);
+}
+
+#[test]
+fn single_is_the_node_of_the_first_slots() {
+    let shards = [shard(1, 2, (8_192, 16_383), 2), shard(2, 1, (0, 8_191), 2)];
+    for (policy, nodes) in [
+        ("single", [true, false]),
+        ("all-master-shards", [true, true]),
+    ] {
+        let serves = [1, 2].map(|me| told(me, database(2, policy), &shards).is_some());
+        assert_eq!(serves, nodes, "{policy}");
+    }
+}
