@@ -1,6 +1,6 @@
 //! What is a database with several shards, to clients, operators and its own parts?
 
-use crate::story::{databases, get, refused, seen, set, shards, shards_ok};
+use crate::story::{databases, get, refused, seen, served, set, shards, shards_ok};
 use model::proxy::{ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress};
 use model::rest::{ActionStarted, Bdb, ShardInfo};
 use model::{ErrorCode, ShardUid};
@@ -17,6 +17,11 @@ const KEYS: usize = 500;
 fn create(cluster: &Cluster, more: &[&str]) {
     let words = ["demo", "memory_size", "64MB", "port", "12000"];
     cluster.create_db(&[&words[..], more].concat()).unwrap();
+}
+
+/// Where a shard is among the cluster's nodes.
+fn node_of(shard: &ShardInfo) -> usize {
+    usize::try_from(shard.node_uid.0).unwrap() - 1
 }
 
 fn place(shard: &ShardInfo) -> (u64, &str) {
@@ -101,7 +106,7 @@ fn dense_on_the_endpoints_node_from_creation_to_deletion() {
     assert_eq!(db.shard_list, [1, 2, 3, 4].map(ShardUid));
     assert_eq!(db.endpoints[0].proxies.len(), 1);
 
-    let here = usize::try_from(node).unwrap() - 1;
+    let here = node_of(&made[0]);
     let all = fill(&cluster, here);
     as_one_server(&cluster, here, &all);
     assert_eq!(
@@ -209,7 +214,7 @@ fn change(cluster: &Cluster) {
     let words = ["tune", "db", "demo", "memory_size", "80MB"];
     let changed = cluster.nodes[1].rladmin(&words).unwrap();
     assert!(changed.status.success(), "{}", seen(&changed));
-    let node = usize::try_from(shards(cluster, 0)[0].node_uid.0).unwrap() - 1;
+    let node = node_of(&shards(cluster, 0)[0]);
     for shard in &told(&cluster.nodes[node]).shards {
         assert_eq!(maxmemory(&mut as_proxy(shard)), 20 << 20);
     }
@@ -234,6 +239,18 @@ fn cannot_be(cluster: &Cluster) {
     );
     let fixed = ["tune", "db", "demo", "shards_count", "8"];
     refused(cluster, 0, &fixed, "fixed when the database is created");
+    let create = |more: &[&str], with: &str| {
+        refused(
+            cluster,
+            0,
+            &[&["create", "db", "x", "memory_size", "15MB"], more].concat(),
+            with,
+        );
+    };
+    create(&["shards_count", "61"], "1 to 60");
+    create(&["shards_count", "many"], "shards_count");
+    create(&["shards_placement", "wide"], "dense, sparse");
+    create(&["shards_count", "4"], "4 shards of 4MB");
     let spec = |count: u32, bytes: u64| json!({ "name": "x", "memory_size": bytes, "shards_count": count });
     let many = send("POST", "/v1/bdbs", spec(61, 1 << 30));
     assert_eq!(many.error_code, ErrorCode::InvalidSharding, "{many}");
@@ -253,8 +270,8 @@ fn cannot_be(cluster: &Cluster) {
 }
 
 #[test]
-fn sparse_over_all_nodes_by_tcp_and_a_crash_concerns_one_shard() {
-    let cluster = Cluster::start(3).unwrap();
+fn sparse_over_all_nodes_by_tcp_and_a_loss_concerns_one_shard() {
+    let mut cluster = Cluster::start(3).unwrap();
     create(
         &cluster,
         &[
@@ -296,6 +313,7 @@ fn sparse_over_all_nodes_by_tcp_and_a_crash_concerns_one_shard() {
     }
     nobody_else(&cluster, &made);
     crash(&cluster, &made[1], &all);
+    lost_node(&mut cluster, &made, &all);
     let deletion: ActionStarted = cluster.nodes[1]
         .send("DELETE", "/v1/bdbs/1", &json!({}))
         .unwrap();
@@ -334,7 +352,7 @@ fn nothing_more_than_clients_need(shard: &ProxyShard) {
 /// An engine's TCP port is open at its node's address alone, and nobody gets in without a user.
 fn nobody_else(cluster: &Cluster, made: &[ShardInfo]) {
     for shard in made {
-        let node = usize::try_from(shard.node_uid.0).unwrap() - 1;
+        let node = node_of(shard);
         let address = cluster.nodes[node].config.address.to_string();
         let mut stranger = engine(ConnectionAddr::Tcp(address, shard.port), None);
         let refused = match &mut stranger {
@@ -384,5 +402,30 @@ fn crash(cluster: &Cluster, shard: &ShardInfo, all: &BTreeSet<String>) {
         } else {
             assert_eq!((new.epoch, new.pid), (old.epoch, old.pid));
         }
+    }
+}
+
+/// A node with one of the shards goes: the others serve, and what needs it is told so.
+fn lost_node(cluster: &mut Cluster, made: &[ShardInfo], all: &BTreeSet<String>) {
+    let (reader, victim) = (node_of(&made[0]), node_of(&made[1]));
+    let lost = keys(&mut as_proxy(&told(&cluster.nodes[reader]).shards[1]));
+    cluster.nodes[victim].stop();
+    let mut client = cluster.connect(reader, PORT).unwrap();
+    for key in all.difference(&lost) {
+        assert_eq!(get(&mut client, key).as_ref(), Some(key));
+    }
+    let key = lost.first().unwrap();
+    let missing: Result<Option<String>, _> = redis::cmd("GET").arg(key).query(&mut client);
+    assert!(missing.is_err(), "another shard was asked: {missing:?}");
+    let count: Result<usize, _> = redis::cmd("DBSIZE").query(&mut client);
+    assert!(count.is_err(), "a shard was left out: {count:?}");
+    assert_eq!(told(&cluster.nodes[reader]).shards.len(), made.len());
+
+    cluster.nodes[victim].start().unwrap();
+    cluster.settled().unwrap();
+    shards_ok(cluster);
+    for number in 0..3 {
+        served(cluster, number, PORT);
+        as_one_server(cluster, number, all);
     }
 }
