@@ -30,6 +30,15 @@ DATABASES = [
     ("redis-7.0", "redis-7.0.15", "7.0", 12070, "correct horse", []),
     ("valkey-8.0", "valkey-8.0.1", "8.0", 12080, None, ["persistence", "aof"]),
     ("valkey-9.1", "valkey-9.1.2", "9.1", 12091, None, []),
+    # Keys of a scenario have a hash tag, so that each runs on one of the shards, as on one engine.
+    (
+        "four-shards",
+        "valkey-9.1.2",
+        "9.1",
+        12094,
+        None,
+        ["shards_count", "4", "shards_placement", "sparse"],
+    ),
 ]
 
 PYTHON = [sys.executable, str(HERE / "python/program.py")]
@@ -48,7 +57,7 @@ PROGRAMS = {
 # Programs that do not run on every target: the other version of the protocol has its turn there.
 ONLY_ON = {
     "valkey-py": {"redis-6.2", "valkey-8.0"},
-    "valkey-py-resp3": {"redis-7.0", "valkey-9.1"},
+    "valkey-py-resp3": {"redis-7.0", "valkey-9.1", "four-shards"},
 }
 
 
@@ -99,11 +108,12 @@ class Stand:
         )
         rladmin = self.root / "c/n1/opt/current/bin/rladmin"
         for name, _, version, port, password, words in DATABASES:
+            memory = "1GB" if "shards_count" in words else "256MB"
             words = ["port", str(port), "redis_version", version, *words]
             if password:
                 words += ["password", password]
             self.run(
-                [rladmin, "create", "db", name, "memory_size", "256MB", "proxy_policy", "all-nodes", *words]
+                [rladmin, "create", "db", name, "memory_size", memory, "proxy_policy", "all-nodes", *words]
             )
         for name, folder, _, port, password, _ in DATABASES:
             self.start_engine(name, ENGINES / folder, port, password)
@@ -119,8 +129,9 @@ class Stand:
                 "port": port,
                 "endpoint": addresses,
                 "direct": [f"{self.network}.9"],
+                "shards": 4 if "shards_count" in words else 1,
             }
-            for name, _, version, port, password, _ in DATABASES
+            for name, _, version, port, password, words in DATABASES
         ]
 
     def start_engine(self, name, folder, port, password):

@@ -44,6 +44,15 @@ pub struct Fields {
     pub fields: Option<String>,
 }
 
+/// For statistics.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub struct StatsParameters {
+    /// How long the samples are: `1sec`.
+    pub interval: Option<String>,
+}
+
 /// For changes that have no parameters.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

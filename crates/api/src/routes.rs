@@ -9,6 +9,7 @@ pub mod local;
 pub mod logs;
 pub mod nodes;
 pub mod shards;
+pub mod stats;
 
 use crate::App;
 use crate::access_log;
@@ -79,6 +80,11 @@ pub fn described() -> OpenApiRouter<App> {
             databases::delete
         ))
         .routes(routes!(databases::shards))
+        .routes(routes!(stats::list))
+        .routes(routes!(stats::one))
+        .routes(routes!(stats::last))
+        .routes(routes!(stats::last_of_one))
+        .routes(routes!(stats::slowlog))
         .routes(routes!(shards::list))
         .routes(routes!(shards::one))
         .routes(routes!(actions::list))

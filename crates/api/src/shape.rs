@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod database;
 pub mod node;
 pub mod shard;
+pub mod stats;
 
 use model::NodeUid;
 use model::observation::NodeObservation;

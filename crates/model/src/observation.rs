@@ -141,6 +141,18 @@ pub struct ProxyObservation {
     pub connections: u64,
     /// Commands served since start.
     pub commands: u64,
+    /// Commands at the shards whose replies have not come.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Counted since the server started, over the databases that it serves now.
+    #[serde(default)]
+    pub since_start: ProxyCounts,
+    /// The same per second, over the last second.
+    #[serde(default)]
+    pub per_second: ProxyCounts,
+    /// How long shards took, over all of its databases.
+    #[serde(default)]
+    pub latency: ProxyLatency,
     /// Per database.
     pub databases: Vec<ProxyDatabaseObservation>,
 }
@@ -160,6 +172,212 @@ pub struct ProxyDatabaseObservation {
     pub connections: u64,
     /// Commands served since start.
     pub commands: u64,
+    /// Commands at the shards whose replies have not come.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Counted since the proxy's server started.
+    #[serde(default)]
+    pub since_start: ProxyCounts,
+    /// The same per second, over the last second.
+    #[serde(default)]
+    pub per_second: ProxyCounts,
+    /// How long shards took.
+    #[serde(default)]
+    pub latency: ProxyLatency,
+    /// The newest commands of the slow log, newest first. All databases of a proxy together tell of at
+    /// most [`SLOW_TOLD`].
+    #[serde(default)]
+    pub slow: Vec<SlowCommand>,
+}
+
+/// Most slow commands in an observation of a proxy.
+pub const SLOW_TOLD: usize = 128;
+/// Longest name or key of a slow command, and longest name of its client; bytes.
+pub const SLOW_TEXT_MAX: usize = 64;
+
+/// What a proxy counts of a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct ProxyCounts {
+    /// Commands that came from clients and may change nothing.
+    pub read_req: u64,
+    /// Commands that may change data.
+    pub write_req: u64,
+    /// Other commands: about connections, channels, scripts, the server.
+    pub other_req: u64,
+    /// Replies of shards whose time was measured, to commands of the three kinds. A command that was
+    /// split over shards counts once for each of them.
+    pub read_res: u64,
+    /// See `read_res`.
+    pub write_res: u64,
+    /// See `read_res`.
+    pub other_res: u64,
+    /// Time until those replies came, summed over them, µs.
+    pub read_us: u64,
+    /// See `read_us`.
+    pub write_us: u64,
+    /// See `read_us`.
+    pub other_us: u64,
+    /// Bytes from clients.
+    pub ingress_bytes: u64,
+    /// Bytes to clients.
+    pub egress_bytes: u64,
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Connections that were refused, being too many.
+    pub refused: u64,
+    /// Commands slower than the threshold of the slow log.
+    pub slow: u64,
+    /// Errors.
+    pub errors: ProxyErrors,
+}
+
+impl ProxyCounts {
+    /// Every number of the counts; a new one is not forgotten.
+    pub fn each_mut(&mut self) -> [&mut u64; 20] {
+        let Self {
+            read_req,
+            write_req,
+            other_req,
+            read_res,
+            write_res,
+            other_res,
+            read_us,
+            write_us,
+            other_us,
+            ingress_bytes,
+            egress_bytes,
+            accepted,
+            refused,
+            slow,
+            errors:
+                ProxyErrors {
+                    engine,
+                    refused: refused_commands,
+                    unavailable,
+                    outcome_unknown,
+                    protocol,
+                    unread,
+                },
+        } = self;
+        [
+            read_req,
+            write_req,
+            other_req,
+            read_res,
+            write_res,
+            other_res,
+            read_us,
+            write_us,
+            other_us,
+            ingress_bytes,
+            egress_bytes,
+            accepted,
+            refused,
+            slow,
+            engine,
+            refused_commands,
+            unavailable,
+            outcome_unknown,
+            protocol,
+            unread,
+        ]
+    }
+
+    /// Adds all of another one.
+    pub fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        for (mine, other) in self.each_mut().into_iter().zip(other.each_mut()) {
+            *mine = mine.saturating_add(*other);
+        }
+    }
+}
+
+/// Errors that clients got, and connections that ended in one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct ProxyErrors {
+    /// Replies of an engine.
+    pub engine: u64,
+    /// Commands that the proxy refused.
+    pub refused: u64,
+    /// Commands that did not run since no shard was reachable (`TRYAGAIN`).
+    pub unavailable: u64,
+    /// Commands in flight when the connection to the shard was lost.
+    pub outcome_unknown: u64,
+    /// Clients that were closed since they sent what is no command.
+    pub protocol: u64,
+    /// Clients that were closed since they did not take their replies.
+    pub unread: u64,
+}
+
+/// How long replies of shards took, from the moment when a command was put into the buffer of a
+/// connection to its shard. Blocking commands are left out. µs, at most 1/16 off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct ProxyLatency {
+    /// Over the connections that all clients share.
+    pub shared: LatencyWindows,
+    /// Over connections of single clients.
+    pub own: LatencyWindows,
+}
+
+/// Latency in two windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct LatencyWindows {
+    /// The last second.
+    pub last_second: LatencySummary,
+    /// Since the proxy's server started.
+    pub since_start: LatencySummary,
+}
+
+/// Many times in short, µs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct LatencySummary {
+    /// How many.
+    pub count: u64,
+    /// Half of them took at most this.
+    pub p50_us: u64,
+    /// 99 of 100 took at most this.
+    pub p99_us: u64,
+    /// The longest; 60 s and more are shown as 67 s.
+    pub max_us: u64,
+}
+
+/// A command that took long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowCommand {
+    /// Counts the slow commands of a database since the proxy's server started, from 1.
+    pub id: u64,
+    /// When its reply came.
+    pub when: Timestamp,
+    /// Address of its client.
+    pub client: String,
+    /// What the client calls itself.
+    pub client_name: String,
+    /// Its name, in capitals; of a pipeline the first one's.
+    pub command: String,
+    /// Its first key, cut; `None`: it has none, or it stands too far behind.
+    pub key: Option<String>,
+    /// Commands that went to the shard together with it, itself included: if they are several, it is
+    /// one of them.
+    pub pipelined: u32,
+    /// From its arrival until its reply came, µs.
+    pub total_us: u64,
+    /// Of that, after it was given to the connection to its shard, µs.
+    pub shard_us: u64,
+    /// Of that, while the shard was busy with earlier commands of the same connection, µs.
+    pub behind_us: u64,
+    /// Of the total, while it waited in the proxy: for a connection, for room, for earlier replies of
+    /// its client to come or to be taken; µs.
+    pub proxy_us: u64,
 }
 
 /// A service, as supervisord sees it.

@@ -18,6 +18,9 @@ macro_rules! object {
     };
 }
 
+mod stats;
+pub use stats::{DatabaseStats, ProxyInfo, SlowlogEntry, StatsSample};
+
 object! {
     /// `GET /v1/cluster`.
     pub struct ClusterInfo {
@@ -175,24 +178,6 @@ object! {
         pub status: String,
         /// Ours: its process.
         pub pid: Option<u32>,
-    }
-}
-
-object! {
-    /// Ours: a node's proxy.
-    pub struct ProxyInfo {
-        /// Its process.
-        pub pid: u32,
-        /// Its version.
-        pub software_version: String,
-        /// Build id of its release.
-        pub software_version_sha: String,
-        /// Revision of the configuration that it serves.
-        pub applied_state_id: u64,
-        /// Worker threads.
-        pub threads: u32,
-        /// Client connections.
-        pub connections: u64,
     }
 }
 

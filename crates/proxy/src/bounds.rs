@@ -43,6 +43,11 @@ pub const RETIRE: Duration = Duration::from_secs(2);
 pub const IDLE_KEPT: usize = 32;
 /// See [`IDLE_KEPT`].
 pub const IDLE_TIME: Duration = Duration::from_secs(10);
+/// A command that takes at least this long, from its arrival until its reply, is slow.
+pub const SLOW: Duration = Duration::from_millis(10);
+/// Slow commands of one turn that a worker tells of; the others are counted. When a shard stops for a
+/// moment, all that wait behind are slow, and would push out of the log what made them so.
+pub const SLOW_PER_TURN: u32 = 16;
 /// Reads of one socket in one turn, so that none keeps the others waiting.
 pub const READS_PER_TURN: usize = 4;
 /// How often a worker looks for more before it writes to the shards: each time costs a system call, and

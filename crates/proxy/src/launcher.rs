@@ -27,6 +27,9 @@ pub fn launch(environment: &Environment) -> anyhow::Result<()> {
     let _lock = lock(environment)?;
     let mut server = Command::new(&environment.executable)
         .args(["server", LAUNCHED])
+        // The allocator gives freed pages back at once: it would do so at some later allocation, and an
+        // idle proxy makes none.
+        .env("MIMALLOC_PURGE_DELAY", "0")
         .stdin(Stdio::piped())
         .process_group(0)
         .spawn()

@@ -229,6 +229,7 @@ impl Acceptor {
             || all >= self.stats.clients_max()
             || self.stats.sockets.load(Ordering::Relaxed) >= self.stats.sockets_max
         {
+            database.stats.refused.fetch_add(1, Ordering::Relaxed);
             let mut stream = stream;
             // It may have left already; there is nobody else to tell.
             let _ = stream.write(texts::MAX_CLIENTS);
@@ -243,6 +244,7 @@ impl Acceptor {
             tracing::debug!(%peer, %error, "a client left at once");
             return;
         }
+        database.stats.accepted.fetch_add(1, Ordering::Relaxed);
         database.stats.connections.fetch_add(1, Ordering::Relaxed);
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         self.stats.sockets.fetch_add(1, Ordering::Relaxed);

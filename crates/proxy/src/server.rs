@@ -4,7 +4,7 @@
 use crate::environment::Environment;
 use crate::handover::{self, Asked, Taken};
 use crate::listeners::{Acceptor, Listeners};
-use crate::stats::ServerStats;
+use crate::stats::{ServerStats, Sum, Window, slow};
 use crate::topology::Topology;
 use crate::worker::{Message, Prepared, WorkerHandle};
 use crate::{bounds, control, persisted};
@@ -155,6 +155,8 @@ struct Server {
     /// A successor is being served: endpoints stay as they are.
     frozen: bool,
     observations: watch::Sender<Option<ProxyObservation>>,
+    /// What all databases counted in the last second.
+    window: Window,
 }
 
 impl Server {
@@ -187,6 +189,7 @@ impl Server {
             phase: Phase::Serving,
             frozen: false,
             observations: watch::Sender::new(None),
+            window: Window::new(Instant::now()),
         }
     }
 
@@ -389,8 +392,17 @@ impl Server {
         false
     }
 
+    /// Takes what workers tell of slow commands.
+    fn keep_slow(&self, topology: &Topology) {
+        for command in self.stats.slow.drain() {
+            if let Some(database) = topology.databases.get(&command.database) {
+                database.stats.keep_slow(command);
+            }
+        }
+    }
+
     /// Notes what is to be told to `cnm_exec`.
-    fn observe(&self) {
+    fn observe(&mut self) {
         let (Some(config), false) = (&self.config, self.leaving()) else {
             return;
         };
@@ -407,25 +419,29 @@ impl Server {
             .map(WorkerHandle::applied)
             .min()
             .unwrap_or(Revision(0));
-        let mut commands = 0;
-        let databases = config
+        self.keep_slow(&topology);
+        let now = Instant::now();
+        let mut whole = Sum::default();
+        let mut databases: Vec<_> = config
             .databases
             .iter()
             .filter_map(|database| topology.databases.get(&database.uid))
             .map(|database| {
                 let (listening, not_listening) = self.listeners.state(database.uid);
                 let (shards_connected, not_connected) = database.stats.link();
-                commands += database.stats.commands();
+                let seen = database.stats.observe(now, &mut whole);
                 ProxyDatabaseObservation {
                     database: database.uid,
                     listening,
                     shards_connected,
                     error: not_listening.or(not_connected),
-                    connections: database.stats.connections.load(Ordering::Relaxed) as u64,
-                    commands: database.stats.commands(),
+                    ..seen
                 }
             })
             .collect();
+        slow::tell_newest(&mut databases);
+        let (commands, in_flight, since_start) = (whole.commands(), whole.in_flight, whole.counts);
+        self.window.see(now, whole);
         self.observations.send_replace(Some(ProxyObservation {
             pid: std::process::id(),
             software_version: self.environment.version.clone(),
@@ -434,6 +450,10 @@ impl Server {
             threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
             connections: self.stats.connections.load(Ordering::Relaxed) as u64,
             commands,
+            in_flight,
+            since_start,
+            per_second: self.window.per_second(),
+            latency: self.window.latency(),
             databases,
         }));
     }

@@ -1,7 +1,26 @@
-//! Counters. Every worker writes only its own; readers add them up.
+//! Counters. Every worker writes only its own; the control thread adds them up once a second. Nothing
+//! here makes a worker wait: it writes what only it writes, without a lock, and what it has to say of
+//! slow commands goes into a bounded queue.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`counters`] | what a worker counts of a database |
+//! | [`histogram`] | how long shards took |
+//! | [`window`] | what was counted, in all and in the last second |
+//! | [`slow`] | the slow log |
 
+mod counters;
+mod histogram;
+pub(crate) mod slow;
+mod window;
+
+pub(crate) use counters::{Answered, ErrorKind, Tally, WorkerStats};
+pub(crate) use window::{Sum, Window};
+
+use model::observation::{ProxyCounts, ProxyDatabaseObservation};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Counters of the whole process.
 #[derive(Debug)]
@@ -14,6 +33,8 @@ pub(crate) struct ServerStats {
     pub(crate) sockets_max: usize,
     /// Id of the next client.
     pub(crate) next_client: AtomicU64,
+    /// Where workers tell of slow commands.
+    pub(crate) slow: slow::Queue,
 }
 
 impl ServerStats {
@@ -26,6 +47,7 @@ impl ServerStats {
             sockets: AtomicUsize::new(0),
             sockets_max: descriptors.saturating_sub(128).max(16),
             next_client: AtomicU64::new(next_client.max(1)),
+            slow: slow::Queue::default(),
         }
     }
 
@@ -41,16 +63,27 @@ impl ServerStats {
 pub(crate) struct DatabaseStats {
     /// Client connections, those included that a worker has not taken yet.
     pub(crate) connections: AtomicUsize,
-    workers: Box<[Cell]>,
+    /// Connections that were accepted; only the control thread accepts.
+    pub(crate) accepted: AtomicU64,
+    /// Connections that were too many.
+    pub(crate) refused: AtomicU64,
+    workers: Box<[Arc<WorkerStats>]>,
+    links: Box<[LinkState]>,
+    /// Only the control thread looks here.
+    shown: Mutex<Shown>,
 }
 
-/// What one worker writes, on a cache line of its own.
+/// Whether a worker reaches the shards. Written when that changes.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Cell {
-    commands: AtomicU64,
+struct LinkState {
     connected: AtomicBool,
     error: Mutex<Option<String>>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    window: Window,
+    slow: slow::Ring,
 }
 
 impl DatabaseStats {
@@ -59,43 +92,120 @@ impl DatabaseStats {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             connections: AtomicUsize::new(0),
-            workers: (0..workers).map(|_| Cell::default()).collect(),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            links: (0..workers).map(|_| LinkState::default()).collect(),
+            shown: Mutex::new(Shown {
+                window: Window::new(Instant::now()),
+                slow: slow::Ring::default(),
+            }),
         }
     }
 
-    /// Counts commands.
-    pub(crate) fn add_commands(&self, worker: usize, count: u64) {
-        self.workers[worker].commands.fetch_add(count, Relaxed);
-    }
-
-    /// Commands of all workers.
+    /// What a worker writes.
     #[must_use]
-    pub(crate) fn commands(&self) -> u64 {
-        self.workers
-            .iter()
-            .map(|cell| cell.commands.load(Relaxed))
-            .sum()
+    pub(crate) fn of_worker(&self, worker: usize) -> Arc<WorkerStats> {
+        Arc::clone(&self.workers[worker])
     }
 
     /// A worker reaches the shard, or why not.
     pub(crate) fn set_link(&self, worker: usize, state: Result<(), String>) {
-        let cell = &self.workers[worker];
-        cell.connected.store(state.is_ok(), Relaxed);
-        *cell.error.lock().unwrap_or_else(PoisonError::into_inner) = state.err();
+        let link = &self.links[worker];
+        link.connected.store(state.is_ok(), Relaxed);
+        *link.error.lock().unwrap_or_else(PoisonError::into_inner) = state.err();
     }
 
     /// Whether every worker reaches the shards, and why one does not.
     #[must_use]
     pub(crate) fn link(&self) -> (bool, Option<String>) {
-        let error = self.workers.iter().find_map(|cell| {
-            cell.error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
+        let reached = self.links.iter().all(|link| link.connected.load(Relaxed));
+        // Who reaches all has no error: no lock is needed to know that.
+        let error = (!reached).then(|| {
+            self.links.iter().find_map(|link| {
+                link.error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            })
         });
-        (
-            self.workers.iter().all(|cell| cell.connected.load(Relaxed)),
-            error,
-        )
+        (reached, error.flatten())
+    }
+
+    /// Keeps a slow command.
+    pub(crate) fn keep_slow(&self, command: slow::Slow) {
+        self.shown().slow.push(command);
+    }
+
+    /// What is told of it, but for its links. It is added to what is told of the whole proxy.
+    #[must_use]
+    pub(crate) fn observe(&self, now: Instant, whole: &mut Sum) -> ProxyDatabaseObservation {
+        let mut sum = Sum {
+            counts: ProxyCounts {
+                accepted: self.accepted.load(Relaxed),
+                refused: self.refused.load(Relaxed),
+                ..ProxyCounts::default()
+            },
+            ..Sum::default()
+        };
+        for worker in &self.workers {
+            worker.add_to(&mut sum);
+        }
+        whole.add(&sum);
+        let mut shown = self.shown();
+        let (commands, in_flight) = (sum.commands(), sum.in_flight);
+        let since_start = sum.counts;
+        shown.window.see(now, sum);
+        ProxyDatabaseObservation {
+            connections: self.connections.load(Relaxed) as u64,
+            commands,
+            in_flight,
+            since_start,
+            per_second: shown.window.per_second(),
+            latency: shown.window.latency(),
+            slow: shown.slow.newest(),
+            ..ProxyDatabaseObservation::default()
+        }
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use model::DatabaseUid;
+    use resp::command::Kind;
+
+    #[test]
+    fn who_looks_keeps_no_worker_waiting() {
+        let (server, database) = (ServerStats::new(1024, 1), DatabaseStats::new(1));
+        let worker = database.of_worker(0);
+        // The control thread is in the middle of looking at everything, and stays there.
+        let _looking = database.shown();
+        let _taking = server.slow.hold();
+        for _ in 0..1000 {
+            worker.count_requests(Tally::one(Kind::Read));
+            worker.count_sent(1);
+            worker.count_answered(Tally::one(Kind::Read), 1, Answered::Shared(20_000));
+            worker.count_errors(ErrorKind::Engine, 1);
+            server.slow.tell(slow::Slow {
+                database: DatabaseUid(1),
+                when: Timestamp::UNIX_EPOCH,
+                peer: "127.0.0.1:1".parse().unwrap(),
+                client_name: Vec::new(),
+                head: slow::Head::EMPTY,
+                pipelined: 1,
+                shard_us: 20_000,
+                behind_us: 0,
+                proxy_us: 0,
+            });
+        }
+        let mut sum = Sum::default();
+        worker.add_to(&mut sum);
+        assert_eq!((sum.commands(), sum.counts.errors.engine), (1000, 1000));
     }
 }

@@ -46,6 +46,8 @@ pub(crate) const TRANSACTION_LOST: &[u8] = b"-ERR connection to the shard was lo
 /// `EXEC` of such a transaction.
 pub(crate) const EXECABORT: &[u8] =
     b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+/// `MULTI` inside a transaction.
+pub(crate) const NESTED: &[u8] = b"-ERR MULTI calls can not be nested\r\n";
 /// Keys of one command on several shards.
 pub(crate) const CROSSSLOT: &[u8] =
     b"-CROSSSLOT Keys in request are on different shards of this database; give them the same {hash tag}\r\n";
@@ -53,8 +55,7 @@ pub(crate) const CROSSSLOT: &[u8] =
 pub(crate) const CROSSSLOT_WATCH: &[u8] =
     b"-CROSSSLOT Watched keys are on different shards of this database; give them the same {hash tag}\r\n";
 /// `SELECT 1`.
-pub(crate) const SELECT_OVER_SHARDS: &[u8] =
-    b"-ERR DB index is out of range: a database with several shards has only number 0\r\n";
+pub(crate) const SELECT_OVER_SHARDS: &[u8] = b"-ERR DB index is out of range\r\n";
 /// A command while `MONITOR` streams.
 pub(crate) const MONITORING: &[u8] =
     b"-ERR only RESET and QUIT are possible while MONITOR runs\r\n";

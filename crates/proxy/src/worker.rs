@@ -18,6 +18,7 @@
 //! | [`effects`] | what replies change |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
 //! | [`filter`] | which connections `CLIENT LIST` and `CLIENT KILL` mean |
+//! | [`measure`] | what is counted and timed |
 //! | [`gather`] | questions to all workers |
 //! | [`leaving`] | clients that end at the engine first |
 //! | [`handle`] | the way to a worker, for other threads |
@@ -36,6 +37,7 @@ mod leaving;
 mod link;
 mod local;
 mod loss;
+mod measure;
 mod replies;
 mod requests;
 mod route;
@@ -91,6 +93,15 @@ pub(crate) struct Worker {
     stopped: bool,
     /// When this turn began.
     now: Instant,
+    /// The client whose command is looked at has sent more behind it.
+    behind: bool,
+    /// The same, in µs since shortly before the worker began; never 0.
+    clock: u64,
+    began: Instant,
+    /// Since when the commands wait that are being looked at, by that clock; 0: they do not.
+    held: u64,
+    /// At which time how many slow commands were told of.
+    slow_told: (u64, u32),
 
     client_queue: Vec<usize>,
     backend_queue: Vec<usize>,
@@ -157,6 +168,11 @@ impl Prepared {
             draining: false,
             stopped: false,
             now: Instant::now(),
+            behind: false,
+            clock: 1,
+            began: Instant::now(),
+            held: 0,
+            slow_told: (0, 0),
             client_queue: Vec::new(),
             backend_queue: Vec::new(),
             dirty_clients: Vec::new(),
@@ -183,7 +199,7 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
-            self.now = Instant::now();
+            self.tell_time();
             self.take_events(&events);
             self.fire_timers();
             self.read_all();
@@ -199,6 +215,12 @@ impl Worker {
             self.write_all();
         }
         Ok(())
+    }
+
+    fn tell_time(&mut self) {
+        self.now = Instant::now();
+        let passed = self.now.saturating_duration_since(self.began);
+        self.clock = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX - 1) + 1;
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -295,7 +317,8 @@ impl Worker {
             1 => Part::Whole,
             _ => Part::Front(Box::default()),
         };
-        let client = Client::new(self.generation, Some(stream), served, session, part);
+        let stats = Arc::clone(&self.served[served].stats);
+        let client = Client::new(self.generation, Some(stream), served, stats, session, part);
         entry.insert(Box::new(client));
         if let Err(error) = registered {
             tracing::warn!(%peer, %error, "a client cannot be watched");
@@ -423,6 +446,7 @@ impl Worker {
                 Ok(written) => {
                     client.writable = written == pending.len();
                     client.written += written as u64;
+                    client.stats.count_egress(written);
                     client.out.advance(written, 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.writable = false,

@@ -5,10 +5,12 @@
 
 mod entry;
 mod fold;
+mod kind;
 mod table;
 
 pub use entry::{Command, Engines, Flags, KeyRule, RequestPolicy, ResponsePolicy};
 pub use fold::{all, find};
+pub use kind::{Kind, kind, plain};
 pub use table::ENGINES;
 
 /// The channels that a subscription is for.

@@ -12,7 +12,7 @@ pub fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
     let mut rest = line;
     loop {
         while let [first, tail @ ..] = rest
-            && first.is_ascii_whitespace()
+            && is_blank(*first)
         {
             rest = tail;
         }
@@ -30,9 +30,8 @@ fn word(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), RequestError> {
     loop {
         match rest {
             [] => return Ok((word, rest)),
-            [first, ..] if first.is_ascii_whitespace() || *first == 0 => {
-                return Ok((word, &rest[1..]));
-            }
+            // The engines end a word at fewer bytes than they skip before one.
+            [b' ' | b'\n' | b'\r' | b'\t' | 0, tail @ ..] => return Ok((word, tail)),
             [b'"', tail @ ..] => return finish(double_quoted(tail, &mut word)?, word),
             [b'\'', tail @ ..] => return finish(single_quoted(tail, &mut word)?, word),
             [first, tail @ ..] => {
@@ -43,10 +42,15 @@ fn word(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), RequestError> {
     }
 }
 
+/// As C's `isspace`.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
 /// A closing quote ends its word: a blank or nothing must follow.
 fn finish(rest: &[u8], word: Vec<u8>) -> Result<(Vec<u8>, &[u8]), RequestError> {
     match rest.first() {
-        Some(next) if !next.is_ascii_whitespace() => Err(RequestError::UnbalancedQuotes),
+        Some(next) if !is_blank(*next) => Err(RequestError::UnbalancedQuotes),
         _ => Ok((word, rest)),
     }
 }

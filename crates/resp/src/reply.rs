@@ -67,33 +67,38 @@ impl Head {
     }
 }
 
-/// How many whole simple replies are at the start of `input`, at most `most`, and how many bytes they
-/// have. Simple are strings, errors without an `@`, numbers and nulls; at any other reply, and at one that is
-/// not whole, it stops: [`ReplyFramer`] has the last word.
+/// How many bytes the whole simple replies at the start of `input` have, at most `most` of them, how
+/// many there are, and how many of those are errors. Simple are strings, errors without an `@`, numbers
+/// and nulls; at any other reply, and at one that is not whole, it stops: [`ReplyFramer`] has the last
+/// word.
 #[inline]
 #[must_use]
-pub fn simple_run(input: &[u8], most: u32) -> (usize, u32) {
-    let (mut at, mut count) = (0, 0);
+pub fn simple_run(input: &[u8], most: u32) -> (usize, u32, u32) {
+    let (mut at, mut count, mut errors) = (0, 0, 0);
     while count < most {
-        let Some(length) = input.get(at..).and_then(simple) else {
+        let Some(length) = input.get(at..).and_then(|rest| simple(rest, &mut errors)) else {
             break;
         };
         at += length;
         count += 1;
     }
-    (at, count)
+    (at, count, errors)
 }
 
-/// The length of the simple reply at the start of `rest`, if it is whole.
+/// The length of the simple reply at the start of `rest`, if it is whole. Counts errors.
 #[inline]
-fn simple(rest: &[u8]) -> Option<usize> {
+fn simple(rest: &[u8], errors: &mut u32) -> Option<usize> {
     let (kind, text) = rest.split_first()?;
     match kind {
         b'+' => memchr(b'\n', text).map(|end| end + 2),
         // One with an `@` may name a user that is nothing to the client: it is looked at.
         b'-' => {
             let end = memchr(b'\n', text)?;
-            memchr(b'@', &text[..end]).is_none().then_some(end + 2)
+            if memchr(b'@', &text[..end]).is_some() {
+                return None;
+            }
+            *errors += 1;
+            Some(end + 2)
         }
         b':' => {
             let digits = text.strip_prefix(b"-").unwrap_or(text);
@@ -471,15 +476,17 @@ mod tests {
                 *at = byte;
             }
             for input in [&bytes[..], &bytes[..cut.min(bytes.len())]] {
-                let (length, count) = simple_run(input, most);
+                let (length, count, errors) = simple_run(input, most);
                 prop_assert!(count <= most);
-                let mut at = 0;
+                let (mut at, mut wrong) = (0, 0);
                 for _ in 0..count {
-                    let got = ReplyFramer::default().advance(&input[at..]).unwrap();
+                    let mut framer = ReplyFramer::default();
+                    let got = framer.advance(&input[at..]).unwrap();
                     prop_assert!(got.complete);
                     at += got.consumed;
+                    wrong += u32::from(framer.head().is_error());
                 }
-                prop_assert_eq!(at, length);
+                prop_assert_eq!((at, wrong), (length, errors));
             }
         }
     }
@@ -487,10 +494,10 @@ mod tests {
     #[test]
     fn simple_runs_stop_at_others() {
         let input = b"+OK\r\n:-12\r\n$3\r\nabc\r\n$-1\r\n-ERR x\r\n*0\r\n+OK\r\n";
-        assert_eq!(simple_run(input, 10), (33, 5));
-        assert_eq!(simple_run(input, 2), (11, 2));
-        assert_eq!(simple_run(b"$3\r\nab", 2), (0, 0));
-        assert_eq!(simple_run(b">2\r\n", 2), (0, 0));
+        assert_eq!(simple_run(input, 10), (33, 5, 1));
+        assert_eq!(simple_run(input, 2), (11, 2, 0));
+        assert_eq!(simple_run(b"$3\r\nab", 2), (0, 0, 0));
+        assert_eq!(simple_run(b">2\r\n", 2), (0, 0, 0));
     }
 
     /// Every way to write a reply, RESP2 and RESP3, streamed ones too.

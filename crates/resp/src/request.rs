@@ -11,8 +11,8 @@ use memchr::memchr;
 pub const LINE_MAX: usize = 64 * 1024;
 /// Longest argument, bytes.
 pub const BULK_MAX: u64 = 512 * 1024 * 1024;
-/// Most arguments of a command.
-pub const ARGS_MAX: u64 = 1024 * 1024;
+/// Most arguments of a command. Engines before 7.0 take 1,048,576: they refuse more themselves.
+pub const ARGS_MAX: u64 = i32::MAX as u64;
 
 /// What a connection may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub enum RequestError {
     #[error("Protocol error: invalid bulk length")]
     BadBulkLength,
     /// Something else where `$` must be.
-    #[error("Protocol error: expected '$', got '{0}'")]
-    NoBulk(char),
+    #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
+    NoBulk(u8),
     /// An argument is not followed by CR LF.
     #[error("Protocol error: invalid CRLF in request")]
     BadEnd,
@@ -229,8 +229,8 @@ fn header(rest: &[u8], limits: RequestLimits) -> Result<Option<(usize, u64)>, Re
     if *first != b'$' {
         // The error is a line.
         let shown = match first {
-            b'\r' | b'\n' => ' ',
-            other => char::from(*other),
+            b'\r' | b'\n' => b' ',
+            other => *other,
         };
         return Err(RequestError::NoBulk(shown));
     }
@@ -452,7 +452,7 @@ mod tests {
     fn errors_as_the_engine_words_them() {
         for (bytes, text) in [
             (
-                &b"*1048577\r\n"[..],
+                &b"*2147483648\r\n"[..],
                 "Protocol error: invalid multibulk length",
             ),
             (b"*x\r\n", "Protocol error: invalid multibulk length"),

@@ -22,6 +22,7 @@ class Side:
         self.engine = tuple(target["engine"])
         self.password = target["password"]
         self.port = target["port"]
+        self.shards = target["shards"]
         self.hosts = target["endpoint" if proxied else "direct"]
         self._next = itertools.cycle(self.hosts)
         self._open = []
@@ -89,7 +90,8 @@ class Side:
 
     def key(self, name):
         """A key of this run and scenario alone, the same on both sides."""
-        return f"{self.program}:{self.run}:{self.scenario}:{name}"
+        prefix = f"{self.program}:{self.run}:{self.scenario}"
+        return f"{{{prefix}}}:{name}" if self.shards > 1 else f"{prefix}:{name}"
 
     # -- what is seen
 

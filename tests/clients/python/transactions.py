@@ -67,7 +67,7 @@ def multi(s):
         ["DISCARD"],
         ["GET", k("m")],
         ["MULTI"],
-        ["GET", "too", "many"],
+        ["GET", k("m"), "many"],
         ["SET", k("m"), "3"],
         ["EXEC"],
         ["GET", k("m")],

@@ -87,6 +87,10 @@ fn proxy(seen: &NodeObservation) -> Option<ProxyInfo> {
         applied_state_id: proxy.applied.0,
         threads: proxy.threads,
         connections: proxy.connections,
+        in_flight: proxy.in_flight,
+        per_second: proxy.per_second,
+        since_start: proxy.since_start,
+        latency: proxy.latency,
     })
 }
 

@@ -12,8 +12,9 @@ use model::ids::UserUid;
 use model::intent::BootstrapStatus;
 use model::node_config::{NodeConfig, Ports};
 use model::observation::{
-    EngineState, HostFacts, NodeObservation, ProxyDatabaseObservation, ProxyObservation,
-    ServiceObservation, ShardObservation,
+    EngineState, HostFacts, LatencySummary, LatencyWindows, NodeObservation, ProxyCounts,
+    ProxyDatabaseObservation, ProxyErrors, ProxyLatency, ProxyObservation, ServiceObservation,
+    ShardObservation, SlowCommand,
 };
 use model::release::EngineId;
 use model::view::{ClusterView, Observed};
@@ -276,6 +277,64 @@ pub(crate) fn shard_observation() -> ShardObservation {
     }
 }
 
+fn counts(times: u64) -> ProxyCounts {
+    ProxyCounts {
+        read_req: 4 * times,
+        write_req: 2 * times,
+        other_req: times,
+        read_res: 4 * times,
+        write_res: 2 * times,
+        read_us: 800 * times,
+        write_us: 601 * times,
+        ingress_bytes: 300 * times,
+        egress_bytes: 500 * times,
+        accepted: times,
+        slow: 1,
+        errors: ProxyErrors {
+            engine: times,
+            refused: 2,
+            ..ProxyErrors::default()
+        },
+        ..ProxyCounts::default()
+    }
+}
+
+fn latency() -> ProxyLatency {
+    let shared = LatencySummary {
+        count: 60,
+        p50_us: 190,
+        p99_us: 420,
+        max_us: 511,
+    };
+    ProxyLatency {
+        shared: LatencyWindows {
+            last_second: shared,
+            since_start: LatencySummary {
+                count: 6_000,
+                max_us: 20_479,
+                ..shared
+            },
+        },
+        own: LatencyWindows::default(),
+    }
+}
+
+fn slow_command() -> SlowCommand {
+    SlowCommand {
+        id: 1,
+        when: "2026-08-01T12:00:00Z".parse().unwrap(),
+        client: "10.0.0.9:50000".to_owned(),
+        client_name: "billing".to_owned(),
+        command: "ZUNIONSTORE".to_owned(),
+        key: Some("all".to_owned()),
+        pipelined: 1,
+        total_us: 21_000,
+        shard_us: 20_000,
+        behind_us: 0,
+        proxy_us: 1_000,
+    }
+}
+
 fn proxy(node: u64) -> ProxyObservation {
     let demo = ProxyDatabaseObservation {
         database: DatabaseUid(1),
@@ -284,6 +343,11 @@ fn proxy(node: u64) -> ProxyObservation {
         error: None,
         connections: 7,
         commands: 70,
+        in_flight: 3,
+        since_start: counts(1_000),
+        per_second: counts(10),
+        latency: latency(),
+        slow: vec![slow_command()],
     };
     ProxyObservation {
         pid: 300,
@@ -293,6 +357,10 @@ fn proxy(node: u64) -> ProxyObservation {
         threads: 2,
         connections: 7,
         commands: 70,
+        in_flight: 3,
+        since_start: counts(1_000),
+        per_second: counts(10),
+        latency: latency(),
         databases: if node == 2 { vec![demo] } else { Vec::new() },
     }
 }

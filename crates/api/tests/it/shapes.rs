@@ -28,6 +28,11 @@ fn everything(view: &ClusterView) -> serde_json::Value {
         .iter()
         .map(|d| shape::database::info(view, d, true))
         .collect();
+    let statistics: Vec<_> = view
+        .databases
+        .iter()
+        .map(|d| shape::stats::of_database(view, d))
+        .collect();
     let shards: Vec<_> = view
         .shards
         .iter()
@@ -38,6 +43,8 @@ fn everything(view: &ClusterView) -> serde_json::Value {
         "nodes": nodes,
         "nodes_status": shape::node::statuses(view),
         "bdbs": databases,
+        "bdbs_stats": statistics,
+        "slowlog": shape::stats::slowlog(view, DatabaseUid(1)),
         "shards": shards,
         "actions": shape::action::list(view.operations.iter()),
         "master_healthcheck": shape::cluster::healthcheck(view),
@@ -68,6 +75,48 @@ fn a_cluster_that_has_just_begun() {
     view.shards.clear();
     view.operations.clear();
     assert_json_snapshot!(everything(&view));
+}
+
+#[test]
+fn statistics_are_added_over_the_proxies_that_are_heard() {
+    let mut view = fixture::view();
+    let one = shape::stats::sample(&view, DatabaseUid(1)).unwrap();
+    let entries = shape::stats::slowlog(&view, DatabaseUid(1));
+    // The same proxy on a second node, slower.
+    let mut other = view.observed(NodeUid(2)).unwrap().observation.proxy.clone();
+    let seen = &mut other.as_mut().unwrap().databases[0];
+    seen.latency.shared.last_second.p99_us = 9_000;
+    seen.slow[0].when += jiff::SignedDuration::from_secs(1);
+    let first = &mut view.observed[0];
+    assert_eq!(first.observation.node, NodeUid(1));
+    first.observation.proxy = other;
+    let both = shape::stats::sample(&view, DatabaseUid(1)).unwrap();
+    assert_eq!(
+        (both.total_req, both.conns),
+        (2 * one.total_req, 2 * one.conns)
+    );
+    assert_eq!(both.since_start.read_req, 2 * one.since_start.read_req);
+    assert_eq!(both.avg_read_latency, one.avg_read_latency);
+    assert_eq!(
+        (one.avg_read_latency, one.avg_write_latency),
+        (Some(200.0), Some(300.5))
+    );
+    assert_eq!(one.avg_other_latency, None);
+    assert_eq!(both.latency.shared.last_second.p99_us, 9_000);
+    assert_eq!(both.latency.shared.last_second.count, 120);
+    let slow = shape::stats::slowlog(&view, DatabaseUid(1));
+    let nodes: Vec<NodeUid> = slow.iter().map(|entry| entry.node_uid).collect();
+    assert_eq!(nodes, [NodeUid(1), NodeUid(2)], "the newest first");
+    assert_eq!(slow[1], entries[0]);
+    // Who is not heard is not counted.
+    view.observed[0].age_ms = 60_000;
+    let again = shape::stats::sample(&view, DatabaseUid(1)).unwrap();
+    assert_eq!(again.total_req, one.total_req);
+    for observed in &mut view.observed {
+        observed.age_ms = 60_000;
+    }
+    assert_eq!(shape::stats::sample(&view, DatabaseUid(1)), None);
+    assert!(shape::stats::slowlog(&view, DatabaseUid(1)).is_empty());
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! `info …`: settings and facts, a line each.
 
+mod proxy;
+
+pub use proxy::proxy;
+
 use super::database::without_password;
 use super::failure::Failure;
 use super::parse::Invocation;
@@ -301,37 +305,4 @@ fn facts_of_node(node: &NodeInfo) -> String {
         );
     }
     facts.text
-}
-
-/// `info proxy`.
-///
-/// # Errors
-/// As REST answers; `node_not_found`.
-pub async fn proxy(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
-    let shown = chosen_nodes(context, invocation).await?;
-    if context.screen.json {
-        let proxies: Vec<_> = shown
-            .iter()
-            .map(|node| serde_json::json!({ "node_uid": node.uid, "proxy": node.proxy }))
-            .collect();
-        return context.screen.object(&proxies);
-    }
-    for node in &shown {
-        let mut facts = Facts::of(&format!("proxy:{}", node.uid));
-        match &node.proxy {
-            Some(proxy) => {
-                // The number of threads is set when the process starts.
-                facts.add("mode", "static");
-                facts.add("threads", proxy.threads.to_string());
-                facts.add("connections", proxy.connections.to_string());
-                facts.add("software version", &proxy.software_version);
-                facts.add("build", &proxy.software_version_sha);
-                facts.add("applied state id", proxy.applied_state_id.to_string());
-                facts.add("pid", proxy.pid.to_string());
-            }
-            None => facts.add("status", "not heard"),
-        }
-        context.screen.text(&facts.text);
-    }
-    Ok(())
 }

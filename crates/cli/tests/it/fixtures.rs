@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::documents::{
     DatabaseStatus, EvictionPolicy, ProxyPolicy, Sensitivity, ShardsPlacement, Tag,
 };
+use model::observation::{LatencySummary, LatencyWindows, ProxyCounts, ProxyErrors, ProxyLatency};
 use model::rest::{
     Bdb, ClusterInfo, ClusterPolicy, DatabaseVersion, Endpoint, EndpointProxy, LogEvent, NodeInfo,
     NodeStatus, ProxyInfo, ServiceInfo, ShardInfo,
@@ -193,15 +194,52 @@ fn node(uid: u64) -> NodeInfo {
         services: [("cnm_exec", 101), ("cnm_http", 102), ("dmcproxy", 103)]
             .map(|(name, pid)| (name.to_owned(), service(pid)))
             .into(),
-        proxy: (uid != 3).then(|| ProxyInfo {
-            pid: 104,
-            software_version: "1.0.0".to_owned(),
-            software_version_sha: "0123456789abcdef".to_owned(),
-            applied_state_id: 42,
-            threads: 1,
-            connections: 7,
-        }),
+        proxy: (uid != 3).then(proxy),
         ..NodeInfo::default()
+    }
+}
+
+fn proxy() -> ProxyInfo {
+    ProxyInfo {
+        pid: 104,
+        software_version: "1.0.0".to_owned(),
+        software_version_sha: "0123456789abcdef".to_owned(),
+        applied_state_id: 42,
+        threads: 1,
+        connections: 7,
+        in_flight: 2,
+        per_second: ProxyCounts {
+            read_req: 800,
+            write_req: 150,
+            other_req: 50,
+            accepted: 3,
+            ingress_bytes: 1 << 20,
+            egress_bytes: 5 << 20,
+            ..ProxyCounts::default()
+        },
+        since_start: ProxyCounts {
+            accepted: 120,
+            refused: 1,
+            slow: 4,
+            errors: ProxyErrors {
+                engine: 17,
+                outcome_unknown: 2,
+                ..ProxyErrors::default()
+            },
+            ..ProxyCounts::default()
+        },
+        latency: ProxyLatency {
+            shared: LatencyWindows {
+                last_second: LatencySummary {
+                    count: 1_000,
+                    p50_us: 92,
+                    p99_us: 1_472,
+                    max_us: 20_479,
+                },
+                ..LatencyWindows::default()
+            },
+            ..ProxyLatency::default()
+        },
     }
 }
 

@@ -144,7 +144,7 @@ fn concatenation(parts: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
     let mut total = 0_usize;
     for part in parts {
         let (count, rest) = walk::aggregate(part)?;
-        let (length, counted) = simple_run(rest, u32::MAX);
+        let (length, counted, _) = simple_run(rest, u32::MAX);
         if counted as usize != count || length != rest.len() {
             return None;
         }

@@ -8,7 +8,7 @@ const VALUE_MIN: usize = 3;
 
 /// The length of the reply at the start of `bytes`, if it is whole.
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
-    if let (length, 1) = simple_run(bytes, 1) {
+    if let (length, 1, _) = simple_run(bytes, 1) {
         return Some(length);
     }
     let got = ReplyFramer::default().advance(bytes).ok()?;

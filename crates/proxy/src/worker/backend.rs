@@ -3,6 +3,8 @@
 use super::client::ClientId;
 use super::link::LinkId;
 use crate::buffer::OutBuffer;
+use crate::stats::slow::Head;
+use crate::stats::{Answered, ErrorKind, Tally, WorkerStats};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event};
 use model::proxy::ShardAddress;
@@ -10,6 +12,7 @@ use resp::command::Subscription;
 use resp::reply::ReplyFramer;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// After how long without traffic a shard on another node is asked whether it is there.
@@ -188,6 +191,22 @@ pub(crate) struct Run {
     pub(crate) discard: bool,
     pub(crate) effect: Effect,
     pub(crate) rewrite: Rewrite,
+    pub(crate) seen: Seen,
+}
+
+/// What is measured of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// When it was given to the connection: µs of the worker's clock.
+    pub(crate) since: u64,
+    /// How long it had waited in the proxy by then, µs.
+    pub(crate) waited: u64,
+    /// Commands whose replies are to come.
+    pub(crate) left: Tally,
+    /// Commands that it had.
+    pub(crate) count: u32,
+    /// The beginning of the first one.
+    pub(crate) head: Head,
 }
 
 impl Run {
@@ -204,6 +223,9 @@ pub(crate) struct Backend {
     pub(crate) generation: u32,
     pub(crate) stream: ShardStream,
     pub(crate) link: LinkId,
+    pub(crate) stats: Arc<WorkerStats>,
+    /// When a reply came last: µs of the worker's clock.
+    pub(crate) heard: u64,
     /// Which target of the link it belongs to.
     pub(crate) target: u64,
     pub(crate) phase: Phase,
@@ -235,16 +257,39 @@ impl Backend {
     /// Notes that a reply for `run` will come.
     #[inline]
     pub(crate) fn expect(&mut self, run: Run) {
+        self.stats.count_sent(run.count);
         if let Some(last) = self.book.back_mut()
             && last.client == run.client
             && last.discard == run.discard
             && last.is_plain()
             && run.is_plain()
+            && last.seen.since == run.seen.since
         {
             last.count += run.count;
+            last.seen.count += run.count;
+            last.seen.left.add_all(run.seen.left);
         } else {
             self.book.push_back(run);
         }
+    }
+
+    /// Whose error the reply is, if it is one; it is for this run.
+    pub(crate) fn error_kind(&self, rewrite: &Rewrite) -> ErrorKind {
+        match rewrite {
+            Rewrite::Text(_) => ErrorKind::Refused,
+            Rewrite::Guard(_) if self.captured.starts_with(b"-NOPERM") => ErrorKind::Refused,
+            Rewrite::None | Rewrite::ConfigGet | Rewrite::Guard(_) => ErrorKind::Engine,
+        }
+    }
+
+    /// Empties the order book: what is in it gets no reply of the shard.
+    pub(crate) fn take_book(&mut self) -> VecDeque<Run> {
+        let book = std::mem::take(&mut self.book);
+        for run in &book {
+            self.stats
+                .count_answered(run.seen.left, run.count, Answered::Untimed);
+        }
+        book
     }
 
     /// Whether nothing is under way on it, so that another may use it.

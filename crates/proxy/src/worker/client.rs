@@ -3,9 +3,11 @@
 use super::fan::Part;
 use super::session::Session;
 use crate::buffer::OutBuffer;
+use crate::stats::WorkerStats;
 use mio::net::TcpStream;
 use resp::request::RequestFramer;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Names a client of a worker. The generation tells it from earlier ones in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub(crate) struct Client {
     pub(crate) part: Part,
     /// Place of its database.
     pub(crate) served: usize,
+    /// What the worker counts of that.
+    pub(crate) stats: Arc<WorkerStats>,
     pub(crate) session: Session,
     pub(crate) lane: Lane,
     pub(crate) wait: Wait,
@@ -75,6 +79,8 @@ pub(crate) struct Client {
     /// Bytes of the tail that the framer has understood.
     pub(crate) scanned: usize,
     pub(crate) streaming: Option<Streaming>,
+    /// Since when whole commands wait here: µs of the worker's clock; 0: none does.
+    pub(crate) held: u64,
 
     /// An answer that waits until nothing is half-way to the client.
     pub(crate) owed: Option<Vec<u8>>,
@@ -114,6 +120,7 @@ impl Client {
         generation: u32,
         stream: Option<TcpStream>,
         served: usize,
+        stats: Arc<WorkerStats>,
         session: Session,
         part: Part,
     ) -> Self {
@@ -122,6 +129,7 @@ impl Client {
             stream,
             part,
             served,
+            stats,
             session,
             lane: Lane::Shared,
             wait: Wait::Nothing,
@@ -129,6 +137,7 @@ impl Client {
             framer: RequestFramer::default(),
             scanned: 0,
             streaming: None,
+            held: 0,
             owed: None,
             out: OutBuffer::default(),
             slice: 0..0,

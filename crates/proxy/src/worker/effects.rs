@@ -35,12 +35,21 @@ impl Worker {
     /// A whole reply has come for the first entry of the order book. `bytes` is the receive buffer.
     #[inline]
     pub(super) fn reply_done(&mut self, index: usize, bytes: &[u8]) {
+        self.count_reply(index);
+        let clock = self.clock;
         let backend = &mut self.backends[index];
         let Some(run) = backend.book.front_mut() else {
             return;
         };
         let (id, effect, discard) = (run.client, run.effect, run.discard);
-        run.count -= 1;
+        let before = std::mem::replace(&mut backend.heard, clock);
+        if let Some(seen) = run.answered(1, clock, backend.usage, &backend.stats) {
+            self.slow(index, id, &seen, before);
+        }
+        let backend = &mut self.backends[index];
+        let Some(run) = backend.book.front() else {
+            return;
+        };
         let rewrite = if run.count == 0 {
             backend
                 .book
@@ -175,7 +184,10 @@ impl Worker {
         let own = &mut known.session.own;
         match effect {
             Effect::None | Effect::Confirm(..) => {}
-            Effect::Blocking => known.blocking -= 1,
+            Effect::Blocking => {
+                known.blocking -= 1;
+                self.front_blocks(client, false);
+            }
             Effect::Multi if good => own.transaction = Transaction::Open,
             // Without a transaction these are errors that change nothing: keys stay watched.
             Effect::Exec | Effect::Discard if own.transaction == Transaction::No => {}

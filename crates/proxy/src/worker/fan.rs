@@ -24,6 +24,7 @@ use super::lanes::Flow;
 use super::session::{ReplyMode, Session};
 use crate::merge::{Merge, Part as SplitPart};
 use std::collections::VecDeque;
+use std::sync::Arc;
 pub(super) use transaction::Queue;
 
 /// Whether a client is one of several.
@@ -182,9 +183,9 @@ impl Worker {
             part: Vec::new(),
             message: Vec::new(),
         }));
-        let served = client.served;
+        let (served, stats) = (client.served, Arc::clone(&client.stats));
         self.generation = self.generation.wrapping_add(1);
-        let client = Client::new(self.generation, None, served, session, part);
+        let client = Client::new(self.generation, None, served, stats, session, part);
         let leg = self.clients.insert(Box::new(client));
         if let Some(fan) = self.fan_mut(front) {
             if fan.legs.len() <= shard {
@@ -202,6 +203,7 @@ impl Worker {
         };
         let legs = std::mem::take(&mut fan.legs);
         *fan = Fan::default();
+        self.clients[front].blocking = 0;
         for leg in legs.into_iter().flatten() {
             if let Lane::Own(backend) = self.clients[leg].lane {
                 self.leave_own(leg, backend);
@@ -215,6 +217,20 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// A command of a leg blocks, or no more: so it is with its client.
+    pub(super) fn front_blocks(&mut self, client: usize, blocks: bool) {
+        let Part::Leg(leg) = &self.clients[client].part else {
+            return;
+        };
+        let front = leg.front;
+        let front = &mut self.clients[front];
+        front.blocking = if blocks {
+            front.blocking + 1
+        } else {
+            front.blocking.saturating_sub(1)
+        };
     }
 
     /// Sends a command to one shard, whose reply is the client's next one.

@@ -11,7 +11,9 @@ use super::fan::Part;
 use super::link::NotOpened;
 use super::session::{Db, Transaction};
 use super::timers::Timer;
+use crate::stats::Tally;
 use crate::{bounds, texts};
+use resp::request::Args;
 use std::time::Instant;
 
 /// Goes to the copies and changes nothing: a message to a shard channel of nobody, which patterns do
@@ -102,6 +104,7 @@ impl Worker {
     pub(super) fn answer(&mut self, index: usize, bytes: &[u8]) {
         debug_assert!(self.settled(index), "an answer must not overtake a reply");
         if self.clients[index].session.takes_reply() {
+            self.count_answer(index, bytes);
             self.give(index, bytes, &[]);
             self.given(index, 1, &[]);
         }
@@ -178,9 +181,11 @@ impl Worker {
         (client.in_flight == 0 || client.via == place).then_some(place)
     }
 
-    /// Appends `count` commands, of which nothing is special, to the shared connection.
+    /// Appends commands, of which nothing is special, to the shared connection.
     #[inline]
-    pub(super) fn append(&mut self, index: usize, place: usize, frames: &[u8], count: u32) {
+    pub(super) fn append(&mut self, index: usize, place: usize, frames: &[u8], commands: Tally) {
+        let seen = self.seen(frames, commands);
+        let count = seen.count;
         let client = &mut self.clients[index];
         client.via = place;
         client.in_flight += count;
@@ -195,6 +200,7 @@ impl Worker {
             discard: false,
             effect: super::backend::Effect::None,
             rewrite: Rewrite::None,
+            seen,
         });
         self.mark_backend(place);
     }
@@ -210,6 +216,8 @@ impl Worker {
     /// Appends a command to a connection's buffer and notes whose its reply is.
     #[inline]
     fn push(&mut self, index: usize, place: usize, frame: &[u8], sending: Sending) -> Flow {
+        let name = Args::of(frame).next().unwrap_or_default();
+        let seen = self.seen(frame, Tally::one(resp::command::kind(name)));
         let client = &mut self.clients[index];
         let backend = &mut self.backends[place];
         let name = super::ClientId {
@@ -227,14 +235,19 @@ impl Worker {
             effect, rewrite, ..
         } = sending;
         client.in_flight += 1;
-        client.blocking += u32::from(effect == super::backend::Effect::Blocking);
+        let blocks = effect == super::backend::Effect::Blocking;
+        client.blocking += u32::from(blocks);
         backend.expect(Run {
             client: name,
             count: 1,
             discard,
             effect,
             rewrite,
+            seen,
         });
+        if blocks {
+            self.front_blocks(index, true);
+        }
         self.mark_backend(place);
         Flow::Next
     }
@@ -256,7 +269,7 @@ impl Worker {
             .as_ref()
             .and_then(|engine| engine.version.text())
             .is_none_or(|version| !version.starts_with(b"6."));
-        let name = self.client_id(index);
+        let (name, seen) = (self.client_id(index), self.unseen());
         let backend = &mut self.backends[place];
         backend.out.push(if written { MARK } else { MARK_6 });
         backend.expect(Run {
@@ -265,6 +278,7 @@ impl Worker {
             discard: true,
             effect: super::backend::Effect::None,
             rewrite: Rewrite::None,
+            seen,
         });
         self.clients[index].in_flight += 1;
         self.mark_backend(place);

@@ -109,7 +109,7 @@ impl Worker {
         };
         let mut frame = Vec::new();
         resp::request::encode(words.iter().copied(), &mut frame);
-        let client = self.client_id(index);
+        let (client, seen) = (self.client_id(index), self.unseen());
         let backend = &mut self.backends[place];
         backend.out.push(&frame);
         backend.expect(Run {
@@ -118,6 +118,7 @@ impl Worker {
             discard: true,
             effect,
             rewrite: Rewrite::None,
+            seen,
         });
         self.clients[index].in_flight += 1;
         self.mark_backend(place);

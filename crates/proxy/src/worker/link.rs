@@ -7,6 +7,7 @@ use super::session::Db;
 use super::timers::Timer;
 use super::{Worker, backend_token};
 use crate::bounds;
+use crate::stats::WorkerStats;
 use crate::topology::{Database, Topology};
 use model::proxy::ProxyShard;
 use resp::value::Value;
@@ -26,6 +27,8 @@ pub(crate) struct LinkId {
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) database: Arc<Database>,
+    /// What this worker counts of it.
+    pub(crate) stats: Arc<WorkerStats>,
     /// One entry at least, even if no primary is known.
     pub(crate) shards: Vec<ShardLinks>,
     /// The last slot of each shard.
@@ -148,6 +151,7 @@ impl Worker {
             let served = *self.by_uid.entry(database.uid).or_insert_with(|| {
                 self.served.insert(Served {
                     database: Arc::clone(database),
+                    stats: database.stats.of_worker(self.number),
                     shards: vec![ShardLinks::default()],
                     ends: Vec::new(),
                     engine: None,
@@ -406,6 +410,7 @@ impl Worker {
             }
         })?;
         let number = shard.number;
+        let stats = Arc::clone(&self.served[id.served].stats);
         self.generation = self.generation.wrapping_add(1);
         let entry = self.backends.vacant_entry();
         let index = entry.key();
@@ -416,6 +421,8 @@ impl Worker {
             generation: self.generation,
             stream,
             link: id,
+            stats,
+            heard: 0,
             target: number,
             phase: Phase::Connecting,
             engine_client: 0,
@@ -582,6 +589,7 @@ impl Worker {
     /// Closes a connection that nobody has anything under way on.
     pub(super) fn drop_backend(&mut self, index: usize) {
         let mut backend = self.backends.remove(index);
+        backend.take_book();
         let _ = self.poll.registry().deregister(backend.stream.source());
         self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
         if let Some(link) = self.link_mut(backend.link) {

@@ -4,6 +4,7 @@ use super::Worker;
 use super::backend::{Effect, Phase, Run, Use};
 use super::client::{Lane, Streaming, Wait};
 use super::session::{Db, Transaction, Watch};
+use crate::stats::ErrorKind;
 use crate::texts;
 use crate::topology::Database;
 
@@ -15,7 +16,7 @@ impl Worker {
         let (id, usage, phase) = (backend.link, backend.usage, backend.phase);
         let half_sent = backend.half_sent;
         let half_received = !backend.framer.at_start() && backend.passed_on;
-        let book = std::mem::take(&mut backend.book);
+        let book = backend.take_book();
         if phase == Phase::Ready && !matches!(usage, Use::Idle(_)) {
             let Database { uid, name, .. } = &*self.served[id.served].database;
             tracing::warn!(database = %uid, name, reason, "a connection to a shard is closed");
@@ -62,6 +63,7 @@ impl Worker {
         known.in_flight -= run.count;
         if run.effect == Effect::Blocking {
             known.blocking -= 1;
+            self.front_blocks(client, false);
         }
         if !run.discard {
             for number in 0..run.count {
@@ -71,6 +73,12 @@ impl Worker {
                 } else {
                     texts::OUTCOME_UNKNOWN
                 };
+                let kind = if last {
+                    ErrorKind::Unavailable
+                } else {
+                    ErrorKind::OutcomeUnknown
+                };
+                self.count_error(client, kind);
                 self.give(client, text, &[]);
                 self.given(client, 1, &[]);
             }
@@ -148,9 +156,8 @@ impl Worker {
         let id = self.link_of(client);
         if self.link(id).is_some_and(|link| link.ready) {
             // It lets others in: this is not an outage that passes. The command gets an error.
-            self.clients[client].wait = Wait::Nothing;
             self.clients[client].refused_own = true;
-            self.queue_client(client);
+            self.resume(client);
         } else {
             let name = self.client_id(client);
             self.need(id);

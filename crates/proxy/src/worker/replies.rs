@@ -6,6 +6,7 @@ use super::backend::{Backend, Phase, Rewrite, Use};
 use super::client::{ClientId, Wait};
 use super::timers::Timer;
 use crate::bounds;
+use crate::stats::ErrorKind;
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -157,15 +158,20 @@ impl Worker {
         let (id, most) = (run.client, run.count);
         let client = self.find(id);
         let most = client.map_or(most, |client| self.most_at_once(client, most));
-        let (used, count) = resp::reply::simple_run(&bytes[at..], most);
+        let (used, count, errors) = resp::reply::simple_run(&bytes[at..], most);
         if count == 0 {
             return 0;
         }
+        let clock = self.clock;
         let backend = &mut self.backends[index];
         let Some(run) = backend.book.front_mut() else {
             return 0;
         };
-        run.count -= count;
+        let before = std::mem::replace(&mut backend.heard, clock);
+        let slow = run.answered(count, clock, backend.usage, &backend.stats);
+        if errors > 0 {
+            backend.stats.count_errors(ErrorKind::Engine, errors);
+        }
         if run.count == 0 {
             backend.book.pop_front();
         }
@@ -176,6 +182,9 @@ impl Worker {
             self.clients[client].in_flight -= count;
             self.given(client, count, bytes);
             self.check_barrier(client);
+        }
+        if let Some(seen) = slow {
+            self.slow(index, id, &seen, before);
         }
         if last {
             self.drop_backend(index);
@@ -310,6 +319,7 @@ impl Worker {
             match stream.write(slice) {
                 Ok(written) => {
                     client.written += written as u64;
+                    client.stats.count_egress(written);
                     client.writable = written == slice.len();
                     client.out.push(&slice[written..]);
                     self.after_flush(index);

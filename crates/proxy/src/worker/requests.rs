@@ -7,8 +7,10 @@ use super::fan::Part;
 use super::lanes::Flow;
 use super::session::ReplyMode;
 use crate::bounds;
-use resp::command::{Class, classify};
-use resp::request::{Progress, RequestError, RequestLimits, Shape};
+use crate::stats::{ErrorKind, Tally};
+use resp::command::{self, Kind, kind};
+use resp::inline;
+use resp::request::{Args, Progress, RequestError, RequestLimits, Shape};
 use std::io::{self, Read};
 
 impl Worker {
@@ -78,6 +80,7 @@ impl Worker {
                 client.readable = count == receive.len() || client.ended;
                 client.session.active = self.now;
                 client.session.received += count as u64;
+                client.stats.count_ingress(count);
                 if client.tail.is_empty() {
                     let used = self.parse(index, &receive[..count]);
                     if let Some(client) = self.clients.get_mut(index)
@@ -150,7 +153,13 @@ impl Worker {
         if client.readable || client.wait != Wait::Nothing || client.owed.is_some() {
             return;
         }
-        if client.in_flight == 0 && (streams || client.out.is_empty()) {
+        let out = client.out.is_empty();
+        let in_flight = |part: usize| self.clients[part].in_flight > 0;
+        let due = match &client.part {
+            Part::Front(fan) => !fan.is_settled() || self.legs_of(index).any(in_flight),
+            Part::Whole | Part::Leg(_) => in_flight(index),
+        };
+        if !due && (streams || out) {
             self.close_client(index);
         }
     }
@@ -163,19 +172,23 @@ impl Worker {
     /// Takes commands from `bytes` as far as they can be taken; returns how far.
     fn parse(&mut self, index: usize, bytes: &[u8]) -> usize {
         let mut start = 0;
-        let mut commands = 0;
+        let mut commands = Tally::default();
+        // Whether what is left could be whole commands that have to wait.
+        let mut waits = false;
         self.admit_if_open(index);
+        self.held = self.clients[index].held;
         loop {
             if !self.takes_commands(index) {
+                waits = start < bytes.len();
                 break;
             }
-            let (used, count) = match self.clients[index].part {
+            let (used, passed) = match self.clients[index].part {
                 Part::Front(_) => self.fan_pass_on(index, &bytes[start..]),
                 Part::Whole | Part::Leg(_) => self.pass_on(index, &bytes[start..]),
             };
-            if count > 0 {
+            if used > 0 {
                 start += used;
-                commands += count;
+                commands.add_all(passed);
                 continue;
             }
             let client = &mut self.clients[index];
@@ -193,21 +206,23 @@ impl Worker {
                 }
                 continue;
             }
-            let limits = RequestLimits {
-                authenticated: client.session.authenticated,
-            };
+            let limits = limits(client);
             let scanned = client.scanned;
             match client.framer.advance(&bytes[start + scanned..], limits) {
                 Ok(Progress::Complete { consumed, shape }) => {
                     client.scanned = 0;
                     let end = start + scanned + consumed;
+                    self.behind = end < bytes.len() || client.readable;
                     match self.dispatch(index, &bytes[start..end], shape) {
                         Flow::Next => {
-                            commands += u64::from(shape != Shape::Empty);
+                            count_kind(&bytes[start..end], shape, &mut commands);
                             start = end;
                         }
                         // The same command is looked at again.
-                        Flow::Hold | Flow::More => break,
+                        flow => {
+                            waits = flow == Flow::Hold;
+                            break;
+                        }
                     }
                 }
                 Ok(Progress::Incomplete { consumed }) => {
@@ -216,20 +231,16 @@ impl Worker {
                     if used == 0 {
                         break;
                     }
-                    commands += 1;
+                    count_kind(&bytes[start..start + used], Shape::Array, &mut commands);
                     start += used;
                 }
                 Err(error) => {
-                    if self.barrier(index) {
-                        self.protocol_error(index, error);
-                    } else {
-                        client_rescan(&mut self.clients[index]);
-                    }
+                    self.not_understood(index, error);
                     break;
                 }
             }
         }
-        self.count(index, commands);
+        self.parsed(index, commands, waits);
         start
     }
 
@@ -252,10 +263,10 @@ impl Worker {
     }
 
     /// The short way of what most clients send: passes on commands that are whole, may go over the
-    /// connection that all share, and are nothing special, all at once. Returns their bytes and their
-    /// number; none: the next command goes the long way.
+    /// connection that all share, and are nothing special, all at once. Returns their bytes and them by
+    /// kind; none: the next command goes the long way.
     #[inline]
-    fn pass_on(&mut self, index: usize, bytes: &[u8]) -> (usize, u64) {
+    fn pass_on(&mut self, index: usize, bytes: &[u8]) -> (usize, Tally) {
         let client = &self.clients[index];
         let known = client.lane == Lane::Shared
             && client.session.authenticated
@@ -265,24 +276,24 @@ impl Worker {
             && client.streaming.is_none()
             && !client.heavy;
         if !known {
-            return (0, 0);
+            return (0, Tally::default());
         }
         let Some(place) = self.shared_place(index) else {
-            return (0, 0);
+            return (0, Tally::default());
         };
         let room = bounds::SHARD_OUT_MAX.saturating_sub(self.backends[place].out.len());
-        let (mut used, mut count) = (0, 0);
+        let (mut used, mut commands) = (0, Tally::default());
         while used < room
             && let Some((length, name)) = resp::request::whole(&bytes[used..])
-            && classify(name) == Class::Plain
+            && let Some(kind) = command::plain(name)
         {
             used += length;
-            count += 1;
+            commands.add(kind);
         }
-        if count > 0 {
-            self.append(index, place, &bytes[..used], count);
+        if used > 0 {
+            self.append(index, place, &bytes[..used], commands);
         }
-        (used, u64::from(count))
+        (used, commands)
     }
 
     /// The password may have been taken away since the client came.
@@ -293,17 +304,17 @@ impl Worker {
         }
     }
 
-    fn count(&mut self, index: usize, commands: u64) {
-        if commands == 0 {
-            return;
-        }
+    /// Counts the commands that were taken, and notes since when the others wait.
+    fn parsed(&mut self, index: usize, commands: Tally, waits: bool) {
+        self.held = 0;
         if let Some(client) = self.clients.get_mut(index) {
-            client.session.commands += commands;
-            let served = client.served;
-            self.served[served]
-                .database
-                .stats
-                .add_commands(self.number, commands);
+            client.session.commands += u64::from(commands.total());
+            client.stats.count_requests(commands);
+            client.held = match client.held {
+                _ if !waits => 0,
+                0 => self.clock,
+                since => since,
+            };
         }
     }
 
@@ -325,9 +336,7 @@ impl Worker {
             return Ok((0, false));
         }
         let client = &mut self.clients[index];
-        let limits = RequestLimits {
-            authenticated: client.session.authenticated,
-        };
+        let limits = limits(client);
         let progress = client.framer.advance(bytes, limits)?;
         let (used, whole) = match progress {
             Progress::Complete { consumed, .. } => (consumed, true),
@@ -345,13 +354,53 @@ impl Worker {
         Ok((used, whole))
     }
 
+    /// A client sent what is no command: its turn comes after its replies.
+    fn not_understood(&mut self, index: usize, error: RequestError) {
+        if self.barrier(index) {
+            self.protocol_error(index, error);
+        } else {
+            client_rescan(&mut self.clients[index]);
+        }
+    }
+
     /// A client sent what is no command: it gets the reason and is closed.
     pub(super) fn protocol_error(&mut self, index: usize, error: RequestError) {
         let peer = self.clients[index].session.peer;
         tracing::info!(%peer, %error, "a client is closed");
+        self.count_error(index, ErrorKind::Protocol);
         let client = &mut self.clients[index];
-        client.out.push(format!("-ERR {error}\r\n").as_bytes());
+        match error {
+            // The engines send the byte as it came.
+            RequestError::NoBulk(byte) => {
+                let parts: [&[u8]; 3] = [
+                    b"-ERR Protocol error: expected '$', got '",
+                    &[byte],
+                    b"'\r\n",
+                ];
+                client.out.push(&parts.concat());
+            }
+            _ => client.out.push(format!("-ERR {error}\r\n").as_bytes()),
+        }
         self.farewell(index);
+    }
+}
+
+/// Counts a command that went another than the short way. `frame` may be the beginning of it.
+fn count_kind(frame: &[u8], shape: Shape, commands: &mut Tally) {
+    let kind = match shape {
+        Shape::Empty => return,
+        Shape::Array => Args::of(frame).next().map_or(Kind::Other, kind),
+        Shape::Inline => {
+            let words = inline::split(frame.trim_ascii_end()).unwrap_or_default();
+            words.first().map_or(Kind::Other, |name| kind(name))
+        }
+    };
+    commands.add(kind);
+}
+
+fn limits(client: &super::Client) -> RequestLimits {
+    RequestLimits {
+        authenticated: client.session.authenticated,
     }
 }
 

@@ -6,6 +6,7 @@ use super::client::{Lane, Streaming};
 use super::fan::Part;
 use super::lanes::{Flow, Sending};
 use super::session::{Transaction, Watch};
+use crate::stats::ErrorKind;
 use crate::texts;
 use resp::command::{Class, classify};
 use resp::inline;
@@ -84,7 +85,11 @@ impl Worker {
                 {
                     return flow;
                 }
+                let before = self.clients[index].in_flight;
                 let flow = self.send_own(index, frame, sending);
+                if class == Class::Multi && flow == Flow::Next {
+                    self.multi_was_sent(index, before);
+                }
                 if class == Class::Monitor && flow == Flow::Next {
                     // Afterwards replies cannot be told from what is streamed.
                     self.barrier(index);
@@ -105,9 +110,22 @@ impl Worker {
             return Flow::Hold;
         }
         let peer = self.clients[index].session.peer;
+        self.count_error(index, ErrorKind::Protocol);
         tracing::warn!(%peer, "a client speaks HTTP: it is closed");
         self.farewell(index);
         Flow::Next
+    }
+
+    /// A `MULTI` that got an error instead of being sent: what the client sent behind it, before it knew,
+    /// is not to run alone.
+    fn multi_was_sent(&mut self, index: usize, before: u32) {
+        if self.behind
+            && let Some(client) = self.clients.get_mut(index)
+            && client.in_flight == before
+        {
+            client.session.own.transaction = Transaction::Lost;
+            client.lane = Lane::Gone;
+        }
     }
 
     /// Begins to pass on a command that is too long to be held. `part` is what is known of it.

@@ -5,6 +5,7 @@ use super::backend::{Phase, Use};
 use super::client::{ClientId, Wait};
 use super::link::LinkId;
 use crate::bounds;
+use crate::stats::ErrorKind;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
@@ -131,6 +132,7 @@ impl Worker {
         if others {
             let peer = client.session.peer;
             tracing::warn!(%peer, "a client is closed: it takes no replies, and others wait behind them");
+            self.count_error(index, ErrorKind::Unread);
             self.close_client(index);
         } else {
             self.timers

@@ -671,3 +671,20 @@ fn wait_is_about_all_shards() {
     assert_eq!(client.text("WAIT 0 100"), ":0\r\n");
     assert_eq!(client.text("WAIT 1 50"), ":0\r\n");
 }
+
+/// In engines before 8 a `MULTI` inside a transaction is an error that changes nothing.
+#[test]
+fn a_nested_multi_decides_nothing() {
+    let node = Node::sharded("redis-7.0.", SHARDS);
+    let mut client = node.client();
+    for key in keys(&node, "n") {
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        assert!(
+            client
+                .text("MULTI")
+                .starts_with("-ERR MULTI calls can not be nested")
+        );
+        assert_eq!(client.text(&format!("INCR {key}")), "+QUEUED\r\n");
+        assert_eq!(client.text("EXEC"), "*1\r\n:1\r\n");
+    }
+}

@@ -2,12 +2,13 @@
 
 use super::{Due, How, Queue, Unsent};
 use crate::merge::{self, Merge, Plan};
+use crate::stats::Tally;
 use crate::worker::Worker;
 use crate::worker::client::{Lane, Streaming};
 use crate::worker::lanes::Flow;
 use crate::worker::session::ReplyMode;
 use crate::{bounds, texts};
-use resp::command::{Class, classify};
+use resp::command::{self, Class};
 use resp::keys::{PartPlace, Place};
 use resp::number::strict_i64;
 use resp::request::{self, Args};
@@ -31,8 +32,8 @@ impl Worker {
     }
 
     /// The short way of commands with keys of one shard, see [`Worker::pass_on`]. Returns their bytes and
-    /// their number.
-    pub(in crate::worker) fn fan_pass_on(&mut self, front: usize, bytes: &[u8]) -> (usize, u64) {
+    /// them by kind.
+    pub(in crate::worker) fn fan_pass_on(&mut self, front: usize, bytes: &[u8]) -> (usize, Tally) {
         let client = &self.clients[front];
         let plain = client.session.authenticated
             && client.session.reply == ReplyMode::On
@@ -45,10 +46,10 @@ impl Worker {
                     && fan.unsent.is_empty()
                     && fan.order.len() <= bounds::DUE_MAX
             });
-        let (mut used, mut count) = (0, 0);
+        let (mut used, mut commands) = (0, Tally::default());
         while plain
             && let Some((length, name)) = request::whole(&bytes[used..])
-            && classify(name) == Class::Plain
+            && let Some(kind) = command::plain(name)
         {
             let frame = &bytes[used..used + length];
             if leaves_database(name, frame) {
@@ -67,11 +68,11 @@ impl Worker {
                 break;
             }
             self.due(front, shard, 1);
-            self.append(leg, place, frame, 1);
+            self.append(leg, place, frame, Tally::one(kind));
             used += length;
-            count += 1;
+            commands.add(kind);
         }
-        (used, count)
+        (used, commands)
     }
 
     /// Does what a command asks for. `args` are those after the name.

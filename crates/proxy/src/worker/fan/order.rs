@@ -5,6 +5,7 @@
 
 use super::{Due, How, Part};
 use crate::bounds;
+use crate::stats::ErrorKind;
 use crate::worker::Worker;
 
 impl Worker {
@@ -35,6 +36,7 @@ impl Worker {
         if !self.clients[front].session.takes_reply() {
             return;
         }
+        self.count_answer(front, text);
         let Some(fan) = self.fan_mut(front) else {
             return;
         };
@@ -104,6 +106,7 @@ impl Worker {
         {
             let peer = self.clients[front].session.peer;
             tracing::warn!(%peer, "a client is closed: what waits for an earlier reply of another shard is too large");
+            self.count_error(front, ErrorKind::Unread);
             self.doomed.push(self.client_id(front));
         }
     }

@@ -4,10 +4,12 @@
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::{Effect, Rewrite, Run};
+use crate::worker::filter::Generation;
 use crate::worker::lanes::Flow;
 use crate::worker::session::{ReplyMode, Transaction, Watch};
 use resp::command::Class;
 use resp::keys::Place;
+use resp::number::strict_i64;
 use resp::request::Args;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -25,6 +27,8 @@ pub(crate) enum Queue {
     Here(Vec<Vec<u8>>),
     /// It is open at this shard.
     At(usize),
+    /// The shard could not be reached for it: `EXEC` will refuse.
+    Lost,
 }
 
 impl Worker {
@@ -83,6 +87,7 @@ impl Worker {
         let state = match queue {
             Queue::No => Transaction::No,
             Queue::Here(_) | Queue::At(_) => Transaction::Open,
+            Queue::Lost => Transaction::Lost,
         };
         if let Some(fan) = self.fan_mut(front) {
             fan.transaction = queue;
@@ -113,11 +118,27 @@ impl Worker {
     ) -> Flow {
         let at = match self.fan(front).map(|fan| &fan.transaction) {
             Some(Queue::At(shard)) => Some(*shard),
+            Some(Queue::Lost) => return self.lost_transaction(front, class),
             _ => None,
         };
+        if class == Class::Select
+            && let Some(number) = args.clone().next().and_then(strict_i64)
+        {
+            return match (number, at) {
+                (0, None) => self.queue_here(front, frame),
+                (0, Some(shard)) => self.at_shard(front, shard, frame),
+                _ => self.fan_spoil(front, at, texts::SELECT_OVER_SHARDS),
+            };
+        }
         let place = match class {
-            Class::Plain | Class::Blocking | Class::BlockingOption | Class::Script => {
-                resp::keys::place(frame)
+            Class::Plain
+            | Class::Blocking
+            | Class::BlockingOption
+            | Class::Script
+            | Class::Watch => resp::keys::place(frame),
+            // For these engines the error changes nothing: the transaction goes on, wherever it will be.
+            Class::Multi if at.is_none() && self.generation_of(front) < Generation::Eight => {
+                return self.fan_reply(front, texts::NESTED);
             }
             _ => Place::Unclear,
         };
@@ -155,6 +176,17 @@ impl Worker {
             self.set_watched(front, None);
         }
         flow
+    }
+
+    fn lost_transaction(&mut self, front: usize, class: Class) -> Flow {
+        let text = match class {
+            Class::Exec => texts::EXECABORT,
+            Class::Discard => texts::OK,
+            _ => return self.fan_reply(front, texts::TRANSACTION_LOST),
+        };
+        self.set_queue(front, Queue::No);
+        self.set_watched(front, None);
+        self.fan_reply(front, text)
     }
 
     fn queue_here(&mut self, front: usize, frame: &[u8]) -> Flow {
@@ -213,6 +245,7 @@ impl Worker {
         if opened {
             Ok(())
         } else if flow == Flow::Next {
+            self.set_queue(front, Queue::Lost);
             Err(self.fan_reply(front, texts::NO_CONNECTION))
         } else {
             Err(flow)
@@ -227,7 +260,7 @@ impl Worker {
         frame: &[u8],
         effect: Effect,
     ) {
-        let client = self.client_id(leg);
+        let (client, seen) = (self.client_id(leg), self.unseen());
         let backend = &mut self.backends[place];
         backend.out.push(frame);
         backend.expect(Run {
@@ -236,6 +269,7 @@ impl Worker {
             discard: true,
             effect,
             rewrite: Rewrite::None,
+            seen,
         });
         self.clients[leg].in_flight += 1;
         self.mark_backend(place);

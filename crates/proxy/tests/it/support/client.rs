@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 
 pub struct Client {
     pub stream: TcpStream,
-    kept: Vec<u8>,
+    pub kept: Vec<u8>,
 }
 
 /// A command as an array of bulk strings.

@@ -14,6 +14,8 @@ pub struct Engine {
     child: Child,
     name: &'static str,
     folder: PathBuf,
+    /// More lines of its configuration.
+    more: String,
     /// Where it listens for the test itself.
     pub direct: SocketAddr,
     /// Where it listens for the proxy.
@@ -45,11 +47,12 @@ impl Engine {
     /// Starts `valkey-9.1` or another one in a folder.
     pub fn start(name: &'static str, folder: &Path, direct: SocketAddr) -> Self {
         let socket = folder.join("engine.sock");
-        let child = Self::spawn(name, folder, direct, &socket);
+        let child = Self::spawn(name, folder, direct, &socket, "");
         let engine = Self {
             child,
             name,
             folder: folder.to_owned(),
+            more: String::new(),
             direct,
             socket,
         };
@@ -57,16 +60,16 @@ impl Engine {
         engine
     }
 
-    fn spawn(name: &str, folder: &Path, direct: SocketAddr, socket: &Path) -> Child {
+    fn spawn(name: &str, folder: &Path, direct: SocketAddr, socket: &Path, more: &str) -> Child {
         let installed = installed(name);
         let mut rights = model::documents::PROXY_RIGHTS.join(" ");
         if !name.starts_with("redis-6") {
             rights.push_str(" +sort_ro");
         }
         let config = format!(
-            "bind {}\nport {}\nunixsocket {}\nsave \"\"\nappendonly no\ndir {}\nlogfile {}\n\
+            "bind {}\nport {}\nprotected-mode no\nunixsocket {}\nsave \"\"\nappendonly no\ndir {}\nlogfile {}\n\
              masterauth replication-secret\nmaxclients 2000\n\
-             user default on nopass ~* &* +@all\nuser {USER} on >{PASSWORD} {}\n",
+             user default on nopass ~* &* +@all\nuser {USER} on >{PASSWORD} {}\n{more}",
             direct.ip(),
             direct.port(),
             socket.display(),
@@ -100,7 +103,13 @@ impl Engine {
         self.child.id()
     }
 
-    /// Kills it. Its data is gone.
+    /// From its next start on it logs every command before it answers, so that it comes back with all
+    /// that it has answered.
+    pub fn keep_data(&mut self) {
+        self.more = "appendonly yes\nappendfsync no\n".to_owned();
+    }
+
+    /// Kills it. Its data is gone, but for [`Engine::keep_data`].
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -108,7 +117,13 @@ impl Engine {
 
     /// Starts it again after [`Engine::kill`].
     pub fn restart(&mut self) {
-        self.child = Self::spawn(self.name, &self.folder, self.direct, &self.socket);
+        self.child = Self::spawn(
+            self.name,
+            &self.folder,
+            self.direct,
+            &self.socket,
+            &self.more,
+        );
         self.wait();
     }
 

@@ -6,6 +6,7 @@ pub mod engine;
 pub mod exec;
 pub mod node;
 pub mod process;
+pub mod relay;
 
 use std::time::{Duration, Instant};
 
