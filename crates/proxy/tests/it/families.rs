@@ -53,7 +53,6 @@ pub(super) const FAMILIES: &[&str] = &[
     "EXPIREAT # 99999999999",
     "PERSIST #",
     "TTL @nothing",
-    "EXPIRETIME #",
     "RENAME # #",
     "RENAMENX # #",
     "COPY # # REPLACE",

@@ -201,10 +201,10 @@ fn times(otherwise: usize) -> usize {
 
 #[test]
 fn one_shard_is_killed_again_and_again() {
-    killed_under_load(1, times(3));
+    killed_under_load(1, times(2));
 }
 
 #[test]
 fn one_of_four_shards_is_killed_again_and_again() {
-    killed_under_load(4, times(4));
+    killed_under_load(4, times(3));
 }
