@@ -269,20 +269,32 @@ impl Worker {
             .as_ref()
             .and_then(|engine| engine.version.text())
             .is_none_or(|version| !version.starts_with(b"6."));
-        let (name, seen) = (self.client_id(index), self.unseen());
+        let mark = if written { MARK } else { MARK_6 };
+        self.send_unheard(index, place, mark, super::backend::Effect::None);
+        Ok(())
+    }
+
+    /// Sends something on behalf of a client whose reply it does not get.
+    pub(super) fn send_unheard(
+        &mut self,
+        index: usize,
+        place: usize,
+        frame: &[u8],
+        effect: super::backend::Effect,
+    ) {
+        let (client, seen) = (self.client_id(index), self.unseen());
         let backend = &mut self.backends[place];
-        backend.out.push(if written { MARK } else { MARK_6 });
+        backend.out.push(frame);
         backend.expect(Run {
-            client: name,
+            client,
             count: 1,
             discard: true,
-            effect: super::backend::Effect::None,
+            effect,
             rewrite: Rewrite::None,
             seen,
         });
         self.clients[index].in_flight += 1;
         self.mark_backend(place);
-        Ok(())
     }
 
     /// The client's own connection, ready for a command.

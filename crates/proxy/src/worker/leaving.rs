@@ -7,7 +7,7 @@
 //! `CLIENT UNBLOCK`: they are answered when the engine has done it.
 
 use super::Worker;
-use super::backend::{Effect, Phase, Rewrite, Run};
+use super::backend::{Effect, Phase};
 use super::client::{ClientId, Lane, Wait};
 use super::gather::Gather;
 use super::link::LinkId;
@@ -109,19 +109,7 @@ impl Worker {
         };
         let mut frame = Vec::new();
         resp::request::encode(words.iter().copied(), &mut frame);
-        let (client, seen) = (self.client_id(index), self.unseen());
-        let backend = &mut self.backends[place];
-        backend.out.push(&frame);
-        backend.expect(Run {
-            client,
-            count: 1,
-            discard: true,
-            effect,
-            rewrite: Rewrite::None,
-            seen,
-        });
-        self.clients[index].in_flight += 1;
-        self.mark_backend(place);
+        self.send_unheard(index, place, &frame, effect);
         true
     }
 

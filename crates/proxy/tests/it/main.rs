@@ -24,6 +24,7 @@ mod own_connection;
 mod seen;
 mod sessions;
 mod shards;
+mod shards_messages;
 mod splits;
 mod storm;
 mod support;

@@ -249,7 +249,7 @@ impl Worker {
         };
         match self.own(leg) {
             Ok(place) => {
-                self.expect_nothing(leg, place, &frame, Effect::None);
+                self.send_unheard(leg, place, &frame, Effect::None);
                 Flow::Next
             }
             Err(flow) => flow,

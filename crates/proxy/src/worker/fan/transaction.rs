@@ -3,7 +3,7 @@
 
 use crate::texts;
 use crate::worker::Worker;
-use crate::worker::backend::{Effect, Rewrite, Run};
+use crate::worker::backend::Effect;
 use crate::worker::filter::Generation;
 use crate::worker::lanes::Flow;
 use crate::worker::session::{ReplyMode, Transaction, Watch};
@@ -231,9 +231,9 @@ impl Worker {
                 Some(Queue::Here(frames)) => std::mem::take(frames),
                 _ => Vec::new(),
             };
-            worker.expect_nothing(leg, place, MULTI, Effect::Multi);
+            worker.send_unheard(leg, place, MULTI, Effect::Multi);
             for frame in frames {
-                worker.expect_nothing(leg, place, &frame, Effect::None);
+                worker.send_unheard(leg, place, &frame, Effect::None);
             }
             worker.set_queue(front, Queue::At(shard));
             Flow::Next
@@ -250,29 +250,6 @@ impl Worker {
         } else {
             Err(flow)
         }
-    }
-
-    /// Sends something over a client's own connection whose reply nobody gets.
-    pub(super) fn expect_nothing(
-        &mut self,
-        leg: usize,
-        place: usize,
-        frame: &[u8],
-        effect: Effect,
-    ) {
-        let (client, seen) = (self.client_id(leg), self.unseen());
-        let backend = &mut self.backends[place];
-        backend.out.push(frame);
-        backend.expect(Run {
-            client,
-            count: 1,
-            discard: true,
-            effect,
-            rewrite: Rewrite::None,
-            seen,
-        });
-        self.clients[leg].in_flight += 1;
-        self.mark_backend(place);
     }
 }
 
