@@ -91,6 +91,38 @@ fn published_by_all_means(key: &str, resp: u8, subscriber: &mut Client, other: &
     );
 }
 
+#[test]
+fn messages_of_many_channels_keep_their_order() {
+    const MESSAGES: usize = 2000;
+    let mut node = Node::sharded(VALKEY, SHARDS);
+    let (mut subscriber, mut other) = (node.client(), node.client());
+    subscriber.send(&words("PSUBSCRIBE c*"));
+    next(&mut subscriber);
+    let mut sent = Vec::new();
+    for number in 0..MESSAGES {
+        // Also by a transaction and by a script, as far as they name no key.
+        match number % 10 {
+            3 => sent.extend(words(&format!(
+                "EVAL \"return redis.call('PUBLISH','c{number}','{number}')\" 0"
+            ))),
+            7 => {
+                for line in ["MULTI", &format!("PUBLISH c{number} {number}"), "EXEC"] {
+                    sent.extend(words(line));
+                }
+            }
+            _ => sent.extend(words(&format!("PUBLISH c{number} {number}"))),
+        }
+    }
+    other.send(&sent);
+    for number in 0..MESSAGES {
+        let came = next(&mut subscriber);
+        assert!(
+            came.ends_with(&format!("\r\n{number}\r\n")),
+            "{number}: {came:?}"
+        );
+    }
+}
+
 fn commands_between_messages(subscriber: &mut Client, keys: &[String]) {
     let mut sent = Vec::new();
     for number in 0..200 {

@@ -14,6 +14,10 @@ use resp::number::strict_i64;
 use resp::request::{self, Args};
 use std::collections::VecDeque;
 
+/// The shard of what names no key and may publish. Messages come to a subscriber in the order of their
+/// publication only if one engine sends them all.
+pub(super) const FIRST: usize = 0;
+
 impl Worker {
     /// The shard of a slot; 0 if the configuration names none, whose link then says so.
     #[inline]
@@ -147,16 +151,12 @@ impl Worker {
         }
         match resp::keys::place(frame) {
             Place::Slot(slot) => self.at_shard(front, self.shard_of(front, slot), frame),
-            Place::Unclear => self.at_shard(front, self.any_shard(front), frame),
+            Place::Unclear => self.at_shard(front, FIRST, frame),
             Place::Several => match self.common_shard(front, frame) {
                 Some(shard) => self.at_shard(front, shard, frame),
                 None => self.fan_split(front, name, frame),
             },
-            Place::Anywhere if name.eq_ignore_ascii_case(b"PUBLISH") => {
-                let channel = Args::of(frame).nth(1).unwrap_or_default();
-                let slot = resp::slot::key_slot(channel);
-                self.at_shard(front, self.shard_of(front, slot), frame)
-            }
+            Place::Anywhere if may_publish(name) => self.at_shard(front, FIRST, frame),
             Place::Anywhere => {
                 let shards = u16::try_from(self.shards(front)).unwrap_or(u16::MAX);
                 let plan = merge::keyless(name, frame, shards);
@@ -366,4 +366,10 @@ fn leaves_database(name: &[u8], frame: &[u8]) -> bool {
         && args
             .find(|arg| arg.eq_ignore_ascii_case(b"DB"))
             .is_some_and(|_| other(args.next()))
+}
+
+/// Whether a command without a key may send messages.
+fn may_publish(name: &[u8]) -> bool {
+    const THEY_DO: [&[u8]; 4] = [b"PUBLISH", b"EVAL", b"EVALSHA", b"FCALL"];
+    THEY_DO.iter().any(|known| known.eq_ignore_ascii_case(name))
 }

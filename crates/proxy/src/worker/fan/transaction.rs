@@ -1,6 +1,7 @@
 //! Transactions over several shards run on one of them: the one whose keys are watched, or else that of
 //! the first key after `MULTI`. What comes before that key is queued here.
 
+use super::command::FIRST;
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
@@ -163,7 +164,7 @@ impl Worker {
         {
             return self.fan_spoil(front, Some(at), texts::CROSSSLOT);
         }
-        let shard = wanted.unwrap_or_else(|| self.any_shard(front));
+        let shard = wanted.unwrap_or(FIRST);
         if at.is_none()
             && let Err(flow) = self.open_at(front, shard)
         {
@@ -209,7 +210,7 @@ impl Worker {
 
     /// An error inside a transaction: the engine hears of it, so that `EXEC` refuses.
     fn fan_spoil(&mut self, front: usize, at: Option<usize>, text: &[u8]) -> Flow {
-        let shard = at.unwrap_or_else(|| self.any_shard(front));
+        let shard = at.unwrap_or(FIRST);
         if at.is_none()
             && let Err(flow) = self.open_at(front, shard)
         {
