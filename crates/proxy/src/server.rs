@@ -109,6 +109,7 @@ fn start_workers(
             .name(format!("worker-{number}"))
             .spawn(move || {
                 let _end_together = EndTogether;
+                schedule_in_batches();
                 if let Err(error) = worker.run() {
                     tracing::error!(%error, "a worker has failed; the server ends");
                     std::process::abort();
@@ -118,6 +119,24 @@ fn start_workers(
         threads.push(thread);
     }
     Ok((handles, threads))
+}
+
+/// Makes this thread one that does not push others from their core when it wakes (`SCHED_BATCH`): what
+/// they are about to send comes with the same wake-up. Measured with 50 clients and pipelines of 16 on
+/// two cores: a third less CPU a command, 1.16 times the rate (docs/benchmarks.md).
+fn schedule_in_batches() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    // The crate knows niceness as a share of a hundred: 48 is a niceness of 0, as everybody has it.
+    let Ok(usual) = 48.try_into().map(ThreadPriority::Crossplatform) else {
+        return;
+    };
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), usual, batch) {
+        tracing::warn!(?error, "this thread is scheduled as any other");
+    }
 }
 
 /// A worker that panics takes the process with it: its launcher starts a whole one.
