@@ -24,10 +24,12 @@ PROGRAM_MAX = 180
 # Programs at once: they share the databases, each under names of its own.
 AT_ONCE = 3
 
+# The policy with which an engine counts how often keys are used.
+LFU = "allkeys-lfu"
 # name, engine folder, version for rladmin, port, password, further words for rladmin
 DATABASES = [
     ("redis-6.2", "redis-6.2.14", "6.2", 12062, None, []),
-    ("redis-7.0", "redis-7.0.15", "7.0", 12070, "correct horse", []),
+    ("redis-7.0", "redis-7.0.15", "7.0", 12070, "correct horse", ["eviction_policy", LFU]),
     ("valkey-8.0", "valkey-8.0.1", "8.0", 12080, None, ["persistence", "aof"]),
     ("valkey-9.1", "valkey-9.1.2", "9.1", 12091, None, []),
     # Keys of a scenario have a hash tag, so that each runs on one of the shards, as on one engine.
@@ -37,27 +39,45 @@ DATABASES = [
         "9.1",
         12094,
         None,
-        ["shards_count", "4", "shards_placement", "sparse"],
+        ["shards_count", "4", "shards_placement", "sparse", "eviction_policy", LFU],
     ),
 ]
 
 PYTHON = [sys.executable, str(HERE / "python/program.py")]
 NODE = ["node", "--no-warnings", str(HERE / "node/program.mjs")]
+TASKS = [sys.executable, str(HERE / "python/queues.py")]
+QUEUES = ["node", "--no-warnings", str(HERE / "node/queues.mjs")]
+RUST = [str(CACHE / "rust/debug/client-programs")]
+# The longest first.
 PROGRAMS = {
+    "command-line": [sys.executable, str(HERE / "command_line/program.py")],
     "redis-py-resp2": [*PYTHON, "redis", "2"],
     "redis-py-resp3": [*PYTHON, "redis", "3"],
     "valkey-py": [*PYTHON, "valkey", "2"],
     "valkey-py-resp3": [*PYTHON, "valkey", "3"],
+    "celery": [*TASKS, "celery"],
+    "redis-rs": [*RUST, "2"],
+    "redis-rs-resp3": [*RUST, "3"],
     "node-redis": [*NODE, "node_redis", "2"],
     "node-redis-resp3": [*NODE, "node_redis", "3"],
+    "bullmq": [*QUEUES, "ioredis"],
+    "bullmq-node-redis": [*QUEUES, "node_redis"],
     "ioredis": [*NODE, "ioredis", "2"],
-    "command-line": [sys.executable, str(HERE / "command_line/program.py")],
+    "rq": [*TASKS, "rq"],
 }
 
-# Programs that do not run on every target: the other version of the protocol has its turn there.
+# Programs that do not run on every target: the other version of the protocol, or a like library, has its turn
+# there.
 ONLY_ON = {
     "valkey-py": {"redis-6.2", "valkey-8.0"},
     "valkey-py-resp3": {"redis-7.0", "valkey-9.1", "four-shards"},
+    "redis-rs": {"redis-6.2", "valkey-8.0", "four-shards"},
+    "redis-rs-resp3": {"redis-7.0", "valkey-9.1", "four-shards"},
+    "bullmq": {"redis-6.2", "valkey-8.0", "four-shards"},
+    "bullmq-node-redis": {"redis-7.0", "valkey-9.1", "four-shards"},
+    "celery": {"redis-7.0", "valkey-9.1", "four-shards"},
+    # Not over several shards: nothing keeps its keys on one of them.
+    "rq": {"redis-6.2", "valkey-8.0"},
 }
 
 
@@ -115,8 +135,8 @@ class Stand:
             self.run(
                 [rladmin, "create", "db", name, "memory_size", memory, "proxy_policy", "all-nodes", *words]
             )
-        for name, folder, _, port, password, _ in DATABASES:
-            self.start_engine(name, ENGINES / folder, port, password)
+        for name, folder, _, port, password, words in DATABASES:
+            self.start_engine(name, ENGINES / folder, port, password, LFU in words)
         addresses = [f"{self.network}.{last}" for last in (11, 12, 13)]
         for _, _, _, port, _, _ in DATABASES:
             for address in [*addresses, f"{self.network}.9"]:
@@ -129,12 +149,13 @@ class Stand:
                 "port": port,
                 "endpoint": addresses,
                 "direct": [f"{self.network}.9"],
+                "frequencies": LFU in words,
                 "shards": 4 if "shards_count" in words else 1,
             }
             for name, _, version, port, password, words in DATABASES
         ]
 
-    def start_engine(self, name, folder, port, password):
+    def start_engine(self, name, folder, port, password, frequencies):
         data = self.root / f"direct-{name}"
         data.mkdir()
         program = next(folder.glob("bin/*-server"))
@@ -142,6 +163,8 @@ class Stand:
         words += ["--loglevel", "warning"]
         if password:
             words += ["--requirepass", password]
+        if frequencies:
+            words += ["--maxmemory-policy", LFU]
         environment = {**os.environ, "LD_LIBRARY_PATH": str(folder / "lib")}
         with open(data / "log", "w") as log:
             self.engines.append(

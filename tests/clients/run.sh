@@ -41,6 +41,9 @@ if [ "$(cat "$cache/node/made-from" 2>/dev/null)" != "$wanted" ]; then
   echo "$wanted" >"$cache/node/made-from"
 fi
 
+# Cargo looks itself what is new.
+cargo build --quiet --locked --manifest-path rust/Cargo.toml --target-dir "$cache/rust"
+
 [ -x "$repository/target/debug/test-cluster" ] && [ -x "$repository/target/debug/dmcproxy" ] \
   || (cd "$repository" && cargo build --quiet --workspace)
 export PYTHONPYCACHEPREFIX="$cache/pycache"

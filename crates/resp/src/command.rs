@@ -69,7 +69,7 @@ pub enum Class {
     Acl,
     /// `MODULE`: only `LIST`.
     Module,
-    /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill.
+    /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill. `EVAL`: it brings a script.
     Script,
     /// About the engine itself: it goes there, but some of it is not for clients, so the engine's
     /// refusal is replaced.
@@ -155,6 +155,8 @@ const CLASSES: &[(&str, Class)] = &[
     ("CONFIG", Class::Config),
     ("DEBUG", Class::Refused),
     ("DISCARD", Class::Discard),
+    ("EVAL", Class::Script),
+    ("EVAL_RO", Class::Script),
     ("EXEC", Class::Exec),
     ("FAILOVER", Class::Refused),
     ("FUNCTION", Class::Script),

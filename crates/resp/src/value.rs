@@ -108,7 +108,17 @@ impl Value {
             Self::Double(text) if resp3 => line(b',', text, out),
             Self::BigNumber(text) if resp3 => line(b'(', text, out),
             Self::BulkError(text) if resp3 => body(b'!', text, out),
-            Self::BulkError(text) => line(b'-', text, out),
+            Self::BulkError(text) => {
+                // Version 2 has errors of one line only.
+                let one_line = |byte: &u8| {
+                    if matches!(byte, b'\r' | b'\n') {
+                        b' '
+                    } else {
+                        *byte
+                    }
+                };
+                line(b'-', &text.iter().map(one_line).collect::<Vec<u8>>(), out);
+            }
             Self::Verbatim(text) if resp3 => body(b'=', text, out),
             Self::Double(text) | Self::BigNumber(text) => body(b'$', text, out),
             Self::Verbatim(text) => body(b'$', text.get(4..).unwrap_or_default(), out),
@@ -240,6 +250,17 @@ mod tests {
         assert_eq!(three, b"%1\r\n$1\r\na\r\n_\r\n");
         let (read, _) = Value::decode(&two).unwrap();
         assert_eq!(read.pairs(), [(&Value::bulk("a"), &Value::Null)]);
+    }
+
+    #[test]
+    fn errors_of_several_lines_in_both_versions() {
+        let value = Value::BulkError(b"ERR one\r\ntwo".to_vec());
+        let mut two = Vec::new();
+        value.write(2, &mut two);
+        assert_eq!(two, b"-ERR one  two\r\n");
+        let mut three = Vec::new();
+        value.write(3, &mut three);
+        assert_eq!(three, b"!12\r\nERR one\r\ntwo\r\n");
     }
 
     #[test]

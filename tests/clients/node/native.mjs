@@ -1,17 +1,8 @@
 // What programs do with each library in its own words.
 import assert from "node:assert/strict";
+import { until } from "./runner.mjs";
 
 const numbers = (count) => Array.from({ length: count }, (_, n) => n);
-const PATIENCE = 20_000;
-
-/** Waits until `condition` holds. */
-async function until(what, condition) {
-  const end = Date.now() + PATIENCE;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`${what}: not within ${PATIENCE} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 const node_redis = {
   async own_words(client, key) {

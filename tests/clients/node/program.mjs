@@ -3,18 +3,16 @@
 //
 // usage: program.mjs {node_redis|ioredis} {2|3} GIVEN RESULTS
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { native } from "./native.mjs";
+import { read, run } from "./runner.mjs";
 
 const [library, protocol, given, results] = process.argv.slice(2);
-const { program, targets, scenarios: wanted } = JSON.parse(readFileSync(given, "utf8"));
 const require = createRequire(`${process.env.MODULES}/package.json`);
-const run = Math.random().toString(36).slice(2, 8);
 
 // One way to use both libraries: `call` sends a command as it is and gives its answer.
 const adapters = {
-  node_redis: async (host, port, password) => {
+  node_redis: async ({ host, port, password }) => {
     const { createClient } = require("redis");
     const make = async () => {
       const client = createClient({ socket: { host, port }, password: password ?? undefined, RESP: Number(protocol) });
@@ -36,7 +34,7 @@ const adapters = {
     });
     return wrap(await make());
   },
-  ioredis: async (host, port, password) => {
+  ioredis: async ({ host, port, password }) => {
     const Redis = require("ioredis");
     const make = async () => {
       const client = new Redis({ host, port, password: password ?? undefined, lazyConnect: true, enableAutoPipelining: true });
@@ -151,28 +149,4 @@ for (const [name, scenario] of Object.entries(native[library])) {
   scenarios[name] = (redis, key) => scenario(redis.native, key);
 }
 
-const counts = { passed: 0, failed: 0 };
-for (const target of targets) {
-  const began = Date.now();
-  let passed = 0;
-  let failed = 0;
-  for (const [name, scenario] of Object.entries(scenarios)) {
-    if (wanted && !wanted.includes(name)) continue;
-    const host = target.endpoint[passed % target.endpoint.length];
-    try {
-      const redis = await adapters[library](host, target.port, target.password);
-      await scenario(redis, (suffix) => `${run}:${program}:${name}:${suffix}`);
-      redis.end();
-      passed += 1;
-    } catch (error) {
-      failed += 1;
-      console.log(`FAIL ${program} ${target.name} ${name}: ${error.stack}`);
-    }
-  }
-  counts.passed += passed;
-  counts.failed += failed;
-  const seconds = ((Date.now() - began) / 1000).toFixed(1);
-  console.log(`${program.padEnd(18)} ${target.name.padEnd(11)} ${String(passed).padStart(3)} passed ${String(failed).padStart(3)} failed ${seconds.padStart(6)} s`);
-}
-writeFileSync(results, JSON.stringify(counts));
-process.exit(counts.failed ? 1 : 0);
+await run(read(given), results, scenarios, adapters[library]);

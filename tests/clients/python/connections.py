@@ -292,8 +292,6 @@ def refused(s):
         ["PSYNC", "?", "-1"],
         ["REPLCONF", "listening-port", "1"],
         ["MIGRATE", "127.0.0.1", "1", k("a"), "0", "1"],
-        ["CLIENT", "PAUSE", "1000"],
-        ["CLIENT", "UNPAUSE"],
         ["CLIENT", "TRACKING", "ON", "REDIRECT", "1"],
         ["SCRIPT", "DEBUG", "YES"],
     ]:

@@ -9,4 +9,5 @@ mod bench;
 mod engine;
 mod generator;
 mod key_positions;
+mod properties;
 mod slots;
