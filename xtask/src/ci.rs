@@ -13,7 +13,7 @@ const SLOWEST: usize = 20;
 /// Options of `ci`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Also the soak.
+    /// Also the soak, and a minute of each fuzz target.
     #[arg(long)]
     long: bool,
 }
@@ -21,7 +21,10 @@ pub(crate) struct Options {
 /// Runs all checks.
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let began = Instant::now();
-    step("format", || cargo(root, &["fmt", "--all", "--check"]))?;
+    step("format", || {
+        cargo(root, &["fmt", "--all", "--check"])?;
+        apart(root, &["fmt", "--check"])
+    })?;
     step("tidy", || crate::tidy::run(root))?;
     step("lints", || {
         cargo(
@@ -56,6 +59,12 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         script(root, "demo.sh", &["upgrade", "--exit", "--base", DEMO_BASE])
     })?;
     if options.long {
+        step("lints of what is built apart", || {
+            apart(root, &["clippy", "--quiet", "--locked"])
+        })?;
+        step("fuzz", || {
+            crate::fuzz::run(root, &crate::fuzz::Options::all())
+        })?;
         step("soak", || script(root, "tests/soak.sh", &[]))?;
     }
     println!("==> all checks passed in {} s", began.elapsed().as_secs());
@@ -76,6 +85,26 @@ fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
         .current_dir(root)
         .status()?;
     ensure!(status.success(), "cargo {} failed", arguments.join(" "));
+    Ok(())
+}
+
+/// Runs a task of Cargo on the packages that are no members of the workspace, with build folders of their own.
+fn apart(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    for (package, build) in [
+        ("tests/clients/rust", "target/clients/rust"),
+        ("fuzz", "target/fuzz/plain"),
+    ] {
+        let status = Command::new("cargo")
+            .args(arguments)
+            .current_dir(root.join(package))
+            .env("CARGO_TARGET_DIR", root.join(build))
+            .status()?;
+        ensure!(
+            status.success(),
+            "cargo {} failed in {package}",
+            arguments.join(" ")
+        );
+    }
     Ok(())
 }
 

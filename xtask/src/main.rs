@@ -11,7 +11,9 @@ mod demo;
 mod dist;
 mod engines;
 mod fix;
+mod fuzz;
 mod run_testkit;
+mod sim;
 mod tidy;
 
 #[derive(Debug, Parser)]
@@ -43,6 +45,10 @@ enum Task {
     },
     /// Three nodes on this machine, from a bundle made here (demo.sh runs this).
     Demo(demo::Options),
+    /// Look for input for which something does not hold that must (fuzz/).
+    Fuzz(fuzz::Options),
+    /// Simulate the controller's decisions under faults, with many seeds.
+    Sim(sim::Options),
     /// Figures: `start` or `proxy`, each with `[--quick] [--json FILE]`; `proxy --help` shows more.
     Bench {
         /// `start [--quick] [--json FILE]` or `proxy [--quick] [--json FILE] …`.
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
         Task::Commands(options) => commands::run(&root, &options),
         Task::Dist(options) => dist::run(&root, &options),
         Task::Demo(options) => demo::run(&root, &options),
+        Task::Fuzz(options) => fuzz::run(&root, &options),
+        Task::Sim(options) => sim::run(&root, &options),
         Task::Cluster { arguments } => run_testkit::run(&root, "test-cluster", &arguments),
         Task::Bench { arguments } => match arguments.split_first() {
             Some((name, rest)) if name == "proxy" => bench::proxy(&root, rest),

@@ -11,7 +11,7 @@ use crate::tombstones::Tombstones;
 use anyhow::Context as _;
 use model::ShardUid;
 use model::command::{AgentCommand, AgentRefusal};
-use model::limits::SHARDS_PER_NODE_MAX;
+use model::limits::{ACK_LAG_MAX, SHARDS_PER_NODE_MAX};
 use model::node_config::NodeConfig;
 use model::observation::{HostFacts, ServiceObservation, ShardObservation};
 use model::release::EngineId;
@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// Most orders that wait for one shard.
 const MAILBOX: usize = 8;
@@ -100,6 +101,16 @@ fn without_counters(mut observation: ShardObservation) -> ShardObservation {
     observation.keys = 0;
     observation.connections = 0;
     observation.loading_percent = 0.0;
+    if let Some(replication) = &mut observation.replication {
+        replication.offset = 0;
+        replication.last_io_seconds = 0;
+        replication.full_syncs = 0;
+        replication.partial_syncs = 0;
+        for replica in &mut replication.replicas {
+            replica.offset = 0;
+            replica.lag_seconds = u64::from(replica.lag_seconds > ACK_LAG_MAX);
+        }
+    }
     observation
 }
 
@@ -181,6 +192,7 @@ impl Agent {
         command: AgentCommand,
     ) -> Result<Option<ShardObservation>, AgentRefusal> {
         let shard = shard_of(&command);
+        let arrived = Instant::now();
         // The task of a shard that was just removed may still be in the map: then a second try.
         for _ in 0..2 {
             if self.inner.stopping.load(Ordering::Acquire) {
@@ -191,7 +203,8 @@ impl Agent {
             };
             let (answer, answered) = oneshot::channel::<Answer>();
             match mailbox.try_send(Order::Command {
-                command: command.clone(),
+                command: Box::new(command.clone()),
+                arrived,
                 answer,
             }) {
                 Ok(()) => {}
@@ -363,8 +376,8 @@ impl Agent {
         // Two first orders at once: one task.
         if shards.get(&shard).is_none_or(mpsc::Sender::is_closed) {
             let (mailbox, orders) = mpsc::channel(MAILBOX);
+            let task = ShardTask::new(self.inner.shared.clone(), folder, mailbox.downgrade());
             shards.insert(shard, mailbox);
-            let task = ShardTask::new(self.inner.shared.clone(), folder);
             tokio::spawn(task.run(orders, ready, ordered));
         }
         is_ready
@@ -376,6 +389,15 @@ fn shard_of(command: &AgentCommand) -> ShardUid {
         AgentCommand::EnsureEngine(spec) => spec.shard,
         AgentCommand::MakePrimary { shard, .. }
         | AgentCommand::Configure { shard, .. }
+        | AgentCommand::Follow { shard, .. }
+        | AgentCommand::Promote { shard, .. }
+        | AgentCommand::PrepareEpoch { shard, .. }
+        | AgentCommand::HandOver { shard, .. }
+        | AgentCommand::PressAcks { shard, .. }
+        | AgentCommand::TakeOver { shard, .. }
+        | AgentCommand::SettleMove { shard, .. }
+        | AgentCommand::AbortHandOver { shard, .. }
+        | AgentCommand::KillEngine { shard, .. }
         | AgentCommand::RemoveEngine { shard, .. } => *shard,
     }
 }

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
-/// Largest reply, bytes: `INFO` and `ACL USERS` take a few thousand.
-const REPLY_MAX: usize = 4 * 1024 * 1024;
+/// Largest reply, bytes: `INFO` and `ACL USERS` take a few thousand, `CLIENT LIST` up to 500 a client.
+const REPLY_MAX: usize = 8 * 1024 * 1024;
 /// Deepest array in an array.
 const DEPTH_MAX: usize = 8;
 
@@ -112,6 +112,29 @@ impl EngineClient {
                 Err(EngineError::Lost(error))
             }
             Err(_) => Err(EngineError::Silent(patience)),
+        }
+    }
+
+    /// Sends a command that has no reply.
+    pub(crate) async fn tell<S: AsRef<str>>(
+        &mut self,
+        words: &[S],
+        patience: Duration,
+    ) -> Result<(), EngineError> {
+        if self.lost {
+            return Err(EngineError::Lost(io::ErrorKind::NotConnected.into()));
+        }
+        let deadline = Instant::now() + patience;
+        match timeout_at(deadline, self.stream.write_all(&encode(words))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.lost = true;
+                Err(EngineError::Lost(error))
+            }
+            Err(_) => {
+                self.lost = true;
+                Err(EngineError::Silent(patience))
+            }
         }
     }
 

@@ -119,6 +119,10 @@ pub(crate) fn live_settings(settings: &EngineSettings) -> Vec<(&'static str, Str
         ("save", save),
         ("appendfsync", sync.to_owned()),
         ("rdb-del-sync-files", delete_sync_files.to_owned()),
+        (
+            "notify-keyspace-events",
+            settings.notify_keyspace_events.clone(),
+        ),
     ]
 }
 
@@ -237,6 +241,15 @@ fn network(
     put("replica-read-only", &["yes"]);
     put("repl-diskless-sync", &["yes"]);
     put("repl-diskless-sync-delay", &["0"]);
+    // Its old data are dropped only when all of the new ones are there.
+    put("repl-diskless-load", &["disabled"]);
+    // Long enough for a replica that loads; a link whose other end is silent is given up then.
+    put("repl-timeout", &["30"]);
+    put("repl-ping-replica-period", &["10"]);
+    // However long it was without replicas: one that comes back need not get everything.
+    put("repl-backlog-ttl", &["0"]);
+    // A database serves on when its replicas are gone.
+    put("min-replicas-to-write", &["0"]);
     put("masteruser", &[engine_users::REPLICATION]);
     put("masterauth", &[spec.users.repl.expose()]);
     Ok(())

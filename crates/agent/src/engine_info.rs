@@ -1,5 +1,8 @@
 //! What an engine says of itself in `INFO`.
 
+use model::replication::{ReplicaSeen, ReplicationObservation};
+use std::net::{IpAddr, SocketAddr};
+
 /// The part of `INFO` that the agent uses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct EngineInfo {
@@ -7,8 +10,6 @@ pub(crate) struct EngineInfo {
     pub(crate) run_id: String,
     /// Its pid.
     pub(crate) process_id: u32,
-    /// Whether it calls itself a primary.
-    pub(crate) is_primary: bool,
     /// Whether it still loads its data.
     pub(crate) loading: bool,
     /// How far, percent.
@@ -31,18 +32,31 @@ pub(crate) struct EngineInfo {
     pub(crate) saving: bool,
     /// Whether the last one was written well.
     pub(crate) save_ok: bool,
+    /// How it replicates.
+    pub(crate) replication: ReplicationObservation,
 }
 
 impl EngineInfo {
     /// Reads it; what is not there keeps its zero.
     pub(crate) fn parse(text: &str) -> Self {
         let mut info = Self::default();
-        for line in text.lines() {
-            if let Some((name, value)) = line.split_once(':') {
-                info.take(name, value.trim_end());
-            }
+        for (name, value) in fields(text) {
+            info.take(name, value);
         }
+        info.replication = replication(text);
         info
+    }
+
+    /// Whether it calls itself a primary.
+    pub(crate) fn is_primary(&self) -> bool {
+        self.replication.is_primary
+    }
+
+    /// Takes in `INFO replication` alone. The counters of syncs are not part of it.
+    pub(crate) fn refresh_replication(&mut self, text: &str) {
+        let before = std::mem::replace(&mut self.replication, replication(text));
+        self.replication.full_syncs = before.full_syncs;
+        self.replication.partial_syncs = before.partial_syncs;
     }
 
     fn take(&mut self, name: &str, value: &str) {
@@ -58,7 +72,6 @@ impl EngineInfo {
         match name {
             "run_id" => value.clone_into(&mut self.run_id),
             "process_id" => self.process_id = value.parse().unwrap_or(0),
-            "role" => self.is_primary = value == "master",
             "loading" => self.loading = value == "1",
             "loading_loaded_perc" => self.loading_percent = ratio(),
             "used_memory" => self.used_memory = number(),
@@ -76,6 +89,79 @@ impl EngineInfo {
             _ => {}
         }
     }
+}
+
+fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name, value.trim_end()))
+}
+
+/// Whether nothing of a `FAILOVER` is under way.
+pub(crate) fn is_at_rest(replication: &ReplicationObservation) -> bool {
+    matches!(replication.failover_state.as_str(), "" | "no-failover")
+}
+
+/// What `INFO` says of replication.
+pub(crate) fn replication(text: &str) -> ReplicationObservation {
+    let mut seen = ReplicationObservation {
+        second_offset: -1,
+        last_io_seconds: -1,
+        ..ReplicationObservation::default()
+    };
+    let (mut host, mut port) = (None, None);
+    // Of a replica without data -1.
+    let (mut sent, mut received) = (0, 0);
+    let offset = |value: &str| value.parse().unwrap_or(0);
+    for (name, value) in fields(text) {
+        match name {
+            "role" => seen.is_primary = value == "master",
+            "master_replid" => value.clone_into(&mut seen.replication_id),
+            // Forty zeros: it has none.
+            "master_replid2" if value.bytes().any(|b| b != b'0') => {
+                value.clone_into(&mut seen.replication_id2);
+            }
+            "second_repl_offset" => seen.second_offset = value.parse().unwrap_or(-1),
+            "master_repl_offset" => sent = offset(value),
+            "slave_repl_offset" => received = offset(value),
+            "master_link_status" => seen.link_up = value == "up",
+            "master_sync_in_progress" => seen.sync_in_progress = value == "1",
+            "master_last_io_seconds_ago" => seen.last_io_seconds = value.parse().unwrap_or(-1),
+            "master_host" => host = value.parse::<IpAddr>().ok(),
+            "master_port" => port = value.parse::<u16>().ok(),
+            "master_failover_state" => value.clone_into(&mut seen.failover_state),
+            "sync_full" => seen.full_syncs = offset(value),
+            "sync_partial_ok" => seen.partial_syncs = offset(value),
+            _ => seen.replicas.extend(replica(name, value)),
+        }
+    }
+    seen.primary = host
+        .zip(port)
+        .map(|(host, port)| SocketAddr::new(host, port));
+    seen.offset = if seen.is_primary { sent } else { received };
+    seen
+}
+
+/// `slave0:ip=127.0.0.1,port=1,state=online,offset=14,lag=1`.
+fn replica(name: &str, value: &str) -> Option<ReplicaSeen> {
+    let number = name.strip_prefix("slave")?;
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let field = |wanted: &str| {
+        value
+            .split(',')
+            .filter_map(|part| part.split_once('='))
+            .find_map(|(name, value)| (name == wanted).then_some(value))
+    };
+    let address = SocketAddr::new(field("ip")?.parse().ok()?, field("port")?.parse().ok()?);
+    let number = |name: &str| field(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+    Some(ReplicaSeen {
+        address,
+        online: field("state") == Some("online"),
+        offset: number("offset"),
+        lag_seconds: number("lag"),
+    })
 }
 
 /// `db0`, `db15`.
@@ -100,8 +186,54 @@ mod tests {
             (info.run_id.as_str(), info.process_id, info.keys),
             ("abc", 42, 7)
         );
-        assert!(info.is_primary && info.append_only && info.rewriting && info.rewrite_ok);
+        assert!(info.is_primary() && info.append_only && info.rewriting && info.rewrite_ok);
         assert!(!info.save_ok && !info.loading);
         assert!((info.used_memory, info.connections) == (1000, 3) && info.fragmentation == 0.0);
+    }
+
+    #[test]
+    fn replication_of_both_sides() {
+        let text = "# Stats\r\nsync_full:2\r\nsync_partial_ok:3\r\n# Replication\r\nrole:master\r\n\
+            connected_slaves:2\r\nslave0:ip=127.0.0.2,port=7002,state=online,offset=14,lag=1\r\n\
+            slave1:ip=::1,port=7003,state=wait_bgsave,offset=0,lag=9,type=replica\r\n\
+            master_failover_state:no-failover\r\nmaster_replid:ab\r\nmaster_replid2:000\r\n\
+            master_repl_offset:14\r\nsecond_repl_offset:-1\r\n";
+        let primary = replication(text);
+        assert!(primary.is_primary && is_at_rest(&primary) && primary.replication_id2.is_empty());
+        assert_eq!((primary.offset, primary.second_offset), (14, -1));
+        assert_eq!((primary.full_syncs, primary.partial_syncs), (2, 3));
+        let seen: Vec<_> = primary
+            .replicas
+            .iter()
+            .map(|r| (r.address.to_string(), r.online, r.offset, r.lag_seconds))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("127.0.0.2:7002".to_owned(), true, 14, 1),
+                ("[::1]:7003".to_owned(), false, 0, 9)
+            ]
+        );
+
+        let text = "role:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:7001\r\n\
+            master_link_status:up\r\nmaster_last_io_seconds_ago:4\r\nmaster_sync_in_progress:1\r\n\
+            slave_repl_offset:12\r\nmaster_failover_state:failover-in-progress\r\n\
+            master_replid2:ab\r\nmaster_repl_offset:15\r\nsecond_repl_offset:9\r\n";
+        let mut info = EngineInfo::default();
+        info.replication.full_syncs = 7;
+        info.refresh_replication(text);
+        let replica = info.replication;
+        assert!(!replica.is_primary && replica.link_up && replica.sync_in_progress);
+        assert!(!is_at_rest(&replica));
+        assert_eq!(
+            replica.primary.map(|p| p.to_string()).as_deref(),
+            Some("127.0.0.1:7001")
+        );
+        assert_eq!((replica.offset, replica.last_io_seconds), (12, 4));
+        assert_eq!(
+            (replica.replication_id2.as_str(), replica.second_offset),
+            ("ab", 9)
+        );
+        assert_eq!(replica.full_syncs, 7);
     }
 }

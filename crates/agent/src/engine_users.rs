@@ -59,11 +59,10 @@ pub(crate) fn no_writes(user: &str) -> Vec<String> {
     words(&["ACL", "SETUSER", user, "-@write"])
 }
 
-/// Whether a user belongs to another epoch than this one.
-pub(crate) fn is_of_other_epoch(user: &str, epoch: Epoch) -> bool {
-    user.rsplit_once("@e")
-        .and_then(|(_, number)| number.parse::<u64>().ok())
-        .is_some_and(|number| number != epoch.0)
+/// The epoch that a user belongs to.
+pub(crate) fn epoch_of(user: &str) -> Option<Epoch> {
+    let (_, number) = user.rsplit_once("@e")?;
+    number.parse().ok().map(Epoch)
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -76,10 +75,10 @@ mod tests {
 
     #[test]
     fn epochs_of_users() {
-        assert!(is_of_other_epoch("proxy@e3", Epoch(4)));
-        assert!(is_of_other_epoch("app@e3@e5", Epoch(4)));
-        for no in ["proxy@e4", "cnm", "repl", "default", "x@ex", "proxy@e"] {
-            assert!(!is_of_other_epoch(no, Epoch(4)), "{no}");
+        assert_eq!(epoch_of("proxy@e3"), Some(Epoch(3)));
+        assert_eq!(epoch_of("app@e3@e5"), Some(Epoch(5)));
+        for no in ["cnm", "repl", "default", "x@ex", "proxy@e"] {
+            assert_eq!(epoch_of(no), None, "{no}");
         }
     }
 

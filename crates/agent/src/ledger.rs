@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,14 @@ pub struct Ledger {
     /// Highest epoch that was ever ordered here; older orders are refused.
     #[serde(default)]
     pub epoch: Epoch,
+    /// Highest epoch whose users were made before its primary was known. From then on the role may go
+    /// to another engine, and the data may hold writes of that epoch: written down before that, so that
+    /// nothing has to be written while clients wait for a move.
+    #[serde(default)]
+    pub prepared: Epoch,
+    /// Moves up to this epoch were settled; an order that belongs to one is refused.
+    #[serde(default)]
+    pub settled: Epoch,
     /// From which files the data must be loaded at the next start.
     #[serde(default)]
     pub loads_from: DataSource,
@@ -132,6 +141,9 @@ pub struct RoleRecord {
     pub run_id: String,
     /// When it was given.
     pub given: Timestamp,
+    /// Of a replica: where its primary listens.
+    #[serde(default)]
+    pub primary: Option<SocketAddr>,
 }
 
 /// Why a ledger cannot be used. The folder is left as it is.
@@ -186,6 +198,8 @@ impl Ledger {
             process: None,
             role: None,
             epoch: Epoch(0),
+            prepared: Epoch(0),
+            settled: Epoch(0),
             loads_from: DataSource::Nothing,
             unapplied: false,
             extra: Map::new(),

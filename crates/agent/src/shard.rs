@@ -1,8 +1,15 @@
 //! One task a shard. It alone touches the engine and its folder; it takes orders one by one, sees
 //! the engine's death at once by its pidfd, and asks it once a second how it is.
 
+mod acks;
+mod adopt;
+mod checks;
+mod follow;
+mod hand_over;
+mod observe;
 mod probe;
 mod promote;
+mod retire;
 mod settings;
 mod start;
 mod stop;
@@ -10,25 +17,25 @@ mod stop;
 use crate::agent::Shared;
 use crate::engine_client::EngineClient;
 use crate::engine_info::EngineInfo;
-use crate::engine_process::{EngineProcess, ProcessStat, executable_of, lock_holders};
-use crate::ledger::{Intent, Ledger, ProcessRecord};
+use crate::engine_process::EngineProcess;
+use crate::ledger::Ledger;
 use crate::shard_folder::ShardFolder;
-use jiff::Timestamp;
 use model::command::{AgentCommand, AgentRefusal};
 use model::observation::{EngineState, ShardObservation};
-use model::release::EngineId;
-use model::{DatabaseUid, Generation, ShardUid};
+use model::{Generation, ShardUid};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long an engine may take to answer one command.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the task waits for the answer to a probe, away from its orders.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often links between engines are looked at while something depends on them.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What an order brings.
 pub(crate) type Answer = Result<Option<ShardObservation>, AgentRefusal>;
@@ -38,9 +45,13 @@ pub(crate) type Answer = Result<Option<ShardObservation>, AgentRefusal>;
 pub(crate) enum Order {
     /// By the controller.
     Command {
-        command: AgentCommand,
+        command: Box<AgentCommand>,
+        /// When it came; how long it waits here counts.
+        arrived: Instant,
         answer: oneshot::Sender<Answer>,
     },
+    /// By a task of the shard: how is it?
+    See { answer: oneshot::Sender<Answer> },
     /// The node stops. The answer is what went wrong.
     Stop {
         patience: Duration,
@@ -69,6 +80,10 @@ pub(crate) struct ShardTask {
     shared: Arc<Shared>,
     folder: ShardFolder,
     shard: ShardUid,
+    /// For tasks that have something to ask of this one.
+    mailbox: mpsc::WeakSender<Order>,
+    /// `PressAcks` under way.
+    presses: Arc<Semaphore>,
     /// What is on disk; `None`: nothing was started here yet.
     ledger: Option<Ledger>,
     /// Why the ledger cannot be used.
@@ -88,6 +103,8 @@ pub(crate) struct ShardTask {
     ran: bool,
     /// Whether the engine itself agrees with the role in the ledger.
     role_confirmed: bool,
+    /// Whether users of epochs that are over may be left.
+    retiring: Option<retire::Retiring>,
     /// Whether a snapshot was asked for, to complete a change of persistence.
     snapshot_asked: bool,
     failures: Option<Failures>,
@@ -96,11 +113,17 @@ pub(crate) struct ShardTask {
 }
 
 impl ShardTask {
-    pub(crate) fn new(shared: Arc<Shared>, folder: ShardFolder) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        folder: ShardFolder,
+        mailbox: mpsc::WeakSender<Order>,
+    ) -> Self {
         Self {
             shared,
             shard: folder.shard(),
             folder,
+            mailbox,
+            presses: Arc::new(Semaphore::new(acks::AT_ONCE)),
             ledger: None,
             broken: None,
             engine: None,
@@ -113,6 +136,7 @@ impl ShardTask {
             answered: false,
             ran: false,
             role_confirmed: false,
+            retiring: None,
             snapshot_asked: false,
             failures: None,
             log_mark: 0,
@@ -138,6 +162,8 @@ impl ShardTask {
         let spread = (self.shard.0 % 16) as u32;
         let mut ticks = tokio::time::interval_at(Instant::now() + every * spread / 16, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let life = tokio::select! {
                 order = orders.recv() => match order {
@@ -150,6 +176,10 @@ impl ShardTask {
                 }
                 _ = ticks.tick(), if self.engine.is_some() => {
                     self.probe().await;
+                    Life::GoesOn
+                }
+                _ = looks.tick(), if self.is_watched() => {
+                    self.look_at_links().await;
                     Life::GoesOn
                 }
             };
@@ -166,8 +196,24 @@ impl ShardTask {
 
     async fn take(&mut self, order: Order) -> Life {
         match order {
-            Order::Command { command, answer } => {
-                let (result, life) = self.execute(command).await;
+            Order::Command {
+                command,
+                arrived,
+                answer,
+            } => {
+                let command = match *command {
+                    AgentCommand::PressAcks {
+                        generation,
+                        run_id,
+                        milliseconds,
+                        ..
+                    } => {
+                        self.press_acks(generation, run_id, milliseconds, answer);
+                        return Life::GoesOn;
+                    }
+                    command => command,
+                };
+                let (result, life) = self.execute(command, arrived).await;
                 if life == Life::GoesOn && self.ledger.is_some() {
                     self.publish();
                 }
@@ -178,7 +224,15 @@ impl ShardTask {
                 }
                 // Whoever asked may have gone.
                 let _ = answer.send(result);
+                self.finish().await;
                 life
+            }
+            Order::See { answer } => {
+                if self.look(PROBE_PATIENCE).await.is_err() {
+                    self.probe().await;
+                }
+                let _ = answer.send(Ok(self.observation()));
+                Life::GoesOn
             }
             Order::Stop { patience, answer } => {
                 let trouble = match self.stop_engine(patience).await {
@@ -192,198 +246,105 @@ impl ShardTask {
         }
     }
 
-    async fn execute(&mut self, command: AgentCommand) -> (Result<(), AgentRefusal>, Life) {
+    async fn execute(
+        &mut self,
+        command: AgentCommand,
+        arrived: Instant,
+    ) -> (Result<(), AgentRefusal>, Life) {
         if self.broken.is_some() && self.recover().await == Life::GoesOn && self.broken.is_some() {
             let reason = self.broken.clone().unwrap_or_default();
             return (Err(AgentRefusal::Failed { reason }), Life::GoesOn);
         }
-        match command {
-            AgentCommand::EnsureEngine(spec) => (self.ensure(spec).await, Life::GoesOn),
-            AgentCommand::MakePrimary {
-                generation,
-                run_id,
-                epoch,
-                users,
-                ..
-            } => (
-                self.make_primary(generation, run_id, epoch, &users).await,
-                Life::GoesOn,
-            ),
+        let result = match command {
+            AgentCommand::EnsureEngine(spec) => self.ensure(spec).await,
             AgentCommand::Configure {
                 generation,
                 settings,
                 ..
-            } => (self.configure(generation, settings).await, Life::GoesOn),
+            } => self.configure(generation, settings).await,
             AgentCommand::RemoveEngine {
                 generation,
                 operation,
                 ..
             } => match self.remove(generation, operation).await {
-                Ok(()) => (Ok(()), Life::Ends),
-                Err(refusal) => (Err(refusal), Life::GoesOn),
+                Ok(()) => return (Ok(()), Life::Ends),
+                Err(refusal) => Err(refusal),
             },
-        }
-    }
-
-    /// Reads the ledger and adopts the engine that lives, after a start of the agent.
-    async fn recover(&mut self) -> Life {
-        self.broken = None;
-        match self.folder.read_ledger() {
-            Ok(Some(ledger)) => self.ledger = Some(ledger),
-            Ok(None) => {
-                self.ledger = None;
-                self.shared.publish(self.shard, None);
-                return Life::Ends;
-            }
-            Err(error) => {
-                tracing::error!("shard {}: {error}", self.shard);
-                self.broken = Some(error.to_string());
-                self.state = EngineState::Failed;
-                self.error = Some(error.to_string());
-                self.publish();
-                return Life::GoesOn;
-            }
-        }
-        self.state = EngineState::Stopped;
-        self.error = None;
-        if let Err(error) = self.adopt().await {
-            tracing::warn!("shard {}: {error}", self.shard);
-            self.error = Some(error);
-        }
-        let removal = self
-            .ledger
-            .as_ref()
-            .and_then(|ledger| match &ledger.intent {
-                Intent::Remove { operation } => Some((ledger.spec.generation, operation.clone())),
-                _ => None,
-            });
-        if let Some((generation, operation)) = removal {
-            tracing::info!("shard {}: going on with its removal", self.shard);
-            match self.finish_removal(generation, &operation).await {
-                Ok(()) => return Life::Ends,
-                Err(refusal) => {
-                    self.state = EngineState::Failed;
-                    self.error = Some(refusal.to_string());
-                }
-            }
-        }
-        if self.engine.is_some() {
-            self.probe().await;
-        }
-        self.publish();
-        Life::GoesOn
-    }
-
-    /// Looks for the engine that an agent before this one started.
-    async fn adopt(&mut self) -> Result<(), String> {
-        let folder = self.folder.clone();
-        let locked = blocking(move || folder.is_locked())
-            .await
-            .map_err(|e| e.to_string())?;
-        if !locked {
-            return Ok(());
-        }
-        let Some(ledger) = &self.ledger else {
-            return Ok(());
+            AgentCommand::KillEngine {
+                generation, run_id, ..
+            } => self.kill_engine(generation, &run_id).await,
+            role => self.execute_role(role, arrived).await,
         };
-        let process = match (&ledger.process, &ledger.intent) {
-            (Some(record), _) => EngineProcess::adopt(record, &self.shared.boot_id),
-            // The agent died between the start and writing it down.
-            (None, Intent::Start { executable }) => {
-                let record = self.find_unrecorded(executable)?;
-                let process = EngineProcess::adopt(&record, &self.shared.boot_id);
-                self.record(|ledger| ledger.process = Some(record))
-                    .await
-                    .map_err(|refusal| refusal.to_string())?;
-                process
+        (result, Life::GoesOn)
+    }
+
+    /// Orders about the role of the running process.
+    async fn execute_role(
+        &mut self,
+        command: AgentCommand,
+        arrived: Instant,
+    ) -> Result<(), AgentRefusal> {
+        match command {
+            AgentCommand::MakePrimary {
+                generation: of,
+                run_id,
+                epoch,
+                users,
+                ..
+            } => self.make_primary(of, run_id, epoch, &users).await,
+            AgentCommand::Promote {
+                generation: of,
+                run_id,
+                epoch,
+                record,
+                users,
+                ..
+            } => self.promote(of, run_id, epoch, &record, &users).await,
+            AgentCommand::Follow {
+                generation: of,
+                run_id,
+                epoch,
+                primary,
+                users,
+                ..
+            } => self.follow(of, run_id, epoch, &primary, &users).await,
+            AgentCommand::PrepareEpoch {
+                generation: of,
+                run_id,
+                epoch,
+                users,
+                ..
+            } => self.prepare_epoch(of, &run_id, epoch, &users).await,
+            AgentCommand::HandOver {
+                generation: of,
+                run_id,
+                epoch,
+                target,
+                deadline_ms,
+                ..
+            } => {
+                let until = arrived + Duration::from_millis(u64::from(deadline_ms));
+                self.hand_over(of, run_id, epoch, target, until).await
             }
-            (None, _) => Err("its ledger records no process".to_owned()),
-        };
-        let process = process.map_err(|why| {
-            format!(
-                "its folder is locked by a process that is not the engine of its ledger ({why}); \
-                 it is killed when the engine is next started or removed"
-            )
-        })?;
-        tracing::info!("shard {}: adopted process {}", self.shard, process.pid());
-        self.state = EngineState::Starting;
-        self.watch(process);
-        let recorded = self
-            .ledger
-            .as_ref()
-            .and_then(|ledger| ledger.process.as_ref());
-        self.ran = recorded.is_some_and(|process| process.run_id.is_some());
-        Ok(())
-    }
-
-    /// The engine among the processes that hold the lock: it leads its group and runs the program
-    /// that was about to be started.
-    fn find_unrecorded(&self, executable: &Path) -> Result<ProcessRecord, String> {
-        let ledger = self.ledger.as_ref().ok_or("no ledger")?;
-        let holders = lock_holders(&self.folder.lock_path()).map_err(|e| e.to_string())?;
-        let found = holders.into_iter().find_map(|pid| {
-            let stat = ProcessStat::of(pid)?;
-            let is_it = stat.group == pid && executable_of(pid).as_deref() == Some(executable);
-            is_it.then_some((pid, stat))
-        });
-        let (pid, stat) = found.ok_or("its folder is locked, but no engine is found")?;
-        Ok(ProcessRecord {
-            pid,
-            process_group: stat.group,
-            start_time: stat.start_time,
-            boot_id: self.shared.boot_id.clone(),
-            executable: executable.to_path_buf(),
-            engine: ledger.spec.engine.clone(),
-            generation: ledger.spec.generation,
-            port: ledger.spec.port,
-            run_id: None,
-            started: Timestamp::now(),
-        })
-    }
-
-    /// Looks after this process from now on.
-    fn watch(&mut self, process: EngineProcess) {
-        self.cpu_then = ProcessStat::of(process.pid()).map_or(0, |stat| stat.cpu_ticks);
-        self.engine = Some(process);
-        self.client = None;
-        self.info = None;
-        self.answered = false;
-        self.ran = false;
-        self.role_confirmed = false;
-        self.snapshot_asked = false;
-        self.heard = Instant::now();
-    }
-
-    /// The engine has ended. Says how, if that is known.
-    fn bury(&mut self) -> Option<String> {
-        let how = self.engine.take().and_then(|engine| engine.reap());
-        self.client = None;
-        self.info = None;
-        self.role_confirmed = false;
-        self.state = EngineState::Stopped;
-        self.error = None;
-        how
-    }
-
-    /// The engine has ended though nobody asked it to.
-    fn buried(&mut self) {
-        let never_ran = !self.ran;
-        let how = self
-            .bury()
-            .map_or_else(String::new, |how| format!(" ({how})"));
-        let said = self.last_words();
-        self.error = Some(format!(
-            "the engine has ended{how}; its log ends with: {said}"
-        ));
-        if never_ran {
-            self.state = EngineState::Failed;
-            self.count_failure();
+            AgentCommand::TakeOver {
+                generation: of,
+                run_id,
+                epoch,
+                users,
+                ..
+            } => self.take_over(of, run_id, epoch, &users).await,
+            AgentCommand::SettleMove { epoch, .. } => self.settle_move(epoch).await,
+            AgentCommand::AbortHandOver {
+                generation: of,
+                run_id,
+                ..
+            } => self.abort_hand_over(of, &run_id).await,
+            AgentCommand::EnsureEngine(_)
+            | AgentCommand::Configure { .. }
+            | AgentCommand::RemoveEngine { .. }
+            | AgentCommand::KillEngine { .. }
+            | AgentCommand::PressAcks { .. } => not_yet("it is no order about a role"),
         }
-        tracing::warn!(
-            "shard {}: {}",
-            self.shard,
-            self.error.as_deref().unwrap_or_default()
-        );
     }
 
     /// Changes the ledger, on disk first.
@@ -408,75 +369,6 @@ impl ShardTask {
         })?;
         self.ledger = Some(next);
         Ok(())
-    }
-
-    fn publish(&self) {
-        if self.ledger.is_some() || self.broken.is_some() {
-            self.shared.publish(self.shard, self.observation());
-        }
-    }
-
-    /// The shard as it is shown; `None` when nothing was started here.
-    fn observation(&self) -> Option<ShardObservation> {
-        let Some(ledger) = &self.ledger else {
-            return self.broken.as_ref().and_then(|_| self.unknown());
-        };
-        let process = ledger.process.as_ref().filter(|_| self.engine.is_some());
-        let info = self.info.clone().unwrap_or_default();
-        let role = ledger
-            .role
-            .as_ref()
-            .filter(|_| self.role_confirmed && info.is_primary);
-        Some(ShardObservation {
-            shard: self.shard,
-            database: ledger.spec.database,
-            generation: process.map_or(ledger.spec.generation, |process| process.generation),
-            state: self.state,
-            role: role.map(|record| record.role),
-            epoch: role.map(|record| record.epoch),
-            pid: self.engine.as_ref().map(EngineProcess::pid),
-            run_id: process.and_then(|process| process.run_id.clone()),
-            engine: process
-                .map_or(&ledger.spec.engine, |process| &process.engine)
-                .clone(),
-            used_memory: info.used_memory,
-            fragmentation: info.fragmentation,
-            keys: info.keys,
-            connections: info.connections,
-            loading_percent: if info.loading {
-                info.loading_percent
-            } else {
-                0.0
-            },
-            error: self.error.clone(),
-        })
-    }
-
-    /// A shard of which nothing is known but its folder's name.
-    fn unknown(&self) -> Option<ShardObservation> {
-        let newest = self
-            .shared
-            .catalogue
-            .engines()
-            .last()
-            .map(|engine| engine.id.clone());
-        Some(ShardObservation {
-            shard: self.shard,
-            database: DatabaseUid(0),
-            generation: Generation(0),
-            state: EngineState::Failed,
-            role: None,
-            epoch: None,
-            pid: None,
-            run_id: None,
-            engine: newest.or_else(|| "valkey-0.0.0".parse::<EngineId>().ok())?,
-            used_memory: 0,
-            fragmentation: 0.0,
-            keys: 0,
-            connections: 0,
-            loading_percent: 0.0,
-            error: self.broken.clone(),
-        })
     }
 }
 

@@ -49,8 +49,31 @@ pub struct Fields {
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub struct StatsParameters {
-    /// How long the samples are: `1sec`.
+    /// How long the samples are: `1sec` (the default), `10sec`, `5min`.
     pub interval: Option<String>,
+    /// Only samples that end at or after this time (ISO 8601; without a zone: UTC).
+    #[serde(deserialize_with = "time")]
+    #[param(value_type = Option<String>)]
+    pub stime: Option<Timestamp>,
+    /// Only samples that begin at or before this time.
+    #[serde(deserialize_with = "time")]
+    #[param(value_type = Option<String>)]
+    pub etime: Option<Timestamp>,
+}
+
+impl StatsParameters {
+    /// Whether a sample is in the time that is asked for.
+    #[must_use]
+    pub fn wants(&self, sample: &model::rest::StatsSample) -> bool {
+        let at = |text: &str| text.parse::<Timestamp>().ok();
+        let begun = self
+            .stime
+            .is_none_or(|from| at(&sample.etime).is_some_and(|end| end >= from));
+        let ended = self
+            .etime
+            .is_none_or(|to| at(&sample.stime).is_some_and(|start| start <= to));
+        begun && ended
+    }
 }
 
 /// For changes that have no parameters.

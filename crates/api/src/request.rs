@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod database;
 pub mod persistence;
+pub mod proxy;
 
 use crate::failure::Failure;
 use model::ErrorCode;

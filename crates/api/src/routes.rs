@@ -8,6 +8,7 @@ pub mod internal;
 pub mod local;
 pub mod logs;
 pub mod nodes;
+pub mod proxies;
 pub mod shards;
 pub mod stats;
 
@@ -73,6 +74,9 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(nodes::statuses))
         .routes(routes!(nodes::check))
         .routes(routes!(nodes::one))
+        .routes(routes!(nodes::action))
+        .routes(routes!(proxies::list, proxies::change_all))
+        .routes(routes!(proxies::one, proxies::change))
         .routes(routes!(databases::list, databases::create))
         .routes(routes!(
             databases::one,
@@ -86,6 +90,10 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(stats::last_of_one))
         .routes(routes!(stats::slowlog))
         .routes(routes!(shards::list))
+        .routes(routes!(shards::failover_several))
+        .routes(routes!(shards::migrate_several))
+        .routes(routes!(shards::migrate_one))
+        .routes(routes!(shards::failover_one))
         .routes(routes!(shards::one))
         .routes(routes!(actions::list))
         .routes(routes!(actions::of_database))

@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod database;
 pub mod node;
+pub mod proxy;
 pub mod shard;
 pub mod stats;
 

@@ -7,7 +7,7 @@
 //! | [`words`], [`parse`], [`complete`], [`help`] | what works on that table |
 //! | [`session`], [`shell`], [`screen`], [`password`] | one run: where it reads, writes and asks |
 //! | [`resources`], [`operation`] | what is read from REST, and operations that are followed |
-//! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`balance`] | the commands' work |
+//! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`failover`], [`migrate`], [`balance`] | the commands' work |
 //! | [`failure`] | how a command ends badly, and the exit codes |
 
 pub mod balance;
@@ -15,15 +15,18 @@ pub mod cluster;
 pub mod commands;
 pub mod complete;
 pub mod database;
+pub mod failover;
 pub mod failure;
 pub mod grammar;
 pub mod help;
 pub mod info;
 pub mod join;
 pub mod later;
+pub mod migrate;
 pub mod operation;
 pub mod parse;
 pub mod password;
+pub mod proxy;
 pub mod resources;
 pub mod screen;
 pub mod session;

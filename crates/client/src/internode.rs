@@ -6,6 +6,7 @@
 //! | `POST /raft/{rpc}` | a message of the configuration store |
 //! | `POST /heartbeat` [`NodeObservation`] | [`HeartbeatAnswer`], by the primary node |
 //! | `POST /agent` [`AgentCommand`] | [`AgentAnswer`] |
+//! | `POST /gate` [`GateCall`] | [`GateResult`] |
 //! | `GET /view`, `POST /intent`, `POST /admit` | as on the local interface, forwarded to the primary node |
 //! | `POST /check` | [`NodeCheck`] of the node itself |
 
@@ -13,6 +14,8 @@ use crate::local::Answer;
 use bytes::Bytes;
 use model::command::{AgentCommand, AgentRefusal};
 use model::documents::Event;
+use model::gate::{GateAnswer, GateCall};
+use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{Intent, IntentOutcome, JoinGrant, JoinRequest};
 use model::observation::{NodeObservation, ShardObservation};
 use model::rest::NodeCheck;
@@ -37,6 +40,9 @@ pub struct HeartbeatAnswer {
 
 /// What an agent answers.
 pub type AgentAnswer = Result<Option<ShardObservation>, AgentRefusal>;
+
+/// What a node's proxies answer; an error is theirs, in words.
+pub type GateResult = Result<GateAnswer, String>;
 
 /// A node's own certificate and the CA that all trust, PEM.
 #[derive(Clone)]
@@ -256,6 +262,15 @@ impl InternodeClient {
             .await
     }
 
+    /// Has a node's proxies hold a replica set's commands, or go on with them.
+    ///
+    /// # Errors
+    /// [`CallError`]; what the proxies say is inside the answer.
+    pub async fn gate(&self, address: &str, call: &GateCall) -> Result<GateResult, CallError> {
+        self.json(address, "/gate", call, Duration::from_secs(15))
+            .await
+    }
+
     /// The cluster as the primary node sees it.
     ///
     /// # Errors
@@ -271,6 +286,19 @@ impl InternodeClient {
     /// [`CallError`].
     pub async fn events(&self, address: &str) -> Result<Vec<Event>, CallError> {
         self.json(address, "/events", &(), Duration::from_secs(5))
+            .await
+    }
+
+    /// What databases did a while ago, as the primary node knows it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn history(
+        &self,
+        address: &str,
+        query: &HistoryQuery,
+    ) -> Result<HistoryAnswer, CallError> {
+        self.json(address, "/history", query, Duration::from_secs(5))
             .await
     }
 

@@ -9,6 +9,7 @@
 //! | `GET /local/view?consistency=…` | [`ClusterView`] |
 //! | `POST /local/intent` [`Intent`] | [`IntentOutcome`] |
 //! | `GET /local/events` | the newest [`Event`]s, oldest first |
+//! | `POST /local/history` [`HistoryQuery`] | [`HistoryAnswer`] |
 //! | `POST /local/check/{uid}` | [`NodeCheck`] of that node |
 //! | `POST /local/stop-engines` | when every engine of this node has saved and stopped |
 //!
@@ -19,6 +20,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::documents::Event;
+use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{
     BootstrapStatus, CreateCluster, Intent, IntentOutcome, JoinCluster, JoinGrant, JoinRequest,
 };
@@ -116,6 +118,14 @@ impl ExecClient {
     /// As [`Self::view`].
     pub async fn events(&self) -> Result<Vec<Event>, ApiError> {
         self.get("/local/events", 15).await
+    }
+
+    /// What databases did a while ago.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, ApiError> {
+        self.post("/local/history", query, 15).await
     }
 
     /// Checks a node's settings and services.

@@ -7,14 +7,28 @@
 //! | [`observed`] | what was heard of each node, and when |
 //! | [`request`] | an operator's intent becomes one transaction |
 //! | [`placement`] | which node and port a shard gets |
+//! | [`replica_set`] | which shards belong together, what became of a primary, who could take its place |
+//! | [`replication`] | replicas follow their primary; what makes them promotable is recorded |
+//! | [`failover`] | a primary is gone, a replica takes its place |
+//! | [`switchover`] | a primary hands its role to a replica, and no client notices |
+//! | [`maintenance`] | a node is emptied for a while, or for good |
+//! | [`migration`] | a shard is brought to another node |
 //! | [`database`] | a database's life: engines started, roles given, deleted |
+//! | `tuning` | limits and settings of the data path |
 //! | [`membership`] | who votes on the configuration |
 //! | [`reconcile`] | the loop on the primary node: observe, plan, execute, again |
 
 pub mod database;
+pub mod failover;
+pub mod maintenance;
 pub mod membership;
+pub mod migration;
 pub mod observed;
 pub mod placement;
 pub mod reconcile;
+pub mod replica_set;
+pub mod replication;
 pub mod request;
 pub mod state;
+pub mod switchover;
+mod tuning;

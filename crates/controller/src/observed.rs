@@ -21,11 +21,18 @@ pub struct Heard {
 #[derive(Clone, Debug, Default)]
 pub struct Observations {
     nodes: BTreeMap<NodeUid, Heard>,
+    /// Replicas without a link to their primary, and since when.
+    unlinked: BTreeMap<ShardUid, Instant>,
+    /// The last offset that each primary told.
+    offsets: BTreeMap<ShardUid, u64>,
 }
 
 impl Observations {
     /// Takes in a heartbeat.
     pub fn record(&mut self, observation: NodeObservation, now: Instant) {
+        for seen in &observation.shards {
+            self.note(seen, now);
+        }
         self.nodes.insert(
             observation.node,
             Heard {
@@ -39,13 +46,48 @@ impl Observations {
     pub fn record_shard(&mut self, node: NodeUid, shard: ShardUid, seen: Option<ShardObservation>) {
         if let Some(heard) = self.nodes.get_mut(&node) {
             heard.observation.shards.retain(|s| s.shard != shard);
-            heard.observation.shards.extend(seen);
+            heard.observation.shards.extend(seen.clone());
         }
+        match seen {
+            Some(seen) => self.note(&seen, Instant::now()),
+            None => {
+                self.unlinked.remove(&shard);
+                self.offsets.remove(&shard);
+            }
+        }
+    }
+
+    fn note(&mut self, seen: &ShardObservation, now: Instant) {
+        let Some(replication) = &seen.replication else {
+            return;
+        };
+        if replication.is_primary {
+            self.offsets.insert(seen.shard, replication.offset);
+        }
+        if replication.is_primary || replication.link_up {
+            self.unlinked.remove(&seen.shard);
+        } else {
+            self.unlinked.entry(seen.shard).or_insert(now);
+        }
+    }
+
+    /// Since when a replica has had no link to its primary.
+    #[must_use]
+    pub fn unlinked_since(&self, shard: ShardUid) -> Option<Instant> {
+        self.unlinked.get(&shard).copied()
+    }
+
+    /// The last offset that a primary told.
+    #[must_use]
+    pub fn last_offset(&self, shard: ShardUid) -> Option<u64> {
+        self.offsets.get(&shard).copied()
     }
 
     /// Forgets everything, when this node becomes the primary node.
     pub fn clear(&mut self) {
         self.nodes.clear();
+        self.unlinked.clear();
+        self.offsets.clear();
     }
 
     /// All of it.

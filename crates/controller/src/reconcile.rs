@@ -10,6 +10,7 @@ use crate::state::{Change, ClusterState, Stored};
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
 use model::documents::{Node, Severity, keys};
+use model::gate::{GateAnswer, GateCall};
 use model::intent::{Intent, IntentOutcome};
 use model::observation::ShardObservation;
 use model::{ApiError, ErrorCode, NodeUid, OperationUid};
@@ -38,6 +39,13 @@ pub trait Nodes: Send + Sync + std::fmt::Debug {
         node: NodeUid,
         command: AgentCommand,
     ) -> BoxFuture<'static, Result<Option<ShardObservation>, NodeError>>;
+
+    /// Has the proxies of a node hold a replica set's commands, or go on with them.
+    fn gate(
+        &self,
+        node: NodeUid,
+        call: GateCall,
+    ) -> BoxFuture<'static, Result<GateAnswer, NodeError>>;
 }
 
 /// Why an order was not carried out.
@@ -307,6 +315,16 @@ impl Controller {
             .chain(voters.clone())
             .collect();
         let nodes: BTreeSet<NodeUid> = state.nodes.iter().map(|n| n.uid).collect();
+        if !nodes.contains(&status.node) {
+            // This node has left the cluster: another one goes on.
+            let next = voters.intersection(&nodes).next();
+            if let Some(next) = next
+                && let Err(error) = self.store.hand_over(*next).await
+            {
+                tracing::warn!(%error, to = %next, "cannot hand the leadership over");
+            }
+            return;
+        }
         let result = if let Some(node) = state.nodes.iter().find(|n| !members.contains(&n.uid)) {
             tracing::info!(node = %node.uid, "a node joins the configuration store");
             self.store
@@ -320,7 +338,7 @@ impl Controller {
             self.store.remove_member(*gone).await
         } else {
             let ready = self.ready(&state);
-            let Some(wanted) = wanted_voters(&nodes, &voters, &ready) else {
+            let Some(wanted) = wanted_voters(status.node, &nodes, &voters, &ready) else {
                 return;
             };
             tracing::info!(?wanted, "changing the voters");

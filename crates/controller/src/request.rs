@@ -1,12 +1,18 @@
 //! An operator's intent becomes one transaction. Pure: what is refused changes nothing.
 
+use crate::maintenance::request as maintenance;
+use crate::migration::request as migration;
 use crate::observed::Observations;
-use crate::placement::plan as placement;
+use crate::placement::plan::{self as placement, Places};
+use crate::replica_set;
+use crate::replication::request as replication;
 use crate::state::{Change, ClusterState, Stored};
+use crate::switchover::request as switchover;
+use crate::tuning;
 use jiff::Timestamp;
 use model::documents::{
     Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
-    OperationStatus, Persistence, Role, Severity, Shard, keys,
+    OperationStatus, Persistence, Role, Severity, Shard, SlotRange, keys,
 };
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
 use model::limits::{DATABASES_MAX, SHARDS_COUNT_MAX};
@@ -75,12 +81,38 @@ pub fn plan(
     match intent {
         Intent::CreateDatabase(spec) => create_database(state, observed, spec, fresh),
         Intent::UpdateDatabase { database, change } => {
-            update_database(state, find(state, *database)?, change, fresh)
+            update_database(state, observed, find(state, *database)?, change, fresh)
         }
         Intent::DeleteDatabase { database } => {
             delete_database(state, find(state, *database)?, fresh)
         }
+        Intent::MaintenanceOn {
+            node,
+            keep_slave_shards,
+            overwrite_snapshot,
+        } => {
+            let wanted = (*node, *keep_slave_shards, *overwrite_snapshot);
+            maintenance::switch_on((state, observed), wanted, fresh)
+        }
+        Intent::MaintenanceOff {
+            node,
+            skip_shards_restore,
+        } => maintenance::switch_off((state, observed), (*node, !skip_shards_restore), fresh),
+        Intent::RemoveNode { node } => maintenance::remove((state, observed), *node, fresh),
+        Intent::MigrateShards {
+            what,
+            node,
+            override_policy,
+        } => migration::migrate((state, observed), (what, *node, *override_policy), fresh),
+        Intent::FailoverShards {
+            database,
+            shards,
+            immediate,
+        } => switchover::failover_shards(state, observed, (*database, shards, *immediate), fresh),
         Intent::UpdateCluster(change) => update_cluster(state, observed, change, fresh),
+        Intent::UpdateProxy { node, change } => {
+            tuning::update_proxies(state, *node, change, fresh.now)
+        }
         Intent::ChangePrimaryNode { .. } => Err(ApiError::new(
             ErrorCode::InternalError,
             "changing the primary node is not a transaction".to_owned(),
@@ -174,14 +206,12 @@ fn create_database(
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     free_name(state, &spec.name, None)?;
     let count = shards_count(spec)?;
-    if spec.replication == Some(true) {
-        return Err(ErrorCode::InvalidReplication.into());
-    }
     if state.databases.len() >= DATABASES_MAX {
         return Err(ErrorCode::InsufficientResources.into());
     }
     let settings = &state.cluster.settings;
-    let shares = placement::shares(spec.memory_size, count)?;
+    let replication = spec.replication.unwrap_or(false);
+    let shares = placement::shares(spec.memory_size, count, replication)?;
     let wish = spec
         .redis_version
         .as_deref()
@@ -190,18 +220,16 @@ fn create_database(
     let shards_placement = spec
         .shards_placement
         .unwrap_or(settings.default_shards_placement);
-    let nodes = placement::nodes_for_shards(
+    let places = placement::nodes_for_shards(
         state,
         observed,
         &engine,
         &shares,
-        shards_placement,
+        (shards_placement, replication),
         fresh.instant,
     )?;
     let port = placement::endpoint_port(state, spec.port)?;
-    if let Some(password) = spec.password.as_ref().filter(|p| !p.expose().is_empty()) {
-        validate::password(password.expose())?;
-    }
+    let (tuning, notify_keyspace_events) = tuning::of_new(spec, &engine)?;
     let mut change = Change::of(state, fresh.now);
     let uid = new_uid(state, &mut change, spec.uid)?;
     let database = Database {
@@ -213,7 +241,7 @@ fn create_database(
         status: DatabaseStatus::Pending,
         engine,
         shards_count: count,
-        replication: false,
+        replication,
         persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
         eviction_policy: spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru),
         proxy_policy: spec.proxy_policy.unwrap_or(match count {
@@ -221,8 +249,10 @@ fn create_database(
             _ => settings.default_sharded_proxy_policy,
         }),
         shards_placement,
-        password: spec.password.clone().filter(|p| !p.expose().is_empty()),
+        password: usable(spec.password.as_ref())?,
         max_connections: spec.max_connections.unwrap_or(0),
+        tuning,
+        notify_keyspace_events,
         tags: spec.tags.clone(),
         operation: Some(fresh.operation.clone()),
         created: fresh.now,
@@ -230,7 +260,7 @@ fn create_database(
         extra: serde_json::Map::new(),
     };
     change.create(keys::database(uid), &database);
-    for shard in first_shards(state, &database, &nodes, fresh)? {
+    for shard in first_shards(state, &database, &places, fresh)? {
         change.cluster().next_shard = shard.uid.next();
         change.create(keys::shard(shard.uid), &shard);
     }
@@ -239,55 +269,114 @@ fn create_database(
     let outcome = IntentOutcome {
         database: Some(uid),
         operation: Some(fresh.operation.clone()),
+        ..IntentOutcome::default()
     };
     Ok((change.into_txn(), outcome))
 }
 
-/// The primary shards of a new database, by slots: each begins a replica set of its own, on its first
-/// process and in its first epoch.
+/// The shards of a new database, primaries first, by slots: each primary begins a replica set of its own,
+/// on its first process and in its first epoch.
 fn first_shards(
     state: &ClusterState,
     database: &Database,
-    nodes: &[NodeUid],
+    places: &Places,
     fresh: &Fresh<'_>,
 ) -> Result<Vec<Shard>, ApiError> {
+    let copies = places.primaries.len() + places.replicas.len();
     let count = database.shards_count;
     let slots = slot_ranges(count);
-    let shares = memory_shares(database.memory_size, count);
-    let ports = placement::shard_ports(state, nodes.len())?;
+    let shares = shares(database);
+    let users: Vec<EngineUsers> = slots.iter().map(|_| fresh.users.draw()).collect();
+    let of_slots = slots.into_iter().zip(shares).zip(users);
+    let roles = [Role::Primary, Role::Replica];
+    let nodes = [&places.primaries, &places.replicas];
+    let wanted = roles.into_iter().zip(nodes).flat_map(|(role, nodes)| {
+        let of_slots = of_slots.clone();
+        nodes
+            .iter()
+            .zip(of_slots)
+            .map(move |(node, of)| (role, *node, of))
+    });
+    let ports = placement::shard_ports(state, copies)?;
     let uids = (state.cluster.next_shard.0..).map(ShardUid);
-    let places = uids
-        .zip(nodes)
+    Ok(uids
         .zip(ports)
-        .zip(slots.into_iter().zip(shares));
-    Ok(places
-        .map(|(((uid, node), port), (slots, memory_bytes))| Shard {
-            schema: 1,
-            uid,
-            database: database.uid,
-            node: *node,
-            port,
-            role: Role::Primary,
-            slots,
-            epoch: Epoch(1),
-            generation: Generation(1),
-            engine: database.engine.clone(),
-            memory_bytes,
-            run_id: None,
-            serving: None,
-            users: fresh.users.draw(),
-            extra: serde_json::Map::new(),
-        })
+        .zip(wanted)
+        .map(
+            |((uid, port), (role, node, ((slots, memory_bytes), users)))| {
+                let users = match role {
+                    Role::Primary => users,
+                    Role::Replica => own_agent(users, fresh),
+                };
+                Shard {
+                    node,
+                    port,
+                    role,
+                    slots,
+                    memory_bytes,
+                    ..new_shard(uid, database, users)
+                }
+            },
+        )
         .collect())
 }
 
-fn operation(kind: OperationKind, database: DatabaseUid, fresh: &Fresh<'_>) -> Operation {
+/// A shard in its first epoch, on its first process; the rest is the caller's.
+pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) -> Shard {
+    Shard {
+        schema: 1,
+        uid,
+        database: database.uid,
+        node: NodeUid(0),
+        port: 0,
+        role: Role::Primary,
+        slots: SlotRange { first: 0, last: 0 },
+        epoch: Epoch(1),
+        generation: Generation(1),
+        engine: database.engine.clone(),
+        memory_bytes: 0,
+        run_id: None,
+        serving: None,
+        synced: None,
+        role_since: None,
+        failovers: Vec::new(),
+        trouble: None,
+        moving: None,
+        removed_by: None,
+        users,
+        extra: serde_json::Map::new(),
+    }
+}
+
+/// The users of a replica set in another of its engines: only the agent's is of that engine alone.
+pub(crate) fn own_agent(users: EngineUsers, fresh: &Fresh<'_>) -> EngineUsers {
+    EngineUsers {
+        cnm: fresh.users.draw().cnm,
+        ..users
+    }
+}
+
+/// The memory limit of each of a database's shards, by slots, bytes.
+pub(crate) fn shares(database: &Database) -> Vec<u64> {
+    let copies = if database.replication { 2 } else { 1 };
+    memory_shares(database.memory_size / copies, database.shards_count)
+}
+
+pub(crate) fn operation(
+    kind: OperationKind,
+    database: DatabaseUid,
+    fresh: &Fresh<'_>,
+) -> Operation {
     Operation {
         schema: 1,
         uid: fresh.operation.clone(),
         kind,
         database,
         status: OperationStatus::Active,
+        shards: Vec::new(),
+        migrations: Vec::new(),
+        moved: Vec::new(),
+        immediate: false,
         waiting_on: None,
         error: None,
         created: fresh.now,
@@ -296,7 +385,7 @@ fn operation(kind: OperationKind, database: DatabaseUid, fresh: &Fresh<'_>) -> O
     }
 }
 
-fn not_busy(database: &Database) -> Result<(), ApiError> {
+pub(crate) fn not_busy(database: &Database) -> Result<(), ApiError> {
     match (&database.operation, database.status) {
         (None, DatabaseStatus::Active) => Ok(()),
         (operation, status) => Err(ApiError::new(
@@ -319,37 +408,50 @@ fn not_busy(database: &Database) -> Result<(), ApiError> {
 
 /// The shards of a database as they are with another memory limit of the database.
 fn resized(state: &ClusterState, database: &Database) -> Vec<(Stored<Shard>, u64)> {
-    let shares = memory_shares(database.memory_size, database.shards_count);
-    placement::primaries(state, database.uid)
+    replica_set::of_database(state, database)
         .into_iter()
-        .cloned()
-        .zip(shares)
+        .zip(shares(database))
+        .flat_map(|(set, share)| {
+            let members: Vec<_> = set.members().map(|shard| (shard.clone(), share)).collect();
+            members
+        })
         .collect()
 }
 
-fn update_database(
+/// A password that may be set; an empty one is none.
+fn usable(password: Option<&Secret>) -> Result<Option<Secret>, ApiError> {
+    let given = password.filter(|password| !password.expose().is_empty());
+    if let Some(password) = given {
+        validate::password(password.expose())?;
+    }
+    Ok(given.cloned())
+}
+
+/// A database with a change applied.
+fn changed(
     state: &ClusterState,
     stored: &Stored<Database>,
     wanted: &DatabaseChange,
-    fresh: &Fresh<'_>,
-) -> Result<(Txn, IntentOutcome), ApiError> {
+) -> Result<Database, ApiError> {
     let mut database = stored.doc.clone();
     if let Some(name) = &wanted.name {
         free_name(state, name, Some(database.uid))?;
         database.name.clone_from(name);
     }
-    if let Some(bytes) = wanted.memory_size {
-        placement::shares(bytes, database.shards_count)?;
-        database.memory_size = bytes;
+    database.replication = wanted.replication.unwrap_or(database.replication);
+    database.memory_size = wanted.memory_size.unwrap_or(database.memory_size);
+    if (database.memory_size, database.replication) != (stored.memory_size, stored.replication) {
+        placement::shares(
+            database.memory_size,
+            database.shards_count,
+            database.replication,
+        )?;
     }
     if let Some(value) = wanted.persistence {
         database.persistence = persistence(value)?;
     }
     if let Some(password) = &wanted.password {
-        if !password.expose().is_empty() {
-            validate::password(password.expose())?;
-        }
-        database.password = Some(password.clone()).filter(|p| !p.expose().is_empty());
+        database.password = usable(Some(password))?;
     }
     database.eviction_policy = wanted.eviction_policy.unwrap_or(database.eviction_policy);
     database.proxy_policy = wanted.proxy_policy.unwrap_or(database.proxy_policy);
@@ -357,36 +459,67 @@ fn update_database(
     if let Some(tags) = &wanted.tags {
         database.tags.clone_from(tags);
     }
+    tuning::apply(
+        &mut database,
+        &wanted.tuning,
+        wanted.notify_keyspace_events.as_deref(),
+    )?;
+    Ok(database)
+}
+
+fn update_database(
+    state: &ClusterState,
+    observed: &Observations,
+    stored: &Stored<Database>,
+    wanted: &DatabaseChange,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let mut database = changed(state, stored, wanted)?;
     let outcome = |operation| IntentOutcome {
         database: Some(stored.uid),
         operation,
+        ..IntentOutcome::default()
     };
     if database == stored.doc {
         return Ok((Txn::default(), outcome(None)));
     }
     not_busy(stored)?;
-    let shards = resized(state, &database);
-    if database.memory_size > stored.memory_size {
-        let grown: Vec<_> = shards
-            .iter()
-            .map(|(shard, bytes)| (shard.node, shard.memory_bytes, *bytes))
-            .collect();
-        placement::room_to_grow(state, &grown)?;
+    let switched = database.replication != stored.replication;
+    let mut shards = resized(state, &database);
+    if switched && !database.replication {
+        shards.retain(|(shard, _)| shard.role == Role::Primary);
     }
-    let engine_changes = database.memory_size != stored.memory_size
+    let grown: Vec<_> = shards
+        .iter()
+        .filter(|(shard, bytes)| *bytes > shard.memory_bytes)
+        .map(|(shard, bytes)| (shard.node, shard.memory_bytes, *bytes))
+        .collect();
+    placement::room_to_grow(state, &grown)?;
+    let engine_changes = switched
+        || database.memory_size != stored.memory_size
         || database.persistence != stored.persistence
-        || database.eviction_policy != stored.eviction_policy;
+        || database.eviction_policy != stored.eviction_policy
+        || database.notify_keyspace_events != stored.notify_keyspace_events;
     database.status = DatabaseStatus::ActiveChangePending;
     database.operation = Some(fresh.operation.clone());
     database.changed = fresh.now;
     let mut change = Change::of(state, fresh.now);
     change.replace(keys::database(stored.uid), stored.revision, &database);
+    tuning::audit(&mut change, stored, &database, wanted.client.as_ref());
     if engine_changes {
         for (shard, bytes) in &shards {
             let mut doc = shard.doc.clone();
             doc.generation = doc.generation.next();
             doc.memory_bytes = *bytes;
             change.replace(keys::shard(shard.uid), shard.revision, &doc);
+        }
+    }
+    if switched {
+        let sets = replica_set::of_database(state, stored);
+        if database.replication {
+            replication::switch_on((state, observed), &database, &sets, fresh, &mut change)?;
+        } else {
+            replication::switch_off(&sets, fresh, &mut change);
         }
     }
     let operation = operation(OperationKind::UpdateDatabase, stored.uid, fresh);
@@ -404,6 +537,7 @@ fn delete_database(
         let outcome = IntentOutcome {
             database: Some(stored.uid),
             operation: stored.operation.clone(),
+            ..IntentOutcome::default()
         };
         return Ok((Txn::default(), outcome));
     }
@@ -427,6 +561,7 @@ fn delete_database(
     let outcome = IntentOutcome {
         database: Some(stored.uid),
         operation: Some(fresh.operation.clone()),
+        ..IntentOutcome::default()
     };
     Ok((change.into_txn(), outcome))
 }

@@ -301,6 +301,9 @@ fn first_documents(
         https_port: config.ports.https,
         memory_bytes: config.memory_bytes.unwrap_or(host.total_memory),
         accept_servers: true,
+        proxy: model::tuning::ProxySettings::default(),
+        maintenance: None,
+        leaving: false,
         joined: now,
         extra: Map::new(),
     };
@@ -662,6 +665,9 @@ fn new_node(uid: NodeUid, request: &JoinRequest) -> Node {
         https_port: request.https_port,
         memory_bytes: request.memory_bytes,
         accept_servers: true,
+        proxy: model::tuning::ProxySettings::default(),
+        maintenance: None,
+        leaving: false,
         joined: Timestamp::now(),
         extra: Map::new(),
     }

@@ -3,17 +3,19 @@
 
 use crate::local::{Answer, Failure};
 use crate::member::Member;
-use crate::{bootstrap, primary, view};
+use crate::{bootstrap, gates, primary, view};
 use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use client::internode::{AgentAnswer, HeartbeatAnswer, NodeCertificates};
+use client::internode::{AgentAnswer, GateResult, HeartbeatAnswer, NodeCertificates};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use model::command::AgentCommand;
 use model::documents::Event;
+use model::gate::GateCall;
+use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{Intent, IntentOutcome, JoinGrant, JoinRequest};
 use model::node_config::NodeConfig;
 use model::observation::NodeObservation;
@@ -127,10 +129,12 @@ fn router(member: Arc<Member>) -> Router {
         .route("/raft/{rpc}", post(raft))
         .route("/heartbeat", post(heartbeat))
         .route("/agent", post(agent))
+        .route("/gate", post(gate))
         .route("/view", post(view_here))
         .route("/intent", post(intent))
         .route("/admit", post(admit))
         .route("/events", post(events))
+        .route("/history", post(history))
         .route("/check", post(check_here))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(member)
@@ -178,6 +182,10 @@ async fn agent(
     Json(answer.unwrap_or_else(|error| Err(model::command::AgentRefusal::failed(error))))
 }
 
+async fn gate(State(member): State<Arc<Member>>, Json(call): Json<GateCall>) -> Json<GateResult> {
+    Json(gates::call(&member, call).await)
+}
+
 async fn view_here(State(member): State<Arc<Member>>) -> Answer<ClusterView> {
     Ok(Json(primary::here(&member).await?))
 }
@@ -200,6 +208,13 @@ async fn events(State(member): State<Arc<Member>>) -> Answer<Vec<Event>> {
     let state = member.store.state();
     let events = primary::events_of(&state).map_err(|e| controller::reconcile::store_error(&e))?;
     Ok(Json(events))
+}
+
+async fn history(
+    State(member): State<Arc<Member>>,
+    Json(query): Json<HistoryQuery>,
+) -> Json<HistoryAnswer> {
+    Json(crate::history::here(&member, query))
 }
 
 async fn check_here(State(member): State<Arc<Member>>) -> Answer<NodeCheck> {

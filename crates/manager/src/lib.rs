@@ -9,15 +9,20 @@
 //! | [`member`] | everything that a node of a cluster runs |
 //! | [`primary`] | asking the primary node, wherever it is |
 //! | [`view`] | stored and observed state together |
+//! | [`history`] | statistics of databases in the past |
+//! | [`wishes`] | what clients set for their whole database |
 //! | [`heartbeat`] | telling the primary node of this one |
 //! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
+//! | [`gates`] | orders to it, while a primary moves |
 //! | [`internode`], [`local`] | the two interfaces: other nodes, this node's programs |
 //! | [`transport`] | how the store and the controller reach other nodes |
 
 pub mod bootstrap;
 pub mod certificates;
 pub mod exec;
+pub mod gates;
 pub mod heartbeat;
+pub mod history;
 pub mod internode;
 pub mod local;
 pub mod member;
@@ -26,3 +31,4 @@ pub mod program;
 pub mod proxy_feed;
 pub mod transport;
 pub mod view;
+pub mod wishes;

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use model::documents::Event;
+use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{
     BootstrapStatus, CreateCluster, Intent, IntentOutcome, JoinCluster, JoinGrant, JoinRequest,
 };
@@ -66,6 +67,7 @@ pub async fn serve(exec: Arc<Exec>) -> anyhow::Result<()> {
         .route("/local/view", get(view))
         .route("/local/intent", post(intent))
         .route("/local/events", get(events))
+        .route("/local/history", post(history))
         .route("/local/check/{uid}", post(check))
         .route("/local/stop-engines", post(stop_engines))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -130,6 +132,13 @@ async fn intent(
 
 async fn events(State(exec): State<Arc<Exec>>) -> Answer<Vec<Event>> {
     Ok(Json(primary::events(exec.member()?).await?))
+}
+
+async fn history(
+    State(exec): State<Arc<Exec>>,
+    Json(query): Json<HistoryQuery>,
+) -> Answer<HistoryAnswer> {
+    Ok(Json(crate::history::ask(exec.member()?, query).await?))
 }
 
 async fn check(State(exec): State<Arc<Exec>>, Path(uid): Path<NodeUid>) -> Answer<NodeCheck> {

@@ -1,14 +1,16 @@
 //! Everything that a node of a cluster runs: store, controller, both interfaces' state, heartbeats.
 
+use crate::gates::Gates;
 use crate::program::Program;
-use crate::transport::{AgentRoutes, RaftTransport};
-use crate::{heartbeat, internode, proxy_feed};
+use crate::transport::{RaftTransport, Routes};
+use crate::{heartbeat, history, internode, proxy_feed};
 use agent::Agent;
 use anyhow::Context as _;
 use client::internode::{InternodeClient, NodeCertificates};
 use controller::reconcile::Controller;
 use jiff::Timestamp;
 use model::NodeUid;
+use model::history::History;
 use model::node_config::NodeIdentity;
 use model::observation::ProxyObservation;
 use model::view::Observed;
@@ -90,6 +92,10 @@ pub struct Member {
     pub internode: InternodeClient,
     /// What this node's proxies say.
     pub proxies: Proxies,
+    /// Orders to them.
+    pub gates: Gates,
+    /// What databases did a while ago, on the primary node.
+    pub history: Mutex<History>,
     /// When this program started.
     pub started: Timestamp,
     last_known: Mutex<LastKnown>,
@@ -143,22 +149,20 @@ impl Member {
             agent,
             internode: client,
             proxies: Proxies::default(),
+            history: Mutex::default(),
+            gates: Gates::default(),
             started: Timestamp::now(),
             last_known: Mutex::new(LastKnown::default()),
             tasks: Mutex::new(JoinSet::new()),
             program,
         });
-        let routes = AgentRoutes {
-            me: member.identity.node,
-            agent: member.agent.clone(),
-            internode: member.internode.clone(),
-            store: member.store.clone(),
-        };
+        let routes = Routes(Arc::downgrade(&member));
         let feed = proxy_feed::bind(&member.program.config)?;
         let mut tasks = member.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(internode::serve(Arc::clone(&member), listener, acceptor));
         tasks.spawn(proxy_feed::serve(Arc::clone(&member), feed));
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
+        tasks.spawn(history::run(Arc::clone(&member)));
         tasks.spawn(member.controller.clone().run(Arc::new(routes)));
         drop(tasks);
         Ok(member)

@@ -1,14 +1,19 @@
 //! The configuration of this node's `dmcproxy`: made from the store, sent whole after each change.
 
+use crate::gates::Pending;
 use crate::member::Member;
+use crate::wishes::Wishes;
 use anyhow::Context as _;
 use controller::placement::plan::{primaries, proxies};
 use controller::state::ClusterState;
 use model::documents::{Database, DatabaseStatus, Shard};
 use model::node_config::NodeConfig;
-use model::observation::ProxyObservation;
-use model::proxy::{LINE_MAX, ProxyConfig, ProxyDatabase, ProxySettings, ProxyShard, ShardAddress};
-use model::{DatabaseUid, NodeUid};
+use model::proxy::{
+    FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress, ToProxy,
+};
+use model::tuning::DatabaseTuning;
+use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -58,6 +63,7 @@ pub async fn serve(member: Arc<Member>, listener: UnixListener) {
                     if let Err(error) = feed(&member, stream, connection).await {
                         tracing::debug!("a proxy's connection ended: {error:#}");
                     }
+                    member.gates.close(connection);
                     member.proxies.heard(connection, None);
                 });
             }
@@ -69,26 +75,53 @@ pub async fn serve(member: Arc<Member>, listener: UnixListener) {
     }
 }
 
-async fn feed(member: &Member, stream: UnixStream, connection: u64) -> anyhow::Result<()> {
+async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     let mut revisions = member.store.watch();
     let mut sent: Option<ProxyConfig> = None;
+    let mut closed: Option<Closed> = None;
+    let mut orders = member.gates.open(connection);
+    let mut pending = Pending::default();
+    let mut wishes = Wishes::default();
     let mut line = Vec::new();
     let silence = tokio::time::sleep(SILENCE_MAX);
     tokio::pin!(silence);
+    let mut news = true;
     loop {
-        send_if_new(member, &mut write, &mut sent).await?;
+        if std::mem::take(&mut news) {
+            send_if_new(member, &mut write, &mut sent, &mut closed).await?;
+        }
         tokio::select! {
-            changed = revisions.changed() => changed?,
+            changed = revisions.changed() => {
+                changed?;
+                news = true;
+            }
+            Some(ordered) = orders.recv() => {
+                let order = pending.number(ordered);
+                send_line(&mut write, &ToProxy::Order { order }).await?;
+            }
             read = read_line(&mut lines, &mut line) => {
                 if read? == 0 {
                     return Ok(());
                 }
-                let seen: ProxyObservation = serde_json::from_slice(&line)?;
+                let said: FromProxy = serde_json::from_slice(&line)?;
                 line.clear();
                 silence.as_mut().reset(tokio::time::Instant::now() + SILENCE_MAX);
-                member.proxies.heard(connection, Some(seen));
+                match said {
+                    FromProxy::Observation(seen) => {
+                        member.proxies.heard(connection, Some(*seen));
+                    }
+                    FromProxy::Answer { answer } => pending.answered(answer),
+                    FromProxy::Wish { wish } => {
+                        if let Some(granted) = wishes.take(member, wish) {
+                            send_line(&mut write, &ToProxy::Granted { granted }).await?;
+                        }
+                    }
+                }
+            }
+            granted = wishes.next() => {
+                send_line(&mut write, &ToProxy::Granted { granted }).await?;
             }
             () = &mut silence => anyhow::bail!("the proxy has fallen silent"),
         }
@@ -107,14 +140,28 @@ async fn read_line<R: tokio::io::AsyncBufRead + Unpin>(
     Ok(read)
 }
 
+/// Primaries whose role was being moved when a proxy came, with their epoch: nobody has ordered it to
+/// hold, so it must not serve them before they have another epoch.
+type Closed = BTreeSet<(ShardUid, Epoch)>;
+
 async fn send_if_new(
     member: &Member,
     write: &mut tokio::net::unix::OwnedWriteHalf,
     sent: &mut Option<ProxyConfig>,
+    closed: &mut Option<Closed>,
 ) -> anyhow::Result<()> {
-    let Some(state) = ClusterState::read(&member.store.state())? else {
+    let Some(mut state) = ClusterState::read(&member.store.state())? else {
         return Ok(());
     };
+    let closed = closed.get_or_insert_with(|| {
+        let moving = state.shards.iter().filter(|s| s.moving.is_some());
+        moving.map(|s| (s.uid, s.epoch)).collect()
+    });
+    for shard in &mut state.shards {
+        if closed.contains(&(shard.uid, shard.epoch)) {
+            shard.doc.serving = None;
+        }
+    }
     let config = build(&state, member.identity.node, &member.program.config);
     let same = sent
         .as_ref()
@@ -122,12 +169,20 @@ async fn send_if_new(
     if same {
         return Ok(());
     }
-    let mut text = serde_json::to_vec(&config)?;
+    send_line(write, &config).await?;
+    *sent = Some(config);
+    Ok(())
+}
+
+async fn send_line<T: serde::Serialize>(
+    write: &mut tokio::net::unix::OwnedWriteHalf,
+    line: &T,
+) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     tokio::time::timeout(WRITE_MAX, write.write_all(&text))
         .await
-        .context("the proxy does not read its configuration")??;
-    *sent = Some(config);
+        .context("the proxy does not read what it is sent")??;
     Ok(())
 }
 
@@ -144,6 +199,7 @@ pub fn build(state: &ClusterState, me: NodeUid, config: &NodeConfig) -> ProxyCon
             listen: vec![SocketAddr::new(config.address, d.port)],
             password: d.password.clone(),
             max_connections: d.max_connections,
+            tuning: tuning_of(state, d, me),
             shards: proxy_shards(state, me, config, d.uid),
         })
         .collect();
@@ -152,8 +208,36 @@ pub fn build(state: &ClusterState, me: NodeUid, config: &NodeConfig) -> ProxyCon
         cluster_id: state.cluster.cluster_id.clone(),
         node: me,
         databases,
-        settings: ProxySettings::default(),
+        settings: state
+            .node(me)
+            .map(|node| node.proxy.clone())
+            .unwrap_or_default(),
+        takes_wishes: true,
     }
+}
+
+/// The limits of a database in one of its proxies: a rate is shared among those that serve it, so that
+/// all of them together keep to it.
+fn tuning_of(state: &ClusterState, database: &Database, me: NodeUid) -> DatabaseTuning {
+    let proxies = proxies(state, database);
+    let place = proxies.iter().position(|node| *node == me).unwrap_or(0);
+    let mut tuning = database.tuning.clone();
+    for rate in [
+        &mut tuning.max_commands_per_second,
+        &mut tuning.max_bytes_per_second,
+    ] {
+        *rate = share(*rate, proxies.len(), place);
+    }
+    tuning
+}
+
+/// The part of a rate that the proxy at a place gets; never 0, which would be no limit.
+fn share(rate: u64, proxies: usize, place: usize) -> u64 {
+    if rate == 0 || proxies == 0 {
+        return rate;
+    }
+    let more = (place as u64) < rate % proxies as u64;
+    (rate / proxies as u64 + u64::from(more)).max(1)
 }
 
 fn is_served(database: &Database) -> bool {
@@ -184,7 +268,7 @@ fn proxy_shards(
         .unwrap_or_default()
 }
 
-fn proxy_shard(
+pub(crate) fn proxy_shard(
     state: &ClusterState,
     me: NodeUid,
     config: &NodeConfig,

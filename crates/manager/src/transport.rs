@@ -1,17 +1,20 @@
 //! How the store and the controller reach other nodes.
 
-use agent::Agent;
+use crate::gates;
+use crate::member::Member;
 use bytes::Bytes;
 use client::internode::{CallError, InternodeClient};
 use controller::reconcile::{NodeError, Nodes};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use model::NodeUid;
-use model::command::AgentCommand;
+use model::command::{AgentCommand, AgentRefusal};
 use model::documents::{Node, keys};
+use model::gate::{GateAnswer, GateCall};
 use model::observation::ShardObservation;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use store::{Member, RpcKind, Store, Transport, TransportError};
+use store::{RpcKind, Store, Transport, TransportError};
 
 /// Path of a store's message in the internode interface.
 #[must_use]
@@ -26,7 +29,7 @@ pub struct RaftTransport(pub InternodeClient);
 impl Transport for RaftTransport {
     fn call(
         &self,
-        target: &Member,
+        target: &store::Member,
         rpc: RpcKind,
         body: Bytes,
         timeout: Duration,
@@ -50,28 +53,24 @@ fn transport_error(error: CallError) -> TransportError {
     }
 }
 
-/// Agents of all nodes: this one's directly, the others' over the internode interface.
-#[derive(Clone)]
-pub struct AgentRoutes {
-    /// This node.
-    pub me: NodeUid,
-    /// Its agent.
-    pub agent: Agent,
-    /// The others.
-    pub internode: InternodeClient,
-    /// Where their addresses are.
-    pub store: Store,
-}
+/// Agents and proxies of all nodes: this one's directly, the others' over the internode interface. The
+/// member owns the task that has these.
+#[derive(Clone, Debug)]
+pub struct Routes(pub Weak<Member>);
 
-impl std::fmt::Debug for AgentRoutes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AgentRoutes")
-            .field("me", &self.me)
-            .finish_non_exhaustive()
+impl Routes {
+    fn member(&self) -> Result<Arc<Member>, NodeError> {
+        let gone = || NodeError::Unreachable("this node is shutting down".to_owned());
+        self.0.upgrade().ok_or_else(gone)
     }
 }
 
-impl Nodes for AgentRoutes {
+fn address(member: &Member, node: NodeUid) -> Result<String, NodeError> {
+    internode_address(&member.store, node)
+        .ok_or_else(|| NodeError::Unreachable(format!("node:{node} has no address")))
+}
+
+impl Nodes for Routes {
     fn order(
         &self,
         node: NodeUid,
@@ -79,17 +78,38 @@ impl Nodes for AgentRoutes {
     ) -> BoxFuture<'static, Result<Option<ShardObservation>, NodeError>> {
         let routes = self.clone();
         async move {
-            if node == routes.me {
-                return Ok(routes.agent.execute(command).await?);
+            let member = routes.member()?;
+            if node == member.identity.node {
+                return Ok(member.agent.execute(command).await?);
             }
-            let address = internode_address(&routes.store, node)
-                .ok_or_else(|| NodeError::Unreachable(format!("node:{node} has no address")))?;
-            let answer = routes
+            let answer = member
                 .internode
-                .agent(&address, &command)
+                .agent(&address(&member, node)?, &command)
                 .await
                 .map_err(|e| NodeError::Unreachable(e.to_string()))?;
             Ok(answer?)
+        }
+        .boxed()
+    }
+
+    fn gate(
+        &self,
+        node: NodeUid,
+        call: GateCall,
+    ) -> BoxFuture<'static, Result<GateAnswer, NodeError>> {
+        let routes = self.clone();
+        async move {
+            let member = routes.member()?;
+            let answer = if node == member.identity.node {
+                gates::call(&member, call).await
+            } else {
+                member
+                    .internode
+                    .gate(&address(&member, node)?, &call)
+                    .await
+                    .map_err(|e| NodeError::Unreachable(e.to_string()))?
+            };
+            answer.map_err(|reason| AgentRefusal::Failed { reason }.into())
         }
         .boxed()
     }

@@ -4,6 +4,7 @@
 use crate::documents::{EngineUsers, EvictionPolicy, Persistence};
 use crate::ids::{DatabaseUid, Epoch, Generation, OperationUid, ShardUid};
 use crate::release::EngineId;
+use crate::replication::{HandOverTarget, PrimaryAddress, SyncedRecord};
 use serde::{Deserialize, Serialize};
 
 /// An order to one node's agent. All are idempotent.
@@ -33,6 +34,119 @@ pub enum AgentCommand {
         generation: Generation,
         /// The new settings.
         settings: EngineSettings,
+    },
+    /// Make the running process a replica of a primary, in an epoch of their replica set.
+    Follow {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// Epoch of the role.
+        epoch: Epoch,
+        /// Whom it follows.
+        primary: PrimaryAddress,
+        /// Password of the replication user among them, the same in a whole replica set.
+        users: EngineUsers,
+    },
+    /// Make the running replica the primary of an epoch, its primary being gone: as `MakePrimary`, if
+    /// its data are what was recorded of them, and more.
+    Promote {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// Epoch of the role.
+        epoch: Epoch,
+        /// What was recorded of it.
+        record: SyncedRecord,
+        /// Passwords of the users of that epoch.
+        users: EngineUsers,
+    },
+    /// Write down that the role may go to the next epoch, and make its users beside those of the present
+    /// one: on both engines of a move, before it. A move without it is refused.
+    PrepareEpoch {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// The next epoch.
+        epoch: Epoch,
+        /// Passwords of its users.
+        users: EngineUsers,
+    },
+    /// The running primary hands its role to a replica (`FAILOVER TO`), which `PressAcks` hurries.
+    /// Answered when it has become a replica, or has given up and is primary as before.
+    HandOver {
+        /// Which: the old primary.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// Epoch in which the target is primary.
+        epoch: Epoch,
+        /// The replica.
+        target: HandOverTarget,
+        /// How long it may take, ms, from the order's arrival.
+        deadline_ms: u32,
+    },
+    /// Have the replica acknowledge every millisecond, until it is primary or the time is over.
+    PressAcks {
+        /// Which: the replica.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// How long, ms.
+        milliseconds: u32,
+    },
+    /// The replica that a primary handed its role to takes it over: ledger and users.
+    TakeOver {
+        /// Which: the new primary.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// Epoch of the role.
+        epoch: Epoch,
+        /// Passwords of the users of that epoch.
+        users: EngineUsers,
+    },
+    /// Recovery of a move: refuse from now on what belongs to moves up to this epoch.
+    SettleMove {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// Highest epoch whose moves are refused.
+        epoch: Epoch,
+    },
+    /// Recovery of a move: `FAILOVER ABORT`, while it waits for the replica to catch up, or for a target
+    /// that is gone. Nothing is done when no move is under way in the engine.
+    AbortHandOver {
+        /// Which: the old primary.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+    },
+    /// Fence: end this process, however it stands. Answered when it is gone for sure.
+    KillEngine {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one is left alone.
+        run_id: String,
     },
     /// Stop the process and delete its folder. Only on behalf of an operation.
     RemoveEngine {
@@ -73,6 +187,9 @@ pub struct EngineSettings {
     pub eviction_policy: EvictionPolicy,
     /// What survives a restart.
     pub persistence: Persistence,
+    /// `notify-keyspace-events`.
+    #[serde(default)]
+    pub notify_keyspace_events: String,
 }
 
 /// Why an agent did not do it.

@@ -4,12 +4,19 @@
 //! `DataChange`: a change here that older releases cannot read needs a migration at finalise and a
 //! test from the last release.
 
-use crate::ids::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, ShardUid, UserUid};
+use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid, UserUid};
 use crate::release::EngineId;
 use crate::secret::Secret;
+use crate::tuning::{DatabaseTuning, ProxySettings};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+mod operation;
+mod shard;
+
+pub use operation::{Migration, MoveReport, Operation, OperationKind, OperationStatus};
+pub use shard::{EngineUsers, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, proxy_user};
 
 /// Keys of the documents. One place, so that two kinds can never collide.
 pub mod keys {
@@ -168,6 +175,15 @@ pub struct Node {
     pub memory_bytes: u64,
     /// Whether it may hold shards.
     pub accept_servers: bool,
+    /// Settings of its proxy.
+    #[serde(default)]
+    pub proxy: ProxySettings,
+    /// Its maintenance mode, while that is on.
+    #[serde(default)]
+    pub maintenance: Option<Maintenance>,
+    /// Whether it leaves the cluster as soon as nothing is on it.
+    #[serde(default)]
+    pub leaving: bool,
     /// When it joined.
     pub joined: Timestamp,
     /// Fields of a newer release.
@@ -184,6 +200,30 @@ impl Node {
             Err(_) => format!("{}:{}", self.address, self.internode_port),
         }
     }
+}
+
+/// Maintenance mode of a node: it takes no shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// How often it was turned on, less how often off.
+    pub depth: u32,
+    /// Name of the snapshot.
+    pub name: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What was on the node when it was turned on.
+    pub snapshot: Vec<SnapshotShard>,
+}
+
+/// A shard that was on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotShard {
+    /// Its database.
+    pub database: DatabaseUid,
+    /// Its slots.
+    pub slots: SlotRange,
+    /// Its role.
+    pub role: Role,
 }
 
 /// Where a database is in its life (the REST field `status`).
@@ -333,6 +373,13 @@ pub struct Database {
     /// Most client connections per proxy, 0: no limit but the proxy's own.
     #[serde(default)]
     pub max_connections: u32,
+    /// Its other limits in the proxies.
+    #[serde(default)]
+    pub tuning: DatabaseTuning,
+    /// Which keyspace events its engines publish, as [`crate::tuning::keyspace_events`] spells it;
+    /// empty: none.
+    #[serde(default)]
+    pub notify_keyspace_events: String,
     /// Tags as the operator set them.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -357,146 +404,6 @@ pub struct Tag {
     pub key: String,
     /// Its value.
     pub value: String,
-}
-
-/// What a shard is in its replica set.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Takes writes. Printed `master`.
-    Primary,
-    /// Follows the primary. Printed `slave`.
-    Replica,
-}
-
-impl Role {
-    /// The operator's word for it.
-    #[must_use]
-    pub const fn operator_word(self) -> &'static str {
-        match self {
-            Self::Primary => "master",
-            Self::Replica => "slave",
-        }
-    }
-}
-
-/// A range of hash slots, both ends included.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub struct SlotRange {
-    /// First slot.
-    pub first: u16,
-    /// Last slot.
-    pub last: u16,
-}
-
-/// One engine process of a database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shard {
-    /// Schema of this document: 1.
-    pub schema: u32,
-    /// Its id.
-    pub uid: ShardUid,
-    /// Its database.
-    pub database: DatabaseUid,
-    /// Its node.
-    pub node: NodeUid,
-    /// Its port on that node's address.
-    pub port: u16,
-    /// What it is.
-    pub role: Role,
-    /// Slots of its replica set.
-    pub slots: SlotRange,
-    /// Epoch of its replica set: raised whenever the primary changes or restarts.
-    pub epoch: Epoch,
-    /// Version of the wanted process: raised whenever it must be started anew.
-    pub generation: Generation,
-    /// Engine of this process.
-    pub engine: EngineId,
-    /// Memory limit of this process, bytes.
-    pub memory_bytes: u64,
-    /// Run id of the process that holds the role of `epoch`, once the agent confirmed it. Another
-    /// run id means that the engine restarted and needs a new epoch.
-    #[serde(default)]
-    pub run_id: Option<String>,
-    /// Epoch in which its agent has confirmed the role; proxies use the shard only when it is
-    /// `epoch`.
-    #[serde(default)]
-    pub serving: Option<Epoch>,
-    /// Passwords of the users inside the engine.
-    pub users: EngineUsers,
-    /// Fields of a newer release.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-impl Shard {
-    /// Whether proxies may use it: a primary whose agent confirmed the role of this epoch.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        self.role == Role::Primary && self.serving == Some(self.epoch)
-    }
-
-    /// The user that proxies use in this epoch.
-    #[must_use]
-    pub fn proxy_user(&self) -> String {
-        proxy_user(self.epoch)
-    }
-}
-
-/// Name of the proxies' user of one epoch.
-#[must_use]
-pub fn proxy_user(epoch: Epoch) -> String {
-    format!("proxy@e{epoch}")
-}
-
-/// ACL rules of that user: what clients may do, which is what is neither `@admin` nor `@dangerous` and
-/// a little more; the same words in every engine. What would break the platform (roles, shutdown, saving, managed settings, users) is not
-/// among them; the proxy answers those itself or refuses them by name.
-pub const PROXY_RIGHTS: &[&str] = &[
-    "~*",
-    "&*",
-    "+@all",
-    "-@admin",
-    "-@dangerous",
-    "+flushall",
-    "+flushdb",
-    "+info",
-    "+keys",
-    "+monitor",
-    "+restore",
-    "+role",
-    "+sort",
-    "+swapdb",
-    "+config|get",
-    "+latency|history",
-    "+latency|latest",
-    "+latency|reset",
-    "+slowlog|get",
-    "+slowlog|len",
-    "+slowlog|reset",
-    "+client|caching",
-    "+client|getname",
-    "+client|getredir",
-    "+client|id",
-    "+client|info",
-    "+client|kill",
-    "+client|list",
-    "+client|reply",
-    "+client|setname",
-    "+client|tracking",
-    "+client|trackinginfo",
-    "+client|unblock",
-];
-
-/// Passwords of the users inside an engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EngineUsers {
-    /// Of `cnm`, the agent's user.
-    pub cnm: Secret,
-    /// Of `repl`, the replication user.
-    pub repl: Secret,
-    /// Of `proxy@e<epoch>`.
-    pub proxy: Secret,
 }
 
 /// A user of the platform.
@@ -538,74 +445,6 @@ pub enum ManagementRole {
     UserManager,
     /// Nothing.
     None,
-}
-
-/// What an operation does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OperationKind {
-    /// `SMCreateBDB`.
-    CreateDatabase,
-    /// `SMUpdateBDB`.
-    UpdateDatabase,
-    /// `SMDeleteBDB`.
-    DeleteDatabase,
-}
-
-impl OperationKind {
-    /// The operator's name of it.
-    #[must_use]
-    pub const fn operator_word(self) -> &'static str {
-        match self {
-            Self::CreateDatabase => "SMCreateBDB",
-            Self::UpdateDatabase => "SMUpdateBDB",
-            Self::DeleteDatabase => "SMDeleteBDB",
-        }
-    }
-}
-
-/// Where an operation is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum OperationStatus {
-    /// Not started.
-    Pending,
-    /// Under way.
-    Active,
-    /// Done.
-    Completed,
-    /// Given up.
-    Failed,
-}
-
-/// A persisted piece of work on a database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Operation {
-    /// Schema of this document: 1.
-    pub schema: u32,
-    /// Its id.
-    pub uid: OperationUid,
-    /// What it does.
-    pub kind: OperationKind,
-    /// The database that it works on.
-    pub database: DatabaseUid,
-    /// Where it is.
-    pub status: OperationStatus,
-    /// What it waits for, in words.
-    #[serde(default)]
-    pub waiting_on: Option<String>,
-    /// Why it was given up.
-    #[serde(default)]
-    pub error: Option<String>,
-    /// When it was asked for.
-    pub created: Timestamp,
-    /// When it ended.
-    #[serde(default)]
-    pub ended: Option<Timestamp>,
-    /// Fields of a newer release.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 /// How grave an event is.

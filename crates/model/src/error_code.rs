@@ -55,6 +55,12 @@ codes! {
     DbNotFound = "db_not_found", 404, "There is no such database.", "List them with `rladmin status databases`.";
     NodeNotFound = "node_not_found", 404, "There is no such node.", "List them with `rladmin status nodes`.";
     ShardNotExist = "shard_not_exist", 404, "There is no such shard.", "List them with `rladmin status shards`.";
+    ShardIsSlave = "shard_is_slave", 409, "The shard is no master.", "Name the master of its replica set; see `rladmin status shards`.";
+    ShardUidsRequired = "shard_uids_required", 406, "No shard was named.", "Name at least one shard.";
+    FailoverShardsDifferentBdb = "failover_shards_different_bdb", 406, "The shards are not of one database.", "Name shards of one database.";
+    NoMajorityLeft = "no_majority_left", 409, "The nodes that would be left are no majority.", "Bring another node back, or turn its maintenance mode off.";
+    LastNode = "last_node", 409, "It is the only node.", "Uninstall it instead.";
+    ReplicaNotSynced = "replica_not_synced", 409, "No replica has all the data of its master.", "Wait until `rladmin status shards` shows the replica as synced.";
     ActionNotFound = "action_not_found", 404, "There is no such action.", "List them with GET /v1/actions.";
     MissingDbName = "missing_db_name", 406, "A database needs a name.", "Give `name`.";
     MissingMemorySize = "missing_memory_size", 406, "A database needs a memory limit.", "Give `memory_size` in bytes (rladmin: `memory_size 1GB`).";
@@ -66,7 +72,7 @@ codes! {
     InvalidVersion = "invalid_version", 406, "No node carries this engine version.", "See `supported_database_versions` in GET /v1/nodes.";
     InvalidDataPersistence = "invalid_data_persistence", 406, "The persistence settings do not fit together.", "Use disabled, aof or snapshot with their own settings.";
     InvalidProxyPolicy = "invalid_proxy_policy", 406, "The proxy policy is unknown.", "Use single, all-master-shards or all-nodes.";
-    InvalidReplication = "invalid_replication", 406, "Replication is not available in this release.", "Leave `replication` out or set it to false.";
+    InvalidReplication = "invalid_replication", 406, "The database cannot be replicated like this.", "Set `replication` to true or false.";
     InvalidSharding = "invalid_sharding", 406, "The database cannot be divided like this.", "Use `shards_count` 1 to 60, with `sharding` true exactly when it is 2 or more, and the default `shard_key_regex`.";
     Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (GET /v1/actions) and try again.";
     WrongClusterStateId = "wrong_cluster_state_id", 409, "The configuration changed since it was read.", "Read it again and repeat the change.";

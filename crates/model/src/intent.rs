@@ -2,10 +2,11 @@
 //! the primary node carries them out.
 
 use crate::documents::{
-    EvictionPolicy, Persistence, ProxyPolicy, Sensitivity, ShardsPlacement, Tag,
+    EvictionPolicy, Persistence, ProxyPolicy, Role, Sensitivity, ShardsPlacement, Tag,
 };
-use crate::ids::{DatabaseUid, NodeUid, OperationUid};
+use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid};
 use crate::secret::Secret;
+use crate::tuning::{ProxyChange, TuningChange};
 use serde::{Deserialize, Serialize};
 
 /// A change that is asked for.
@@ -28,6 +29,58 @@ pub enum Intent {
     },
     /// Change settings of the cluster.
     UpdateCluster(ClusterChange),
+    /// Turn a node's maintenance mode on.
+    MaintenanceOn {
+        /// Which node.
+        node: NodeUid,
+        /// Whether replicas stay on it.
+        #[serde(default)]
+        keep_slave_shards: bool,
+        /// Whether what is there now replaces the snapshot of an earlier time.
+        #[serde(default)]
+        overwrite_snapshot: bool,
+    },
+    /// Turn it off.
+    MaintenanceOff {
+        /// Which node.
+        node: NodeUid,
+        /// Whether shards stay where they are.
+        #[serde(default)]
+        skip_shards_restore: bool,
+    },
+    /// Take a node out of the cluster.
+    RemoveNode {
+        /// Which node.
+        node: NodeUid,
+    },
+    /// Shards are brought to another node.
+    MigrateShards {
+        /// Which.
+        what: MigrateWhat,
+        /// The node.
+        node: NodeUid,
+        /// Whether the node may have another copy of their slots, or take no shards otherwise.
+        #[serde(default)]
+        override_policy: bool,
+    },
+    /// Primaries hand their role to a replica.
+    FailoverShards {
+        /// The database, if it was named.
+        #[serde(default)]
+        database: Option<DatabaseUid>,
+        /// The primaries.
+        shards: Vec<ShardUid>,
+        /// Whether replicas need not have followed for a while first.
+        #[serde(default)]
+        immediate: bool,
+    },
+    /// Change settings of proxies.
+    UpdateProxy {
+        /// The node of the proxy; `None`: every node.
+        node: Option<NodeUid>,
+        /// What.
+        change: ProxyChange,
+    },
     /// Make another node the primary node.
     ChangePrimaryNode {
         /// Which; `None`: any other.
@@ -42,6 +95,9 @@ pub struct IntentOutcome {
     pub database: Option<DatabaseUid>,
     /// The operation that goes on.
     pub operation: Option<OperationUid>,
+    /// All of them, where several databases are concerned.
+    #[serde(default)]
+    pub operations: Vec<OperationUid>,
 }
 
 /// A database to be created. What is `None` comes from the cluster's settings.
@@ -73,10 +129,41 @@ pub struct DatabaseSpec {
     pub password: Option<Secret>,
     /// Most client connections per proxy.
     pub max_connections: Option<u32>,
+    /// Other limits.
+    #[serde(default)]
+    pub tuning: Box<TuningChange>,
+    /// Which keyspace events are published.
+    #[serde(default)]
+    pub notify_keyspace_events: Option<String>,
     /// Tags.
     pub tags: Vec<Tag>,
     /// Only check, create nothing.
     pub dry_run: bool,
+}
+
+/// Which shards are brought to another node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum MigrateWhat {
+    /// These.
+    Shards {
+        /// Their ids.
+        shards: Vec<ShardUid>,
+    },
+    /// Those of a database.
+    Database {
+        /// Which.
+        database: DatabaseUid,
+        /// With which role.
+        role: Option<Role>,
+    },
+    /// Those on a node.
+    Node {
+        /// Which.
+        node: NodeUid,
+        /// With which role.
+        role: Option<Role>,
+    },
 }
 
 /// A change of a database: what is `None` stays.
@@ -86,6 +173,9 @@ pub struct DatabaseChange {
     pub name: Option<String>,
     /// New memory limit, bytes.
     pub memory_size: Option<u64>,
+    /// Whether each primary has a replica.
+    #[serde(default)]
+    pub replication: Option<bool>,
     /// New persistence.
     pub persistence: Option<Persistence>,
     /// New eviction policy.
@@ -96,6 +186,16 @@ pub struct DatabaseChange {
     pub password: Option<Secret>,
     /// New limit of connections.
     pub max_connections: Option<u32>,
+    /// Other new limits.
+    #[serde(default)]
+    pub tuning: TuningChange,
+    /// Which keyspace events are published from now on; `Some("")`: none.
+    #[serde(default)]
+    pub notify_keyspace_events: Option<String>,
+    /// Who asks, if it is a client of the database and not an operator: its address and the node of
+    /// its proxy.
+    #[serde(default)]
+    pub client: Option<(String, NodeUid)>,
     /// New tags.
     pub tags: Option<Vec<Tag>>,
 }

@@ -9,27 +9,37 @@
 //! | [`view`] | stored and observed state together, as `cnm_http` and the tools read it |
 //! | [`intent`] | what an operator may ask of the cluster |
 //! | [`command`] | what the controller orders an agent to do |
+//! | [`gate`] | how proxies hold commands while a primary moves |
 //! | [`proxy`] | what `cnm_exec` and `dmcproxy` tell each other |
 //! | [`node_config`] | the node's own configuration file and the layout of its folders |
 //! | [`release`] | bundle manifest, install record, supported paths, versions |
 //! | [`error_code`] | the one table of public errors |
+//! | [`lease`] | until when a proxy may answer clients: leases and promises |
+//! | [`replication`] | how a replica stands to its primary |
 //! | [`rest`] | the objects of the REST API |
 //! | [`sharding`] | how a database is divided among its shards |
+//! | [`tuning`] | limits and settings of the data path, and their ranges |
+//! | [`history`] | statistics of databases in the past |
 //! | [`limits`], [`units`], [`validate`] | bounds, sizes as text, rules for names |
 
 pub mod command;
 pub mod documents;
 pub mod error_code;
+pub mod gate;
+pub mod history;
 pub mod ids;
 pub mod intent;
+pub mod lease;
 pub mod limits;
 pub mod node_config;
 pub mod observation;
 pub mod proxy;
 pub mod release;
+pub mod replication;
 pub mod rest;
 pub mod secret;
 pub mod sharding;
+pub mod tuning;
 pub mod units;
 pub mod validate;
 pub mod view;

@@ -46,3 +46,13 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(1_000);
 pub const HEARTBEAT_LOST: Duration = Duration::from_millis(4_000);
 /// How long `rladmin` and `install.sh` wait for a database or a node to become ready.
 pub const READY_WAIT: Duration = Duration::from_secs(60);
+/// How many automatic failovers of a replica set are remembered.
+pub const FAILOVERS_KEPT: usize = 8;
+/// Most automatic failovers of a replica set within [`FAILOVERS_WITHIN`]; then it waits, with an alert.
+pub const FAILOVERS_MAX: usize = 2;
+/// See [`FAILOVERS_MAX`].
+pub const FAILOVERS_WITHIN: Duration = Duration::from_secs(60);
+/// How long a replica must be without its primary, which serves, before it counts as not synced.
+pub const UNSYNCED_AFTER: Duration = Duration::from_secs(3);
+/// Longest time since a replica's last acknowledgement that still counts as synced, seconds.
+pub const ACK_LAG_MAX: u64 = 3;

@@ -4,6 +4,7 @@
 use crate::documents::Role;
 use crate::ids::{DatabaseUid, Epoch, Generation, NodeUid, Revision, ShardUid};
 use crate::release::EngineId;
+use crate::replication::ReplicationObservation;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +123,9 @@ pub struct ShardObservation {
     pub loading_percent: f64,
     /// Why it failed.
     pub error: Option<String>,
+    /// How it replicates, when it answers.
+    #[serde(default)]
+    pub replication: Option<ReplicationObservation>,
 }
 
 /// A proxy, as it says itself over its configuration socket.
@@ -137,6 +141,9 @@ pub struct ProxyObservation {
     pub applied: Revision,
     /// Worker threads.
     pub threads: u32,
+    /// Whether it takes the orders of [`crate::gate`].
+    #[serde(default)]
+    pub gates: bool,
     /// Client connections.
     pub connections: u64,
     /// Commands served since start.

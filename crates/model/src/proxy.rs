@@ -5,12 +5,21 @@
 //! `cnm_exec` sends a whole [`ProxyConfig`] at once and again after each change, and the proxy sends
 //! a [`crate::observation::ProxyObservation`] whenever it has applied a configuration, and every
 //! second. The proxy keeps the last configuration on disk and serves from it when `cnm_exec` is away.
+//!
+//! What a client wishes of the whole database goes up too, as a [`FromProxy::Wish`], and comes back as a
+//! [`ToProxy::Granted`] when it is in force, or why not. A proxy sends it only to a `cnm_exec` that says
+//! that it takes one.
 
 use crate::documents::SlotRange;
+use crate::gate::{Answer, Order};
 use crate::ids::{DatabaseUid, Epoch, NodeUid, Revision, ShardUid};
+use crate::observation::ProxyObservation;
 use crate::secret::Secret;
+use crate::tuning::DatabaseTuning;
+pub use crate::tuning::ProxySettings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Longest line, bytes.
 pub const LINE_MAX: usize = 16 * 1024 * 1024;
@@ -30,14 +39,72 @@ pub struct ProxyConfig {
     /// Settings of the proxy.
     #[serde(default)]
     pub settings: ProxySettings,
+    /// Whether this `cnm_exec` takes a [`Wish`].
+    #[serde(default)]
+    pub takes_wishes: bool,
 }
 
-/// Settings of a proxy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ProxySettings {
-    /// Worker threads; 0: chosen from the number of cores.
-    pub threads: u32,
+/// What a proxy says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FromProxy {
+    /// What a client wishes.
+    Wish {
+        /// The wish.
+        wish: Wish,
+    },
+    /// What became of an order; see [`crate::gate`].
+    Answer {
+        /// That.
+        answer: Answer,
+    },
+    /// How it is.
+    Observation(Box<ProxyObservation>),
+}
+
+/// What `cnm_exec` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ToProxy {
+    /// What became of a wish.
+    Granted {
+        /// That.
+        granted: Granted,
+    },
+    /// An order; see [`crate::gate`].
+    Order {
+        /// The order.
+        order: Order,
+    },
+    /// What to serve.
+    Config(Box<ProxyConfig>),
+}
+
+/// Most wishes of a proxy that are under way: one a database.
+pub const WISHES_MAX: usize = 64;
+/// How long a wish may take before its client is told that it is not known whether it will be granted.
+pub const WISH_WAIT: Duration = Duration::from_secs(15);
+
+/// `CONFIG SET notify-keyspace-events` of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Counts the wishes of a connection.
+    pub number: u64,
+    /// The client's database.
+    pub database: DatabaseUid,
+    /// The flags, as the client wrote them.
+    pub notify_keyspace_events: String,
+    /// The client's address.
+    pub client: String,
+}
+
+/// What became of a [`Wish`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Its number.
+    pub number: u64,
+    /// Why it is not in force; `None`: it is.
+    pub refusal: Option<String>,
 }
 
 /// One database as a proxy serves it.
@@ -53,6 +120,9 @@ pub struct ProxyDatabase {
     pub password: Option<Secret>,
     /// Most client connections, 0: no limit but the proxy's own.
     pub max_connections: u32,
+    /// Its other limits; rates are this proxy's part of them.
+    #[serde(default)]
+    pub tuning: DatabaseTuning,
     /// The primaries, by slots, all of them: together they have every slot, whether they serve or
     /// not. Empty: none is known; clients wait, then get an error, until there is one.
     pub shards: Vec<ProxyShard>,
@@ -97,6 +167,31 @@ pub enum ShardAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Lines of the two kinds are told apart, and those of a release that knew only one are read.
+    #[test]
+    fn lines_are_told_apart() {
+        let wish =
+            r#"{"wish":{"number":1,"database":2,"notify_keyspace_events":"KEA","client":"c"}}"#;
+        let read: FromProxy = serde_json::from_str(wish).unwrap();
+        assert!(matches!(&read, FromProxy::Wish { wish } if wish.database == DatabaseUid(2)));
+        assert_eq!(serde_json::to_string(&read).unwrap(), wish);
+        let seen = serde_json::to_string(&ProxyObservation::default()).unwrap();
+        let read: FromProxy = serde_json::from_str(&seen).unwrap();
+        assert!(matches!(read, FromProxy::Observation(_)));
+        let config = r#"{"revision":1,"cluster_id":"c","node":1,"databases":[{"uid":1,"name":"d",
+            "listen":[],"password":null,"max_connections":3,"shards":[]}],"settings":{"threads":2}}"#;
+        let ToProxy::Config(config) = serde_json::from_str(config).unwrap() else {
+            panic!("a configuration");
+        };
+        assert!(!config.takes_wishes);
+        assert_eq!(config.databases[0].tuning, DatabaseTuning::default());
+        let granted = r#"{"granted":{"number":1,"refusal":null}}"#;
+        assert!(matches!(
+            serde_json::from_str(granted).unwrap(),
+            ToProxy::Granted { .. }
+        ));
+    }
 
     /// The line of a release without `serving`, and of one with more fields than this.
     #[test]

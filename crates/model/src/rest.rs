@@ -1,9 +1,7 @@
 //! The objects of the REST API, as they travel. Names and values as operators know them; fields that
 //! are ours alone say so.
 
-use crate::documents::{
-    DatabaseStatus, EvictionPolicy, OperationStatus, ProxyPolicy, Sensitivity, ShardsPlacement, Tag,
-};
+use crate::documents::{OperationStatus, ProxyPolicy, Sensitivity, ShardsPlacement};
 use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,7 +16,13 @@ macro_rules! object {
     };
 }
 
+mod database;
+mod proxy;
 mod stats;
+pub use database::{
+    Bdb, BdbRequest, Endpoint, EndpointProxy, SHARD_KEY_RULES, ShardKeyRule, SnapshotPolicy,
+};
+pub use proxy::{Proxy, ProxyUpdate};
 pub use stats::{DatabaseStats, ProxyInfo, SlowlogEntry, StatsSample};
 
 object! {
@@ -219,185 +223,6 @@ object! {
 }
 
 object! {
-    /// Endpoint of a database (inside a bdb).
-    pub struct Endpoint {
-        /// `<bdb uid>:1`.
-        pub uid: String,
-        /// Addresses of its proxies.
-        pub addr: Vec<String>,
-        /// `internal`.
-        pub addr_type: String,
-        /// `redis-<port>.<cluster name>`.
-        pub dns_name: String,
-        /// Its port.
-        pub port: u16,
-        /// Its policy.
-        pub proxy_policy: Option<ProxyPolicy>,
-        /// Ours: nodes whose proxies serve it, and how.
-        pub proxies: Vec<EndpointProxy>,
-    }
-}
-
-object! {
-    /// Ours: one proxy of an endpoint.
-    pub struct EndpointProxy {
-        /// Its node.
-        pub node_uid: NodeUid,
-        /// Whether it listens and reaches the shards.
-        pub ok: bool,
-        /// Why not.
-        pub error: Option<String>,
-        /// Client connections.
-        pub connections: u64,
-    }
-}
-
-object! {
-    /// One rule of a snapshot policy.
-    #[serde(deny_unknown_fields)]
-    pub struct SnapshotPolicy {
-        /// Interval, seconds.
-        pub secs: u32,
-        /// Least number of changed keys.
-        pub writes: u32,
-    }
-}
-
-object! {
-    /// A rule of how a key becomes a slot.
-    #[serde(deny_unknown_fields)]
-    pub struct ShardKeyRule {
-        /// A regular expression; its group `tag` is what is hashed.
-        pub regex: String,
-    }
-}
-
-/// The rules of `shard_key_regex`, and the only ones: of a key with a `{hash tag}` the tag is hashed,
-/// else all of it. This is how they are written in the field; engines and clients agree on it.
-pub const SHARD_KEY_RULES: [&str; 2] = [r".*\{(?<tag>.*)\}.*", "(?<tag>.*)"];
-
-object! {
-    /// A database (`/v1/bdbs`).
-    pub struct Bdb {
-        /// Its id.
-        pub uid: DatabaseUid,
-        /// Its name.
-        pub name: String,
-        /// `redis`.
-        #[serde(rename = "type")]
-        pub kind: String,
-        /// Where it is in its life.
-        pub status: Option<DatabaseStatus>,
-        /// Its port.
-        pub port: u16,
-        /// Memory limit, bytes.
-        pub memory_size: u64,
-        /// Primary shards.
-        pub shards_count: u32,
-        /// Whether it has several shards.
-        pub sharding: bool,
-        /// How a key becomes a slot; empty with one shard.
-        #[serde(default)]
-        pub shard_key_regex: Vec<ShardKeyRule>,
-        /// Whether primaries have replicas.
-        pub replication: bool,
-        /// `disabled`, `aof`, `snapshot`.
-        pub data_persistence: String,
-        /// `appendfsync-every-sec` or `appendfsync-always`.
-        pub aof_policy: String,
-        /// Rules of snapshots.
-        pub snapshot_policy: Vec<SnapshotPolicy>,
-        /// What happens when it is full.
-        pub eviction_policy: Option<EvictionPolicy>,
-        /// Which proxies serve it.
-        pub proxy_policy: Option<ProxyPolicy>,
-        /// How its shards are spread.
-        pub shards_placement: Option<ShardsPlacement>,
-        /// Version of its engine.
-        pub redis_version: String,
-        /// Ours: `redis` or `valkey`.
-        pub engine: String,
-        /// Whether a password is asked (the password itself is shown to those who may see it).
-        pub default_user: bool,
-        /// Password of the default user; empty: none.
-        pub authentication_redis_pass: String,
-        /// Most client connections per proxy, 0: no limit.
-        pub max_connections: u32,
-        /// Its endpoints.
-        pub endpoints: Vec<Endpoint>,
-        /// Uids of its shards.
-        pub shard_list: Vec<ShardUid>,
-        /// Memory used by data, bytes.
-        pub used_memory: u64,
-        /// The running operation; empty: none.
-        pub action_uid: String,
-        /// Tags.
-        pub tags: Vec<Tag>,
-        /// When it was created, RFC 3339.
-        pub created_time: String,
-        /// When it was changed last, RFC 3339.
-        pub last_changed_time: String,
-        /// Always false: TLS for clients is not in this release.
-        pub ssl: bool,
-        /// Always false: the cluster protocol for clients is not in this release.
-        #[serde(default)]
-        pub oss_cluster: bool,
-        /// Ours: running operation's kind, `N/A` without one.
-        pub exec_state_machine: String,
-        /// Ours: what it waits for, `N/A` without one.
-        pub exec_state: String,
-    }
-}
-
-object! {
-    /// Body of `POST /v1/bdbs` and `PUT /v1/bdbs/{uid}`.
-    #[serde(deny_unknown_fields, default)]
-    pub struct BdbRequest {
-        /// Its id, if the caller insists (create only).
-        pub uid: Option<DatabaseUid>,
-        /// Its name.
-        pub name: Option<String>,
-        /// `redis` (create only).
-        #[serde(rename = "type")]
-        pub kind: Option<String>,
-        /// Its port (create only).
-        pub port: Option<u16>,
-        /// Memory limit, bytes.
-        pub memory_size: Option<u64>,
-        /// Primary shards (create only).
-        pub shards_count: Option<u32>,
-        /// Whether it has several shards (create only).
-        pub sharding: Option<bool>,
-        /// How a key becomes a slot: only the default rules (create only).
-        pub shard_key_regex: Option<Vec<ShardKeyRule>>,
-        /// Whether primaries have replicas (create only).
-        pub replication: Option<bool>,
-        /// `disabled`, `aof`, `snapshot`.
-        pub data_persistence: Option<String>,
-        /// `appendfsync-every-sec` or `appendfsync-always`.
-        pub aof_policy: Option<String>,
-        /// Rules of snapshots: exactly one.
-        pub snapshot_policy: Option<Vec<SnapshotPolicy>>,
-        /// What happens when it is full.
-        pub eviction_policy: Option<EvictionPolicy>,
-        /// Which proxies serve it.
-        pub proxy_policy: Option<ProxyPolicy>,
-        /// How its shards are spread (create only).
-        pub shards_placement: Option<ShardsPlacement>,
-        /// Engine version (create only): `9.1`, `valkey-9.1`, `redis-7.0`.
-        pub redis_version: Option<String>,
-        /// Password of the default user; empty: none.
-        pub authentication_redis_pass: Option<String>,
-        /// Most client connections per proxy.
-        pub max_connections: Option<u32>,
-        /// Tags.
-        pub tags: Option<Vec<Tag>>,
-        /// Only false: the cluster protocol for clients is not in this release.
-        pub oss_cluster: Option<bool>,
-    }
-}
-
-object! {
     /// A shard (`/v1/shards`).
     pub struct ShardInfo {
         /// Its id.
@@ -430,6 +255,9 @@ object! {
         pub redis_info: Map<String, Value>,
         /// Loading.
         pub loading: ShardLoading,
+        /// A replica's sync with its master: `idle` once it has all data.
+        #[serde(default)]
+        pub sync: Option<ShardLoading>,
         /// When its node reported, RFC 3339.
         pub report_timestamp: String,
     }
@@ -442,6 +270,86 @@ object! {
         pub progress: f64,
         /// `in_progress` or `idle`.
         pub status: String,
+    }
+}
+
+object! {
+    /// Primaries that are to hand their role to a replica.
+    #[serde(deny_unknown_fields)]
+    pub struct FailoverRequest {
+        /// Ours: the database of the shards.
+        #[serde(default)]
+        pub bdb_uid: Option<DatabaseUid>,
+        /// The masters; left out where the path names one.
+        #[serde(default)]
+        pub shard_uids: Option<Vec<ShardUid>>,
+        /// Ours: whether replicas need not have followed for a while first.
+        #[serde(default)]
+        pub immediate: Option<bool>,
+    }
+}
+
+object! {
+    /// Shards that are to be brought to another node.
+    #[serde(deny_unknown_fields)]
+    pub struct MigrateRequest {
+        /// The shards; left out where the path, a database or a node names them.
+        #[serde(default)]
+        pub shard_uids: Option<Vec<ShardUid>>,
+        /// Ours: those of this database.
+        #[serde(default)]
+        pub bdb_uid: Option<DatabaseUid>,
+        /// Ours: those on this node.
+        #[serde(default)]
+        pub node_uid: Option<NodeUid>,
+        /// Ours: with a database or a node, only its `master` or only its `slave` shards.
+        #[serde(default)]
+        pub role: Option<String>,
+        /// Where to.
+        pub target_node_uid: NodeUid,
+        /// Whether the node may have another copy of their slots.
+        #[serde(default)]
+        pub override_policy: Option<bool>,
+    }
+}
+
+object! {
+    /// What goes with an action on a node.
+    #[serde(deny_unknown_fields)]
+    pub struct NodeActionRequest {
+        /// `maintenance_on`: replicas stay on the node.
+        #[serde(default)]
+        pub keep_slave_shards: Option<bool>,
+        /// `maintenance_on`: what is there now replaces the snapshot of an earlier time.
+        #[serde(default)]
+        pub overwrite_snapshot: Option<bool>,
+        /// `maintenance_off`: shards stay where they are.
+        #[serde(default)]
+        pub skip_shards_restore: Option<bool>,
+    }
+}
+
+object! {
+    /// Operations that were begun, one a database.
+    pub struct ActionsStarted {
+        /// The first.
+        pub action_uid: Option<OperationUid>,
+        /// All of them.
+        pub action_uids: Vec<OperationUid>,
+    }
+}
+
+object! {
+    /// A role that was handed over.
+    pub struct Moved {
+        /// The old master.
+        pub from: ShardUid,
+        /// The new one.
+        pub to: ShardUid,
+        /// Epoch of the replica set since then.
+        pub epoch: u64,
+        /// How long proxies held commands, µs.
+        pub held_us: u64,
     }
 }
 
@@ -464,6 +372,9 @@ object! {
         pub progress: f64,
         /// Ours: when it was asked for, RFC 3339.
         pub creation_time: String,
+        /// Ours: roles that it has moved.
+        #[serde(default)]
+        pub moved: Vec<Moved>,
     }
 }
 

@@ -9,11 +9,9 @@ pub const REPLY_RECEIVE: usize = 256 * 1024;
 /// A command that is longer than this and not whole yet is passed on as it comes, over a connection
 /// of its own.
 pub const STREAM_ABOVE: usize = 64 * 1024;
-/// Unsent replies of a client above which its commands, and what comes for it alone, are not read.
-pub const CLIENT_OUT_SOFT: usize = 1024 * 1024;
-/// Unsent replies of a client above which a connection is not read that others share with it. It
-/// bounds what a client can make the proxy hold.
-pub const CLIENT_OUT_HARD: usize = 16 * 1024 * 1024;
+/// Unsent replies of a client that are never too many. Above, it is looked up what its database says:
+/// `client_buffer`, which is 16 MiB and 1 MiB unless an operator changed it.
+pub const CLIENT_OUT_SMALL: usize = 64 * 1024;
 /// What replies of several shards to one client may take that wait for an earlier one; then it is closed.
 pub const HELD_MAX: usize = 256 * 1024 * 1024;
 /// Replies of several shards that a client may be due before its commands are not read.
@@ -26,8 +24,6 @@ pub const SHARD_OUT_MAX: usize = 1024 * 1024;
 pub const REWRITTEN_REPLY_MAX: usize = 4 * 1024 * 1024;
 /// How long the engine may take to end the connection of a client that leaves.
 pub const LEAVING: Duration = Duration::from_secs(2);
-/// A client that takes none of its replies for so long, while others wait behind them, is closed.
-pub const STUCK_CLIENT: Duration = Duration::from_secs(10);
 /// How long commands wait for a shard that is not reachable, counted from its loss.
 pub const HOLD: Duration = Duration::from_secs(5);
 /// How long connecting and greeting a shard may take.
@@ -43,8 +39,12 @@ pub const RETIRE: Duration = Duration::from_secs(2);
 pub const IDLE_KEPT: usize = 32;
 /// See [`IDLE_KEPT`].
 pub const IDLE_TIME: Duration = Duration::from_secs(10);
-/// A command that takes at least this long, from its arrival until its reply, is slow.
-pub const SLOW: Duration = Duration::from_millis(10);
+/// Shortest pause of a client whose database is at its rate; those that wait longer are woken together.
+pub const RATE_PAUSE: Duration = Duration::from_millis(1);
+/// Clients that are woken at a time when a rate allows for more commands.
+pub const RATE_WAKES: usize = 256;
+/// Clients that a worker gives to others at a time: meanwhile it serves nobody.
+pub const MOVED_AT_ONCE: usize = 256;
 /// Slow commands of one turn that a worker tells of; the others are counted. When a shard stops for a
 /// moment, all that wait behind are slow, and would push out of the log what made them so.
 pub const SLOW_PER_TURN: u32 = 16;
@@ -53,6 +53,20 @@ pub const READS_PER_TURN: usize = 4;
 /// How often a worker looks for more before it writes to the shards: each time costs a system call, and
 /// a write that carries more saves one of its own and one of the shard's.
 pub const REPOLLS: usize = 4;
+/// Orders about gates that are under way.
+pub const GATE_ORDERS: usize = 64;
+/// Connections for single clients that a worker opens before a primary moves; more are opened after.
+pub const PREPARED_MAX: usize = 256;
+/// How long connections to the next primary stay open while nothing comes of it.
+pub const PREPARED_TIME: Duration = Duration::from_secs(60);
+/// Commands of an open transaction that are kept, so that it can be opened again at another primary.
+pub const TRANSACTION_KEPT: usize = 1024 * 1024;
+/// Bodies of scripts that a worker keeps of each shard, to load them into a new primary.
+pub const SCRIPTS_KEPT: usize = 4 * 1024 * 1024;
+/// Pause before an engine is asked again to let a blocking command go.
+pub const ASK_AGAIN: Duration = Duration::from_millis(1);
+/// After how long without a byte a long command is ended that is not whole when a gate closes.
+pub const HALF_SENT: Duration = Duration::from_millis(10);
 /// Messages to a worker that wait.
 pub const INBOX: usize = 1024;
 /// How long connected clients of a server that is replaced or stopped may go on.

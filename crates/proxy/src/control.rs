@@ -1,8 +1,12 @@
-//! The connection to `cnm_exec`: configurations come in, observations go out. Off the hot path.
+//! The connection to `cnm_exec`: configurations and orders come in, observations, answers and wishes go
+//! out. Off the hot path.
 
 use crate::bounds;
+use crate::gates::Asked;
+use crate::wishes::{Heard, Wishes};
+use model::gate::Answer;
 use model::observation::ProxyObservation;
-use model::proxy::{LINE_MAX, ProxyConfig};
+use model::proxy::{FromProxy, LINE_MAX, ProxyConfig, ToProxy, WISHES_MAX};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -13,45 +17,66 @@ use tokio::sync::{mpsc, watch};
 /// How long `cnm_exec` may take to read an observation.
 const WRITE_WAIT: Duration = Duration::from_secs(5);
 
+/// What `cnm_exec` has said.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// What is to be served.
+    Config(Box<ProxyConfig>),
+    /// What is to be done about a gate.
+    Order(Asked),
+}
+
 /// Keeps a connection for ever. `observations` holds what is told next; `None`: nothing is.
 pub(crate) async fn keep_connected(
     path: PathBuf,
-    configs: mpsc::Sender<ProxyConfig>,
+    told: mpsc::Sender<Told>,
     observations: watch::Receiver<Option<ProxyObservation>>,
+    mut wishes: Wishes,
 ) {
     let mut pause = *bounds::RETRY.start();
-    let mut told = false;
+    let mut silent = false;
     loop {
         match UnixStream::connect(&path).await {
             Ok(stream) => {
                 tracing::info!("connected to cnm_exec");
                 pause = *bounds::RETRY.start();
-                told = false;
+                silent = false;
                 let (reader, writer) = stream.into_split();
+                let (tell, heard) = mpsc::channel(WISHES_MAX);
+                let (answers, answered) = mpsc::channel(bounds::GATE_ORDERS);
                 let ended = tokio::select! {
-                    ended = read(reader, &configs) => ended,
-                    ended = write(writer, observations.clone()) => ended,
+                    ended = read(reader, &told, tell, &answers) => ended,
+                    ended = write(writer, observations.clone(), &mut wishes, (heard, answered)) => ended,
                 };
+                wishes.lost();
                 tracing::warn!(
                     reason = ended,
                     "disconnected from cnm_exec; serving goes on"
                 );
             }
-            Err(error) if !told => {
-                told = true;
+            Err(error) if !silent => {
+                silent = true;
                 tracing::warn!(path = %path.display(), %error, "cnm_exec does not answer; serving goes on");
             }
             Err(_) => {}
         }
-        if configs.is_closed() {
+        if told.is_closed() {
             return;
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = wishes.refuse() => {}
+        }
         pause = (pause * 2).min(*bounds::RETRY.end());
     }
 }
 
-async fn read(reader: OwnedReadHalf, configs: &mpsc::Sender<ProxyConfig>) -> String {
+async fn read(
+    reader: OwnedReadHalf,
+    told: &mpsc::Sender<Told>,
+    tell: mpsc::Sender<Heard>,
+    answers: &mpsc::Sender<Answer>,
+) -> String {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
@@ -64,8 +89,23 @@ async fn read(reader: OwnedReadHalf, configs: &mpsc::Sender<ProxyConfig>) -> Str
             Err(error) => return error.to_string(),
         }
         match serde_json::from_slice(&line) {
-            Ok(config) => {
-                if configs.send(config).await.is_err() {
+            Ok(ToProxy::Config(config)) => {
+                let takes = tell.send(Heard::Takes(config.takes_wishes)).await;
+                if takes.is_err() || told.send(Told::Config(config)).await.is_err() {
+                    return "the server is ending".to_owned();
+                }
+            }
+            Ok(ToProxy::Order { order }) => {
+                let asked = Asked {
+                    order,
+                    answers: answers.clone(),
+                };
+                if told.send(Told::Order(asked)).await.is_err() {
+                    return "the server is ending".to_owned();
+                }
+            }
+            Ok(ToProxy::Granted { granted }) => {
+                if tell.send(Heard::Granted(granted)).await.is_err() {
                     return "the server is ending".to_owned();
                 }
             }
@@ -81,25 +121,49 @@ async fn read(reader: OwnedReadHalf, configs: &mpsc::Sender<ProxyConfig>) -> Str
 async fn write(
     mut writer: OwnedWriteHalf,
     mut observations: watch::Receiver<Option<ProxyObservation>>,
+    wishes: &mut Wishes,
+    (mut heard, mut answers): (mpsc::Receiver<Heard>, mpsc::Receiver<Answer>),
 ) -> String {
     observations.mark_changed();
     loop {
-        if observations.changed().await.is_err() {
-            return "the server is ending".to_owned();
-        }
-        let line = match &*observations.borrow_and_update() {
-            Some(observation) => serde_json::to_vec(observation),
-            None => continue,
+        let line = tokio::select! {
+            biased;
+            Some(answer) = answers.recv() => Some(serde_json::to_vec(&FromProxy::Answer { answer })),
+            changed = observations.changed() => {
+                if changed.is_err() {
+                    return "the server is ending".to_owned();
+                }
+                let observation = observations.borrow_and_update();
+                observation.as_ref().map(serde_json::to_vec)
+            }
+            Some(heard) = heard.recv() => {
+                wishes.heard(heard);
+                None
+            }
+            () = wishes.changed() => None,
         };
-        let mut line = match line {
-            Ok(line) => line,
-            Err(error) => return error.to_string(),
-        };
-        line.push(b'\n');
-        match tokio::time::timeout(WRITE_WAIT, writer.write_all(&line)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "it does not read".to_owned(),
+        if let Some(line) = line
+            && let Err(reason) = write_line(&mut writer, line).await
+        {
+            return reason;
         }
+        while let Some(wish) = wishes.next() {
+            let line = serde_json::to_vec(&FromProxy::Wish { wish });
+            if let Err(reason) = write_line(&mut writer, line).await {
+                return reason;
+            }
+        }
+    }
+}
+
+async fn write_line(
+    writer: &mut OwnedWriteHalf,
+    line: serde_json::Result<Vec<u8>>,
+) -> Result<(), String> {
+    let mut line = line.map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    match tokio::time::timeout(WRITE_WAIT, writer.write_all(&line)).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("it does not read".to_owned()),
     }
 }

@@ -7,11 +7,15 @@
 //! | [`server`] | the serving process: starts everything, and ends it |
 //! | [`environment`] | where the configuration and the release are |
 //! | [`control`] | configuration from `cnm_exec`, what is told back |
+//! | [`gates`] | orders to hold a shard's commands while its primary moves |
 //! | [`persisted`] | the last configuration, on disk |
 //! | [`listeners`] | endpoints: opening them, accepting, choosing a worker |
 //! | [`handover`] | a new server takes the endpoints of the old one |
 //! | [`merge`] | commands and replies of several shards |
 //! | [`topology`], [`stats`] | what workers serve and count |
+//! | [`rate`] | a database's commands and bytes a second |
+//! | [`workers`], [`scaling`] | starting and ending workers; how many there should be |
+//! | [`wishes`] | what clients wish of the whole database, on its way to `cnm_exec` |
 //! | [`worker`] | the data path itself |
 //! | [`compatibility`] | what differs from an engine on purpose |
 //! | [`bounds`], [`texts`], [`buffer`] | sizes and times; the proxy's own answers; bytes on their way |
@@ -23,13 +27,18 @@ mod buffer;
 pub mod compatibility;
 mod control;
 pub mod environment;
+mod gates;
 mod handover;
 pub mod launcher;
 mod listeners;
 mod merge;
 mod persisted;
+mod rate;
+mod scaling;
 pub mod server;
 mod stats;
 mod texts;
 mod topology;
+mod wishes;
 mod worker;
+mod workers;

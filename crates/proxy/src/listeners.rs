@@ -23,7 +23,8 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 /// What every accepting task needs.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    pub(crate) workers: Vec<WorkerHandle>,
+    /// Those that get new clients.
+    pub(crate) workers: Mutex<Arc<[WorkerHandle]>>,
     pub(crate) stats: Arc<ServerStats>,
     pub(crate) topology: Mutex<Option<Arc<Topology>>>,
 }
@@ -207,6 +208,27 @@ async fn accept(
 }
 
 impl Acceptor {
+    /// New clients go to these from now on.
+    pub(crate) fn set_workers(&self, workers: Arc<[WorkerHandle]>) {
+        *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
+    }
+
+    /// What is served now.
+    pub(crate) fn topology(&self) -> Option<Arc<Topology>> {
+        let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
+        topology.clone()
+    }
+
+    /// Gives a client to the worker with the fewest.
+    fn give(&self, client: Accepted) -> Result<(), Message> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = Message::Client(client);
+        match workers.iter().min_by_key(|worker| worker.clients()) {
+            Some(worker) => worker.give(client),
+            None => Err(client),
+        }
+    }
+
     fn database(&self, uid: DatabaseUid) -> Option<Arc<Database>> {
         let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
         topology.as_ref()?.databases.get(&uid).cloned()
@@ -257,10 +279,7 @@ impl Acceptor {
             database,
         };
         loop {
-            let Some(worker) = self.workers.iter().min_by_key(|worker| worker.clients()) else {
-                return;
-            };
-            match worker.give(client) {
+            match self.give(client) {
                 Ok(()) => return,
                 Err(Message::Client(back)) => client = back,
                 Err(_) => return,

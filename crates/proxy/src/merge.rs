@@ -26,6 +26,7 @@ mod tests;
 
 pub(crate) use everywhere::keyless;
 pub(crate) use split::split;
+pub(crate) use walk::items;
 
 /// One part of a command that goes to one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]

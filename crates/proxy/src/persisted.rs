@@ -73,6 +73,7 @@ mod tests {
             node: NodeUid(1),
             databases: Vec::new(),
             settings: model::proxy::ProxySettings::default(),
+            takes_wishes: false,
         };
         store(&path, &config).unwrap();
         assert_eq!(load(&path), Some(config));

@@ -1,22 +1,26 @@
 //! The serving process: starts the workers and the endpoints, follows the configuration, and ends
 //! when it is told to, when a successor has taken over, or when it has waited for one in vain.
 
+use crate::control::Told;
 use crate::environment::Environment;
+use crate::gates::{self, Gates};
 use crate::handover::{self, Asked, Taken};
 use crate::listeners::{Acceptor, Listeners};
+use crate::scaling::Scaling;
 use crate::stats::{ServerStats, Sum, Window, slow};
 use crate::topology::Topology;
-use crate::worker::{Message, Prepared, WorkerHandle};
+use crate::wishes::Wishes;
+use crate::worker::{Message, WorkerHandle};
+use crate::workers::Workers;
 use crate::{bounds, control, persisted};
 use anyhow::Context;
 use model::Revision;
 use model::observation::{ProxyDatabaseObservation, ProxyObservation};
-use model::proxy::ProxyConfig;
+use model::proxy::{ProxyConfig, ProxySettings, WISHES_MAX};
 use rustix::process::{Resource, Rlimit};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +29,8 @@ use tokio::sync::{mpsc, watch};
 const TICK: Duration = Duration::from_secs(1);
 /// How long workers may take to apply a configuration before it is told that they have not.
 const APPLY_WAIT: Duration = Duration::from_secs(5);
+/// How long a new worker may take to reach the shards before it gets clients all the same.
+const LINK_WAIT: Duration = Duration::from_millis(500);
 /// How long clients that have something under way may go on after [`bounds::DRAIN`].
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
@@ -43,26 +49,22 @@ pub fn serve(environment: &Environment, launched: bool) -> anyhow::Result<()> {
         }
     };
     let next_client = taken.as_ref().map_or(1, |taken| taken.next_client);
-    let stats = Arc::new(ServerStats::new(descriptors, next_client));
+    let (wishes, asked) = mpsc::channel(WISHES_MAX);
+    let stats = Arc::new(ServerStats::new(descriptors, next_client, wishes));
     let last = persisted::load(&persisted::path(environment));
-    let threads = last.as_ref().map_or(0, |config| config.settings.threads);
-    let (workers, threads) = start_workers(environment, &stats, worker_count(threads))?;
+    let settings = last.as_ref().map(|config| config.settings.clone());
+    let mut workers = Workers::new(environment.config.address, Arc::clone(&stats));
+    workers.resize(*settings.unwrap_or_default().range(cores()).start())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the control thread")?;
-    runtime.block_on(async {
-        let server = Server::new(environment, workers.clone(), stats, taken.as_ref());
-        server.run(taken, last, launched).await
+    let workers = runtime.block_on(async {
+        let server = Server::new(environment, workers, stats, taken.as_ref(), last.as_ref());
+        server.run(taken, last, launched, Wishes::new(asked)).await
     })?;
     runtime.shutdown_background();
-    for worker in workers {
-        // A full inbox means that it will not hear of it; the process ends all the same.
-        let _ = worker.tell(Message::Stop);
-    }
-    for thread in threads {
-        let _ = thread.join();
-    }
+    workers.stop();
     tracing::info!("the server ends");
     Ok(())
 }
@@ -82,72 +84,8 @@ fn raise_descriptors() -> u64 {
     most
 }
 
-fn worker_count(wanted: u32) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    match wanted {
-        0 if cores <= 2 => 1,
-        0 => cores / 2,
-        wanted => (wanted as usize).min(256),
-    }
-}
-
-fn start_workers(
-    environment: &Environment,
-    stats: &Arc<ServerStats>,
-    count: usize,
-) -> anyhow::Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>)> {
-    let prepared: Vec<Prepared> = (0..count)
-        .map(|_| Prepared::new())
-        .collect::<Result<_, _>>()
-        .context("making a worker")?;
-    let handles: Vec<WorkerHandle> = prepared.iter().map(Prepared::handle).collect();
-    let mut threads = Vec::new();
-    for (number, worker) in prepared.into_iter().enumerate() {
-        let source = environment.config.address;
-        let worker = worker.into_worker(number, &handles, Arc::clone(stats), source);
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                let _end_together = EndTogether;
-                schedule_in_batches();
-                if let Err(error) = worker.run() {
-                    tracing::error!(%error, "a worker has failed; the server ends");
-                    std::process::abort();
-                }
-            })
-            .context("starting a worker")?;
-        threads.push(thread);
-    }
-    Ok((handles, threads))
-}
-
-/// Makes this thread one that does not push others from their core when it wakes (`SCHED_BATCH`): what
-/// they are about to send comes with the same wake-up. Measured with 50 clients and pipelines of 16 on
-/// two cores: a third less CPU a command, 1.16 times the rate (docs/benchmarks.md).
-fn schedule_in_batches() {
-    use thread_priority::{
-        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
-    };
-    let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-    // The crate knows niceness as a share of a hundred: 48 is a niceness of 0, as everybody has it.
-    let Ok(usual) = 48.try_into().map(ThreadPriority::Crossplatform) else {
-        return;
-    };
-    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), usual, batch) {
-        tracing::warn!(?error, "this thread is scheduled as any other");
-    }
-}
-
-/// A worker that panics takes the process with it: its launcher starts a whole one.
-struct EndTogether;
-
-impl Drop for EndTogether {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
-    }
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Why a server is on its way out.
@@ -164,11 +102,13 @@ enum Phase {
 
 struct Server {
     environment: Environment,
-    workers: Vec<WorkerHandle>,
+    workers: Workers,
+    scaling: Scaling,
     stats: Arc<ServerStats>,
     acceptor: Arc<Acceptor>,
     listeners: Listeners,
     config: Option<ProxyConfig>,
+    gates: Gates,
     persisted: PathBuf,
     phase: Phase,
     /// A successor is being served: endpoints stay as they are.
@@ -181,9 +121,10 @@ struct Server {
 impl Server {
     fn new(
         environment: &Environment,
-        workers: Vec<WorkerHandle>,
+        workers: Workers,
         stats: Arc<ServerStats>,
         taken: Option<&Taken>,
+        last: Option<&ProxyConfig>,
     ) -> Self {
         let inherited = taken.map_or_else(Vec::new, |taken| {
             taken
@@ -193,17 +134,19 @@ impl Server {
                 .collect()
         });
         let acceptor = Arc::new(Acceptor {
-            workers: workers.clone(),
+            workers: Mutex::new(workers.serving()),
             stats: Arc::clone(&stats),
             topology: Mutex::new(None),
         });
         Self {
             environment: environment.clone(),
             workers,
+            scaling: Scaling::default(),
             stats,
             listeners: Listeners::new(Arc::clone(&acceptor), inherited),
             acceptor,
             config: None,
+            gates: Gates::load(gates::path(&persisted::path(environment)), last),
             persisted: persisted::path(environment),
             phase: Phase::Serving,
             frozen: false,
@@ -217,7 +160,8 @@ impl Server {
         taken: Option<Taken>,
         last: Option<ProxyConfig>,
         launched: bool,
-    ) -> anyhow::Result<()> {
+        wishes: Wishes,
+    ) -> anyhow::Result<Workers> {
         if let Some(config) = last {
             self.apply(config, false).await;
         }
@@ -228,11 +172,12 @@ impl Server {
         {
             tracing::warn!("the old server did not confirm the handover: {error:#}");
         }
-        let (sender, mut configs) = mpsc::channel(1);
+        let (sender, mut told) = mpsc::channel(4);
         tokio::spawn(control::keep_connected(
             self.environment.config.proxy_socket(),
             sender,
             self.observations.subscribe(),
+            wishes,
         ));
         let mut orphaned = watch_launcher(launched)?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -243,7 +188,10 @@ impl Server {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(config) = configs.recv() => self.apply(config, true).await,
+                Some(message) = told.recv() => match message {
+                    Told::Config(config) => self.apply(*config, true).await,
+                    Told::Order(asked) => self.gates.order(asked, &self.workers.all()).await,
+                },
                 Some(question) = asked.recv() => self.answer(question).await,
                 _ = terminate.recv() => self.drain("it was told to end"),
                 _ = interrupt.recv() => self.drain("it was told to end"),
@@ -251,7 +199,7 @@ impl Server {
                 Some(()) = orphaned.recv() => self.orphaned(),
                 _ = tick.tick() => {
                     if self.tick().await {
-                        return Ok(());
+                        return Ok(self.workers);
                     }
                 }
             }
@@ -285,12 +233,14 @@ impl Server {
             }
             if keep && !self.leaving() {
                 let stored = persisted::store(&self.persisted, &config);
-                if let Err(error) = stored {
-                    tracing::error!("the configuration is not kept: {error:#}");
+                match stored {
+                    Ok(()) => self.gates.forget_opened(&config),
+                    Err(error) => tracing::error!("the configuration is not kept: {error:#}"),
                 }
             }
             tracing::info!(revision = %config.revision, databases = config.databases.len(), "a configuration is served");
             self.config = Some(config);
+            self.scale().await;
         }
         self.observe();
     }
@@ -306,29 +256,107 @@ impl Server {
             let made = Arc::new(Topology::new(
                 config,
                 current.as_deref(),
-                self.workers.len(),
+                self.workers.all(),
+                &self.gates,
             ));
             *current = Some(Arc::clone(&made));
             made
         };
         let deadline = Instant::now() + APPLY_WAIT;
-        for worker in &self.workers {
+        for worker in topology.workers.iter() {
             let mut message = Message::Topology(Arc::clone(&topology));
             while let Err(back) = worker.tell(message) {
                 message = back;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        while self
-            .workers
-            .iter()
-            .any(|worker| worker.applied() != config.revision)
-        {
+        let behind = |worker: &WorkerHandle| worker.edition() < topology.edition;
+        while topology.workers.iter().any(behind) {
             if Instant::now() > deadline {
                 tracing::error!(revision = %config.revision, "a worker does not apply the configuration");
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Follows the number of workers that there should be.
+    async fn scale(&mut self) {
+        let Some(settings) = self.config.as_ref().map(|config| config.settings.clone()) else {
+            return;
+        };
+        if self.leaving() {
+            return;
+        }
+        let (now, running) = (Instant::now(), self.workers.count());
+        let usage = self.workers.usage(now);
+        let wanted = self.scaling.wanted(now, &settings, cores(), running, usage);
+        if wanted != running {
+            self.resize(running, wanted, &settings).await;
+        }
+        if self.workers.any_retires() {
+            self.workers.share_clients();
+            self.end_empty().await;
+        }
+    }
+
+    async fn resize(&mut self, running: usize, wanted: usize, settings: &ProxySettings) {
+        tracing::info!(running, wanted, mode = ?settings.mode, "the number of workers changes");
+        if let Err(error) = self.workers.resize(wanted) {
+            tracing::error!("a worker cannot be started: {error:#}");
+        }
+        if wanted < running {
+            self.acceptor.set_workers(self.workers.serving());
+        }
+        self.spread_again().await;
+        if wanted > running {
+            self.wait_until_linked().await;
+            self.acceptor.set_workers(self.workers.serving());
+        }
+        self.workers.share_clients();
+    }
+
+    /// Tells every worker which others there are.
+    async fn spread_again(&self) {
+        if let Some(config) = &self.config {
+            self.spread(config).await;
+        }
+    }
+
+    /// A new worker gets clients when it reaches the shards, or after a while all the same.
+    async fn wait_until_linked(&self) {
+        let topology = self.acceptor.topology();
+        let databases = topology
+            .iter()
+            .flat_map(|topology| topology.databases.values());
+        let numbers = self.numbers();
+        let deadline = Instant::now() + LINK_WAIT;
+        for database in databases {
+            while !database.stats.link(&numbers).0 && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    /// Numbers of the workers that get new clients.
+    fn numbers(&self) -> Vec<usize> {
+        self.workers
+            .serving()
+            .iter()
+            .map(WorkerHandle::number)
+            .collect()
+    }
+
+    /// Ends workers that are too many and have no clients left.
+    async fn end_empty(&mut self) {
+        while let Some(worker) = self.workers.take_empty() {
+            // Whoever knew of it has told it what it had to tell when this returns.
+            self.spread_again().await;
+            if let Err(worker) = worker.stop() {
+                self.workers.take_back(worker);
+                self.spread_again().await;
+                return;
+            }
         }
     }
 
@@ -392,7 +420,7 @@ impl Server {
             Phase::Orphaned(until) if now >= until => self.drain("no successor came"),
             Phase::Orphaned(_) => {}
             Phase::Draining(until) if now >= until => {
-                for worker in &self.workers {
+                for worker in self.workers.all().iter() {
                     // It has until the last moment to hear of it.
                     let _ = worker.tell(Message::Drain);
                 }
@@ -407,6 +435,7 @@ impl Server {
         if !self.frozen {
             self.listeners.open_missing();
         }
+        self.scale().await;
         self.observe();
         false
     }
@@ -425,14 +454,11 @@ impl Server {
         let (Some(config), false) = (&self.config, self.leaving()) else {
             return;
         };
-        let topology = self
-            .acceptor
-            .topology
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(topology) = topology else { return };
-        let applied = self
+        let Some(topology) = self.acceptor.topology() else {
+            return;
+        };
+        let numbers = self.numbers();
+        let applied = topology
             .workers
             .iter()
             .map(WorkerHandle::applied)
@@ -447,7 +473,7 @@ impl Server {
             .filter_map(|database| topology.databases.get(&database.uid))
             .map(|database| {
                 let (listening, not_listening) = self.listeners.state(database.uid);
-                let (shards_connected, not_connected) = database.stats.link();
+                let (shards_connected, not_connected) = database.stats.link(&numbers);
                 let seen = database.stats.observe(now, &mut whole);
                 ProxyDatabaseObservation {
                     database: database.uid,
@@ -466,7 +492,8 @@ impl Server {
             software_version: self.environment.version.clone(),
             build_id: self.environment.build_id.clone(),
             applied,
-            threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
+            threads: u32::try_from(self.workers.count()).unwrap_or(u32::MAX),
+            gates: true,
             connections: self.stats.connections.load(Ordering::Relaxed) as u64,
             commands,
             in_flight,

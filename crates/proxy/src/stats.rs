@@ -17,10 +17,12 @@ mod window;
 pub(crate) use counters::{Answered, ErrorKind, Tally, WorkerStats};
 pub(crate) use window::{Sum, Window};
 
+use crate::wishes::Wished;
 use model::observation::{ProxyCounts, ProxyDatabaseObservation};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
+use tokio::sync::mpsc;
 
 /// Counters of the whole process.
 #[derive(Debug)]
@@ -35,12 +37,14 @@ pub(crate) struct ServerStats {
     pub(crate) next_client: AtomicU64,
     /// Where workers tell of slow commands.
     pub(crate) slow: slow::Queue,
+    /// Where workers tell of what clients wish of the whole database.
+    pub(crate) wishes: mpsc::Sender<Wished>,
 }
 
 impl ServerStats {
     /// For a process that may open `descriptors` files.
     #[must_use]
-    pub(crate) fn new(descriptors: u64, next_client: u64) -> Self {
+    pub(crate) fn new(descriptors: u64, next_client: u64, wishes: mpsc::Sender<Wished>) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         Self {
             connections: AtomicUsize::new(0),
@@ -48,6 +52,7 @@ impl ServerStats {
             sockets_max: descriptors.saturating_sub(128).max(16),
             next_client: AtomicU64::new(next_client.max(1)),
             slow: slow::Queue::default(),
+            wishes,
         }
     }
 
@@ -67,10 +72,18 @@ pub(crate) struct DatabaseStats {
     pub(crate) accepted: AtomicU64,
     /// Connections that were too many.
     pub(crate) refused: AtomicU64,
-    workers: Box<[Arc<WorkerStats>]>,
-    links: Box<[LinkState]>,
+    /// By the workers' numbers. A worker that takes the place of one that has ended goes on counting
+    /// where that stopped. Written only when a worker comes.
+    workers: RwLock<Vec<Arc<OfWorker>>>,
     /// Only the control thread looks here.
     shown: Mutex<Shown>,
+}
+
+/// One worker's part.
+#[derive(Debug, Default)]
+struct OfWorker {
+    stats: Arc<WorkerStats>,
+    link: LinkState,
 }
 
 /// Whether a worker reaches the shards. Written when that changes.
@@ -86,50 +99,72 @@ struct Shown {
     slow: slow::Ring,
 }
 
-impl DatabaseStats {
-    /// For so many workers.
-    #[must_use]
-    pub(crate) fn new(workers: usize) -> Self {
+impl Default for DatabaseStats {
+    fn default() -> Self {
         Self {
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            workers: (0..workers).map(|_| Arc::default()).collect(),
-            links: (0..workers).map(|_| LinkState::default()).collect(),
+            workers: RwLock::default(),
             shown: Mutex::new(Shown {
                 window: Window::new(Instant::now()),
                 slow: slow::Ring::default(),
             }),
         }
     }
+}
+
+impl DatabaseStats {
+    fn part(&self, worker: usize) -> Arc<OfWorker> {
+        let known = self.parts().get(worker).cloned();
+        known.unwrap_or_else(|| {
+            let mut parts = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+            if parts.len() <= worker {
+                parts.resize_with(worker + 1, Arc::default);
+            }
+            Arc::clone(&parts[worker])
+        })
+    }
+
+    fn parts(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<OfWorker>>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// What a worker writes.
     #[must_use]
     pub(crate) fn of_worker(&self, worker: usize) -> Arc<WorkerStats> {
-        Arc::clone(&self.workers[worker])
+        Arc::clone(&self.part(worker).stats)
     }
 
     /// A worker reaches the shard, or why not.
     pub(crate) fn set_link(&self, worker: usize, state: Result<(), String>) {
-        let link = &self.links[worker];
+        let part = self.part(worker);
+        let link = &part.link;
         link.connected.store(state.is_ok(), Relaxed);
         *link.error.lock().unwrap_or_else(PoisonError::into_inner) = state.err();
     }
 
-    /// Whether every worker reaches the shards, and why one does not.
+    /// Whether each of these workers reaches the shards, and why one does not.
     #[must_use]
-    pub(crate) fn link(&self) -> (bool, Option<String>) {
-        let reached = self.links.iter().all(|link| link.connected.load(Relaxed));
+    pub(crate) fn link(&self, workers: &[usize]) -> (bool, Option<String>) {
+        let links: Vec<Arc<OfWorker>> = workers.iter().map(|worker| self.part(*worker)).collect();
+        let reached = links.iter().all(|part| part.link.connected.load(Relaxed));
         // Who reaches all has no error: no lock is needed to know that.
         let error = (!reached).then(|| {
-            self.links.iter().find_map(|link| {
-                link.error
+            links.iter().find_map(|part| {
+                part.link
+                    .error
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone()
             })
         });
         (reached, error.flatten())
+    }
+
+    /// From now on so many slow commands are kept.
+    pub(crate) fn keep_slow_commands(&self, most: usize) {
+        self.shown().slow.keep(most);
     }
 
     /// Keeps a slow command.
@@ -148,8 +183,8 @@ impl DatabaseStats {
             },
             ..Sum::default()
         };
-        for worker in &self.workers {
-            worker.add_to(&mut sum);
+        for worker in self.parts().iter() {
+            worker.stats.add_to(&mut sum);
         }
         whole.add(&sum);
         let mut shown = self.shown();
@@ -182,7 +217,10 @@ mod tests {
 
     #[test]
     fn who_looks_keeps_no_worker_waiting() {
-        let (server, database) = (ServerStats::new(1024, 1), DatabaseStats::new(1));
+        let (server, database) = (
+            ServerStats::new(1024, 1, mpsc::channel(1).0),
+            DatabaseStats::default(),
+        );
         let worker = database.of_worker(0);
         // The control thread is in the middle of looking at everything, and stays there.
         let _looking = database.shown();

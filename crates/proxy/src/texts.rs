@@ -37,6 +37,10 @@ pub(crate) const NOT_RUN: &[u8] =
 /// No shard, for longer than a command waits.
 pub(crate) const UNAVAILABLE: &[u8] =
     b"-TRYAGAIN the shard of this database is not available; try again\r\n";
+/// The primary moves, for longer than a command waits.
+pub(crate) const MOVING: &[u8] =
+    b"-TRYAGAIN the shard of this database is being moved, and the command has waited long enough; it \
+    did not run; try again\r\n";
 /// No descriptor for another connection to a shard.
 pub(crate) const NO_CONNECTION: &[u8] =
     b"-TRYAGAIN the proxy has no connection to the shard left for this command; try again\r\n";
@@ -59,6 +63,9 @@ pub(crate) const SELECT_OVER_SHARDS: &[u8] = b"-ERR DB index is out of range\r\n
 /// A command while `MONITOR` streams.
 pub(crate) const MONITORING: &[u8] =
     b"-ERR only RESET and QUIT are possible while MONITOR runs\r\n";
+/// Commands inside a transaction that the proxy holds until `EXEC`.
+pub(crate) const TOO_MUCH_INSIDE: &[u8] =
+    b"-ERR too many commands in this transaction that are answered by the proxy\r\n";
 /// Tracking for another connection.
 pub(crate) const NO_REDIRECT: &[u8] =
     b"-ERR CLIENT TRACKING with REDIRECT is not available through the proxy: use RESP3\r\n";

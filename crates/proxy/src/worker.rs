@@ -9,27 +9,37 @@
 //! |---|---|
 //! | [`client`], [`session`] | a client: its bytes; what its connection means |
 //! | [`backend`] | a connection to a shard and its order book |
-//! | [`link`], [`loss`] | connecting to shards; losing them |
+//! | [`link`], [`loss`], [`troubles`] | connecting to shards; losing them; telling of it |
 //! | [`requests`] | reading clients: where commands end |
 //! | [`route`] | where a command goes |
 //! | [`lanes`] | shared connection, own connection, and the way between them |
 //! | [`fan`] | clients of databases with several shards |
 //! | [`replies`] | reading shards: whose reply it is |
-//! | [`effects`] | what replies change |
+//! | [`effects`], [`conceal`] | what replies change; what is not shown of them |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
+//! | [`config_set`] | what a client sets for the whole database |
+//! | [`allowance`] | how many commands a client may send now |
+//! | [`moving`] | clients that go to another worker |
+//! | [`queued`] | the same inside a transaction |
+//! | [`pause`] | `CLIENT PAUSE` |
 //! | [`filter`] | which connections `CLIENT LIST` and `CLIENT KILL` mean |
 //! | [`measure`] | what is counted and timed |
 //! | [`gather`] | questions to all workers |
+//! | [`gate`] | holding commands while a primary moves |
 //! | [`leaving`] | clients that end at the engine first |
 //! | [`handle`] | the way to a worker, for other threads |
 //! | [`timers`] | what happens later |
 
+mod allowance;
 mod backend;
 mod client;
 mod client_command;
+mod conceal;
+mod config_set;
 mod effects;
 mod fan;
 mod filter;
+mod gate;
 mod gather;
 mod handle;
 mod lanes;
@@ -38,19 +48,28 @@ mod link;
 mod local;
 mod loss;
 mod measure;
+mod moving;
+mod pause;
+mod queued;
 mod replies;
 mod requests;
 mod route;
 mod session;
 mod timers;
+mod troubles;
 
+pub(crate) use client::ClientId;
+pub(crate) use gate::{Outcome as GateOutcome, Task as GateTask};
 pub(crate) use gather::Gather;
 pub(crate) use handle::{Accepted, Message, WorkerHandle};
+pub(crate) use pause::Pause;
+pub(crate) use troubles::Troubles;
 
 use crate::bounds;
 use crate::stats::ServerStats;
+use crate::topology::Database;
 use backend::Backend;
-use client::{Client, ClientId, Lane, Wait};
+use client::{Client, Lane, Wait};
 use fan::Part;
 use handle::WorkerState;
 use link::Served;
@@ -76,7 +95,8 @@ pub(crate) struct Worker {
     number: usize,
     poll: Poll,
     inbox: Receiver<Message>,
-    others: Vec<WorkerHandle>,
+    /// All workers, this one too.
+    others: Arc<[WorkerHandle]>,
     state: Arc<WorkerState>,
     stats: Arc<ServerStats>,
     /// Address that connections to other nodes come from.
@@ -89,6 +109,7 @@ pub(crate) struct Worker {
     backends: Slab<Backend>,
     generation: u32,
     timers: Timers,
+    gates: gate::Gates,
     draining: bool,
     stopped: bool,
     /// When this turn began.
@@ -100,6 +121,9 @@ pub(crate) struct Worker {
     began: Instant,
     /// Since when the commands wait that are being looked at, by that clock; 0: they do not.
     held: u64,
+    /// Commands that a rate lets pass of the client whose turn it is; 0: it has no turn.
+    granted: u32,
+    pauses: pause::Pauses,
     /// At which time how many slow commands were told of.
     slow_told: (u64, u32),
 
@@ -127,11 +151,11 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// # Errors
     /// The system has no poller left.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(number: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (sender, inbox) = sync_channel(bounds::INBOX);
-        let handle = WorkerHandle::new(sender, waker);
+        let handle = WorkerHandle::new(number, sender, waker);
         Ok(Self {
             poll,
             inbox,
@@ -143,19 +167,13 @@ impl Prepared {
         self.handle.clone()
     }
 
-    /// Makes it the worker `number` among `all`.
-    pub(crate) fn into_worker(
-        self,
-        number: usize,
-        all: &[WorkerHandle],
-        stats: Arc<ServerStats>,
-        source: IpAddr,
-    ) -> Worker {
+    /// Makes it a worker. It learns of the others with the first topology.
+    pub(crate) fn into_worker(self, stats: Arc<ServerStats>, source: IpAddr) -> Worker {
         Worker {
-            number,
+            number: self.handle.number(),
             poll: self.poll,
             inbox: self.inbox,
-            others: all.to_vec(),
+            others: Arc::new([]),
             state: self.handle.state(),
             stats,
             source,
@@ -165,6 +183,7 @@ impl Prepared {
             backends: Slab::new(),
             generation: 0,
             timers: Timers::default(),
+            gates: gate::Gates::default(),
             draining: false,
             stopped: false,
             now: Instant::now(),
@@ -172,6 +191,8 @@ impl Prepared {
             clock: 1,
             began: Instant::now(),
             held: 0,
+            granted: 0,
+            pauses: pause::Pauses::default(),
             slow_told: (0, 0),
             client_queue: Vec::new(),
             backend_queue: Vec::new(),
@@ -193,6 +214,9 @@ impl Worker {
     /// The poller failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let thread = u64::try_from(thread).unwrap_or(0);
+        self.state.thread.store(thread, Ordering::Relaxed);
         while !self.stopped {
             let timeout = self.timeout();
             match self.poll.poll(&mut events, timeout) {
@@ -213,6 +237,15 @@ impl Worker {
                 self.read_all();
             }
             self.write_all();
+            if self.gates_close() {
+                self.tend_gates();
+                self.write_all();
+            }
+        }
+        // The process may go on without this worker.
+        let backends: Vec<usize> = self.backends.iter().map(|(index, _)| index).collect();
+        for index in backends {
+            self.drop_backend(index);
         }
         Ok(())
     }
@@ -243,6 +276,9 @@ impl Worker {
         }
         self.timers
             .next()
+            .into_iter()
+            .chain(self.next_pause_at())
+            .min()
             .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
@@ -263,6 +299,7 @@ impl Worker {
 
     /// One write a socket.
     fn write_all(&mut self) {
+        self.check_fences();
         while !self.dirty_backends.is_empty() {
             for index in std::mem::take(&mut self.dirty_backends) {
                 self.flush_backend(index);
@@ -277,13 +314,19 @@ impl Worker {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Client(accepted) => self.accept(accepted),
+                Message::Moved(moved) => self.take_in(*moved),
+                Message::Share { with, keep } => self.share(&with, keep),
+                Message::Wished(client, refusal) => self.wished(client, refusal.as_deref()),
                 Message::Topology(topology) => self.apply(&topology),
                 Message::Gather(gather) => self.contribute(&gather),
+                Message::ForgetScripts(uid) => self.forget_scripts(uid),
+                Message::Gate(task) => self.gate_order(*task),
                 Message::Gathered(gather) => self.gathered(&gather),
                 Message::Drain => self.drain(),
                 Message::Stop => self.stopped = true,
             }
         }
+        self.follow_pauses();
     }
 
     fn accept(&mut self, accepted: Accepted) {
@@ -295,15 +338,25 @@ impl Worker {
             database,
         } = accepted;
         let Some(&served) = self.by_uid.get(&database.uid) else {
-            // The database was removed meanwhile.
-            database.stats.connections.fetch_sub(1, Ordering::Relaxed);
-            self.stats.connections.fetch_sub(1, Ordering::Relaxed);
-            self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
-            self.state.clients.fetch_sub(1, Ordering::Relaxed);
+            self.not_admitted(&database);
             return;
         };
         let authenticated = self.served[served].database.password.is_none();
         let session = Session::new(id, peer, local, authenticated);
+        self.admit(served, stream, session);
+    }
+
+    /// A client came whose database was removed meanwhile.
+    fn not_admitted(&self, database: &Database) {
+        database.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.state.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A client is here from now on.
+    fn admit(&mut self, served: usize, stream: std::net::TcpStream, session: Session) {
+        let peer = session.peer;
         self.generation = self.generation.wrapping_add(1);
         let mut stream = TcpStream::from_std(stream);
         let entry = self.clients.vacant_entry();
@@ -421,6 +474,10 @@ impl Worker {
     /// What a client waited for has come: its next command is looked at.
     fn resume(&mut self, index: usize) {
         self.clients[index].wait = Wait::Nothing;
+        if self.is_parked(index) {
+            self.send_parked(index);
+            return;
+        }
         let front = self.front_of(index);
         if front != index {
             if self.clients[front].wait != Wait::Leg {
@@ -468,7 +525,8 @@ impl Worker {
             self.close_client(index);
             return;
         }
-        if left <= bounds::CLIENT_OUT_SOFT / 2 {
+        if left <= bounds::CLIENT_OUT_SMALL / 2 || left <= self.limits(index).out_soft / 2 {
+            let client = &mut self.clients[index];
             for backend in std::mem::take(&mut client.paused) {
                 if self.backends.contains(backend) {
                     self.queue_backend(backend);

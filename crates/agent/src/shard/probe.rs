@@ -1,13 +1,14 @@
 //! Asking the engine how it is.
 
+use super::follow::follows;
 use super::{COMMAND_PATIENCE, PROBE_PATIENCE, ShardTask, not_yet};
 use crate::engine_client::{EngineClient, EngineError};
-use crate::engine_info::EngineInfo;
+use crate::engine_info::{EngineInfo, is_at_rest};
 use crate::engine_process::ProcessStat;
 use crate::engine_users::AGENT;
-use crate::ledger::Intent;
+use crate::ledger::{Intent, RoleRecord};
 use model::command::AgentRefusal;
-use model::documents::proxy_user;
+use model::documents::{Role, proxy_user};
 use model::observation::EngineState;
 use std::io;
 use std::time::Duration;
@@ -25,6 +26,7 @@ impl ShardTask {
                     self.error = Some(refusal.to_string());
                 } else if self.state == EngineState::Running {
                     self.settle_persistence().await;
+                    self.finish().await;
                 }
             }
             Err(error) if error.is_busy() => {
@@ -115,6 +117,20 @@ impl ShardTask {
         self.confirm_role().await
     }
 
+    /// The role that the ledger gives this process, if the engine agrees.
+    pub(super) fn agreed_role(&self) -> Option<&RoleRecord> {
+        let info = self.info.as_ref()?;
+        let role = self.ledger.as_ref()?.role.as_ref()?;
+        let agrees = match role.role {
+            Role::Primary => self.role_confirmed && info.is_primary(),
+            Role::Replica => {
+                role.primary.is_some_and(|primary| follows(info, primary))
+                    && is_at_rest(&info.replication)
+            }
+        };
+        (agrees && role.run_id == info.run_id).then_some(role)
+    }
+
     /// After an adoption the ledger alone is not believed: the engine must say that it is a
     /// primary and have the user of that epoch.
     async fn confirm_role(&mut self) -> Result<(), AgentRefusal> {
@@ -124,12 +140,12 @@ impl ShardTask {
         let Some(role) = ledger
             .role
             .as_ref()
-            .filter(|role| role.run_id == info.run_id)
+            .filter(|role| role.run_id == info.run_id && role.role == Role::Primary)
         else {
             return Ok(());
         };
         if self.role_confirmed {
-            if !info.is_primary {
+            if !info.is_primary() && ledger.prepared <= role.epoch {
                 self.error = Some(format!(
                     "it was made primary of epoch {}, but calls itself a replica",
                     role.epoch
@@ -137,7 +153,7 @@ impl ShardTask {
             }
             return Ok(());
         }
-        if info.loading || !info.is_primary {
+        if info.loading || !info.is_primary() {
             return Ok(());
         }
         let wanted = proxy_user(role.epoch);
@@ -149,6 +165,57 @@ impl ShardTask {
         let users = users.map_err(AgentRefusal::failed)?;
         self.role_confirmed = users.contains(&wanted);
         Ok(())
+    }
+
+    /// What is left to do after an order, once it is answered, and after each good probe.
+    pub(super) async fn finish(&mut self) {
+        if self.engine.is_none() || self.state != EngineState::Running {
+            return;
+        }
+        let mut result = self.resolve_hand_over().await;
+        if result.is_ok() {
+            result = self.dismiss_users().await;
+        }
+        if let Err(refusal) = result {
+            tracing::warn!("shard {}: {refusal}", self.shard);
+            self.error = Some(refusal.to_string());
+        }
+    }
+
+    /// Whether its links are looked at ten times a second: those of a replica that is not synced, of a
+    /// primary with replicas, and of one whose role moves. The controller waits for them.
+    pub(super) fn is_watched(&self) -> bool {
+        let running = matches!(self.state, EngineState::Running | EngineState::Loading);
+        let Some(info) = self
+            .info
+            .as_ref()
+            .filter(|_| running && self.engine.is_some())
+        else {
+            return false;
+        };
+        let replication = &info.replication;
+        let follows_somebody = self
+            .ledger
+            .as_ref()
+            .and_then(|ledger| ledger.role.as_ref())
+            .is_some_and(|role| role.role == Role::Replica && role.run_id == info.run_id);
+        if replication.is_primary {
+            !replication.replicas.is_empty() || !is_at_rest(replication)
+        } else {
+            !is_at_rest(replication)
+                || (follows_somebody && (!replication.link_up || replication.sync_in_progress))
+        }
+    }
+
+    /// Looks at its links only. A failure is the probe's business.
+    pub(super) async fn look_at_links(&mut self) {
+        if self.look(PROBE_PATIENCE).await.is_err() {
+            return;
+        }
+        self.note_answer();
+        if let Err(refusal) = self.resolve_hand_over().await {
+            tracing::warn!("shard {}: {refusal}", self.shard);
+        }
     }
 
     fn note_answer(&mut self) {

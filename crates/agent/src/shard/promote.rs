@@ -12,12 +12,14 @@
 //! A crash between any two leaves an engine that serves nobody in the new epoch, and the same order
 //! again completes it.
 
-use super::{COMMAND_PATIENCE, ShardTask, not_yet, stale};
-use crate::engine_users::{epoch_user, is_of_other_epoch, no_writes, replication_user};
+use super::{ShardTask, not_yet, stale};
+use crate::engine_info::{EngineInfo, is_at_rest};
+use crate::engine_users::{epoch_of, epoch_user, no_writes, replication_user};
 use crate::ledger::{Intent, RoleRecord};
 use jiff::Timestamp;
 use model::command::AgentRefusal;
 use model::documents::{EngineUsers, Role};
+use model::replication::SyncedRecord;
 use model::{Epoch, Generation};
 
 impl ShardTask {
@@ -30,28 +32,41 @@ impl ShardTask {
         users: &EngineUsers,
     ) -> Result<(), AgentRefusal> {
         self.check_promotion(generation, &run_id, epoch)?;
-        let info = self
-            .ask(COMMAND_PATIENCE)
-            .await
-            .map_err(AgentRefusal::failed)?;
-        self.heard_from(info).await?;
-        let Some(info) = self.info.clone() else {
-            return not_yet("it does not answer");
-        };
-        if info.run_id != run_id {
-            return stale(format!("process {} runs, {run_id} was meant", info.run_id));
+        self.ask_loaded(&run_id).await?;
+        self.become_primary(run_id, epoch, users).await
+    }
+
+    /// `Promote`: the same, if its data are what was recorded of them.
+    pub(super) async fn promote(
+        &mut self,
+        generation: Generation,
+        run_id: String,
+        epoch: Epoch,
+        record: &SyncedRecord,
+        users: &EngineUsers,
+    ) -> Result<(), AgentRefusal> {
+        self.check_promotion(generation, &run_id, epoch)?;
+        let info = self.ask_loaded(&run_id).await?;
+        // With the role in the ledger it was checked, and may have a history of its own by now.
+        if !self.has_role(Role::Primary, epoch, &run_id) {
+            check_data(&info, &run_id, record).map_err(|why| {
+                AgentRefusal::failed(format!("it is not promoted: {why}; nothing was changed"))
+            })?;
         }
-        if info.loading {
-            return not_yet(format!("it loads its data ({:.0} %)", info.loading_percent));
-        }
-        let ledger = self.ledger.as_ref();
-        let engine = ledger
-            .and_then(|l| l.process.as_ref())
-            .map(|p| p.engine.clone());
-        let Some(engine) = engine else {
+        self.become_primary(run_id, epoch, users).await
+    }
+
+    async fn become_primary(
+        &mut self,
+        run_id: String,
+        epoch: Epoch,
+        users: &EngineUsers,
+    ) -> Result<(), AgentRefusal> {
+        let Some(engine) = self.running_engine() else {
             return not_yet("it is gone");
         };
-        let (meant, role_was_given) = (run_id.clone(), self.has_role(epoch, &run_id));
+        let (meant, role_was_given) =
+            (run_id.clone(), self.has_role(Role::Primary, epoch, &run_id));
         self.record(|ledger| {
             ledger.epoch = epoch;
             if !role_was_given {
@@ -62,7 +77,7 @@ impl ShardTask {
             }
         })
         .await?;
-        let of_the_past = self.users_of_other_epochs(epoch).await?;
+        let of_the_past = self.users_where(|of| of != epoch).await?;
         for user in &of_the_past {
             self.command(&no_writes(user)).await?;
         }
@@ -73,6 +88,7 @@ impl ShardTask {
                 epoch,
                 run_id,
                 given: Timestamp::now(),
+                primary: None,
             };
             self.record(|ledger| {
                 ledger.role = Some(role);
@@ -80,91 +96,159 @@ impl ShardTask {
             })
             .await?;
         }
+        self.serve_stale(false).await?;
         self.command(&replication_user(users)).await?;
         self.command(&epoch_user(&engine, epoch, &users.proxy))
             .await?;
         for user in &of_the_past {
             self.command(&["ACL", "DELUSER", user]).await?;
         }
-        let info = self
-            .ask(COMMAND_PATIENCE)
-            .await
-            .map_err(AgentRefusal::failed)?;
-        self.heard_from(info).await
+        self.retiring = None;
+        self.ask_again().await
     }
 
-    fn check_promotion(
+    /// The order means the running process, and a role that this process may still get.
+    pub(super) fn check_promotion(
         &self,
         generation: Generation,
         run_id: &str,
         epoch: Epoch,
     ) -> Result<(), AgentRefusal> {
-        let Some(ledger) = &self.ledger else {
-            return not_yet(format!("shard {} was never started here", self.shard));
-        };
-        if let Intent::Remove { operation } = &ledger.intent {
-            return not_yet(format!("it is being removed by operation {operation}"));
-        }
-        let known = ledger.spec.generation;
-        if generation < known {
-            return stale(format!(
-                "generation {known} is known, {generation} was ordered"
-            ));
-        }
-        if generation > known {
-            return not_yet(format!(
-                "generation {generation} was not ordered yet, only {known}"
-            ));
-        }
-        if epoch < ledger.epoch {
-            return stale(format!(
-                "epoch {} is known, {epoch} was ordered",
-                ledger.epoch
-            ));
-        }
-        if let Some(role) = &ledger.role
-            && role.epoch == epoch
-            && role.run_id != run_id
+        if let Some(ledger) = &self.ledger
+            && generation == ledger.spec.generation
         {
-            return stale(format!(
-                "epoch {epoch} was given to process {}; a process that was started after it needs \
-                 a new epoch",
-                role.run_id
-            ));
-        }
-        if self.engine.is_none() {
-            return not_yet("the engine does not run");
-        }
-        let running = ledger
-            .process
-            .as_ref()
-            .and_then(|process| process.run_id.as_deref());
-        match running {
-            Some(running) if running != run_id => {
-                stale(format!("process {running} runs, {run_id} was meant"))
+            self.check_epoch(epoch)?;
+            if let Some(role) = &ledger.role
+                && role.epoch == epoch
+            {
+                if role.role == Role::Replica {
+                    return stale(format!(
+                        "in epoch {epoch} it is a replica; its promotion needs a new epoch"
+                    ));
+                }
+                if role.run_id != run_id {
+                    return stale(format!(
+                        "epoch {epoch} was given to process {}; a process that was started after \
+                         it needs a new epoch",
+                        role.run_id
+                    ));
+                }
             }
-            Some(_) => Ok(()),
-            None => not_yet("the engine does not answer yet"),
         }
+        self.check_order(generation, run_id)
     }
 
-    fn has_role(&self, epoch: Epoch, run_id: &str) -> bool {
-        let role = self.ledger.as_ref().and_then(|ledger| ledger.role.as_ref());
-        role.is_some_and(|role| {
-            role.role == Role::Primary && role.epoch == epoch && role.run_id == run_id
+    /// Whether the ledger gives this role to this process.
+    pub(super) fn has_role(&self, role: Role, epoch: Epoch, run_id: &str) -> bool {
+        let given = self.ledger.as_ref().and_then(|ledger| ledger.role.as_ref());
+        given.is_some_and(|given| {
+            given.role == role && given.epoch == epoch && given.run_id == run_id
         })
     }
 
-    async fn users_of_other_epochs(&mut self, epoch: Epoch) -> Result<Vec<String>, AgentRefusal> {
+    /// Users of epochs that are as described.
+    pub(super) async fn users_where(
+        &mut self,
+        wanted: impl Fn(Epoch) -> bool,
+    ) -> Result<Vec<String>, AgentRefusal> {
         let client = self
-            .connected(COMMAND_PATIENCE)
+            .connected(super::COMMAND_PATIENCE)
             .await
             .map_err(AgentRefusal::failed)?;
         let mut users = client
-            .list(&["ACL", "USERS"], COMMAND_PATIENCE)
+            .list(&["ACL", "USERS"], super::COMMAND_PATIENCE)
             .await
             .map_err(AgentRefusal::failed)?;
-        users.retain(|user| is_of_other_epoch(user, epoch));
+        users.retain(|user| epoch_of(user).is_some_and(&wanted));
         Ok(users)
+    }
+}
+
+/// Whether a replica holds what was recorded of it.
+fn check_data(info: &EngineInfo, run_id: &str, record: &SyncedRecord) -> Result<(), String> {
+    let replication = &info.replication;
+    if record.run_id != run_id {
+        return Err(format!(
+            "what was recorded is of process {}, {run_id} runs",
+            record.run_id
+        ));
+    }
+    if replication.sync_in_progress {
+        return Err("it is getting all data anew from its primary".to_owned());
+    }
+    if !is_at_rest(replication) {
+        return Err(format!(
+            "it is handing its role over ({})",
+            replication.failover_state
+        ));
+    }
+    // A history that it took up after the recorded one, from a primary that never served.
+    let before = replication.replication_id2 == record.replication_id
+        && u64::try_from(replication.second_offset).is_ok_and(|end| end > record.offset_floor);
+    if replication.replication_id != record.replication_id && !before {
+        return Err(format!(
+            "its data are of history {}, {} was recorded",
+            replication.replication_id, record.replication_id
+        ));
+    }
+    if replication.offset < record.offset_floor {
+        return Err(format!(
+            "its data go up to offset {}, it had {} when it was recorded",
+            replication.offset, record.offset_floor
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica() -> EngineInfo {
+        let mut info = EngineInfo::default();
+        info.replication.replication_id = "history".to_owned();
+        info.replication.offset = 100;
+        info.replication.second_offset = -1;
+        info
+    }
+
+    #[test]
+    fn data_are_compared_with_the_record() {
+        let record = SyncedRecord {
+            run_id: "run".to_owned(),
+            replication_id: "history".to_owned(),
+            offset_floor: 100,
+            epoch: Epoch(1),
+        };
+        assert_eq!(check_data(&replica(), "run", &record), Ok(()));
+        let empty = SyncedRecord {
+            offset_floor: 0,
+            ..record.clone()
+        };
+        let mut none = replica();
+        none.replication.offset = 0;
+        assert_eq!(check_data(&none, "run", &empty), Ok(()));
+        let mut later = replica();
+        later.replication.replication_id = "another".to_owned();
+        later.replication.replication_id2 = "history".to_owned();
+        later.replication.second_offset = 101;
+        assert_eq!(check_data(&later, "run", &record), Ok(()));
+
+        later.replication.second_offset = 100;
+        let refused = |info: &EngineInfo, says: &str| {
+            let why = check_data(info, "run", &record).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        };
+        refused(&later, "history another");
+        let mut behind = replica();
+        behind.replication.offset = 99;
+        refused(&behind, "offset 99");
+        let mut syncing = replica();
+        syncing.replication.sync_in_progress = true;
+        refused(&syncing, "anew");
+        let mut giving = replica();
+        giving.replication.failover_state = "failover-in-progress".to_owned();
+        refused(&giving, "failover-in-progress");
+        assert!(check_data(&replica(), "other", &record).is_err());
     }
 }

@@ -354,11 +354,21 @@ impl ShardTask {
 
     /// One command to the engine, over a connection that is made if need be.
     pub(super) async fn command<S: AsRef<str>>(&mut self, words: &[S]) -> Result<(), AgentRefusal> {
+        self.command_within(words, COMMAND_PATIENCE).await
+    }
+
+    /// The same, with another patience.
+    pub(super) async fn command_within<S: AsRef<str>>(
+        &mut self,
+        words: &[S],
+        patience: Duration,
+    ) -> Result<(), AgentRefusal> {
+        let patience = patience.min(COMMAND_PATIENCE);
         let client = self
-            .connected(COMMAND_PATIENCE)
+            .connected(patience)
             .await
             .map_err(AgentRefusal::failed)?;
-        match timeout(COMMAND_PATIENCE * 2, client.call(words, COMMAND_PATIENCE)).await {
+        match timeout(patience * 2, client.call(words, patience)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 // Never the whole command: it may hold a password's hash.

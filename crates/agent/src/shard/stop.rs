@@ -1,4 +1,4 @@
-//! Stopping an engine, and removing a shard.
+//! Stopping an engine, fencing one off, and removing a shard.
 
 use super::{COMMAND_PATIENCE, ShardTask, blocking, stale};
 use crate::engine_client::EngineError;
@@ -113,6 +113,46 @@ impl ShardTask {
         self.bury();
         tracing::warn!("shard {}: {trouble}", self.shard);
         Ok(Some(trouble))
+    }
+
+    /// `KillEngine`: when it is answered, neither this process nor a child of it lives. The epoch stays in
+    /// the ledger: the next process is primary of a later one or none.
+    pub(super) async fn kill_engine(
+        &mut self,
+        generation: Generation,
+        run_id: &str,
+    ) -> Result<(), AgentRefusal> {
+        let Some(ledger) = &self.ledger else {
+            return Ok(());
+        };
+        let known = ledger.spec.generation;
+        if generation < known {
+            return stale(format!(
+                "generation {known} is known, {generation} was ordered"
+            ));
+        }
+        let recorded = ledger.process.as_ref();
+        let runs = recorded.and_then(|process| process.run_id.as_deref());
+        if runs != Some(run_id) {
+            // The one that was meant left the folder to its successor, or to nobody.
+            return Ok(());
+        }
+        if let Some(engine) = &self.engine {
+            engine.kill_group();
+            if !engine.ends_within(KILL_PATIENCE).await {
+                let pid = engine.pid();
+                return Err(AgentRefusal::failed(format!("process {pid} does not die")));
+            }
+            self.bury();
+            self.error = Some(format!("process {run_id} was ended by order"));
+        }
+        // Also what was not recognised as this engine, and its children.
+        drop(self.clear_folder().await?);
+        self.record(|ledger| {
+            ledger.process = None;
+            ledger.intent = Intent::Nothing;
+        })
+        .await
     }
 
     /// `RemoveEngine`.

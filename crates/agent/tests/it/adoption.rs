@@ -74,18 +74,8 @@ impl Drop for Host {
     }
 }
 
-fn ledger(node: &Node) -> Ledger {
-    node.shard_folder().read_ledger().unwrap().unwrap()
-}
-
 fn engine_pid(node: &Node) -> u32 {
     ledger(node).process.unwrap().pid
-}
-
-fn change_ledger(node: &Node, change: impl FnOnce(&mut Ledger)) {
-    let mut ledger = ledger(node);
-    change(&mut ledger);
-    ledger.write(&node.shard_folder().ledger_path()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

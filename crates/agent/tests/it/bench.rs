@@ -1,5 +1,6 @@
 //! A node for a test: folders, an address, engines of the workspace, and clients.
 
+use agent::ledger::Ledger;
 use agent::shard_folder::ShardFolder;
 use agent::{Agent, AgentConfig};
 use model::command::{AgentCommand, AgentRefusal, EngineSettings, EngineSpec};
@@ -194,6 +195,18 @@ fn free_address() -> IpAddr {
     }
 }
 
+/// What is written down of the shard.
+pub(crate) fn ledger(node: &Node) -> Ledger {
+    node.shard_folder().read_ledger().unwrap().unwrap()
+}
+
+/// Changes it, as if the agent had died there.
+pub(crate) fn change_ledger(node: &Node, change: impl FnOnce(&mut Ledger)) {
+    let mut ledger = ledger(node);
+    change(&mut ledger);
+    ledger.write(&node.shard_folder().ledger_path()).unwrap();
+}
+
 pub(crate) fn users(epoch: u64) -> EngineUsers {
     EngineUsers {
         cnm: Secret::new("cnm-password"),
@@ -213,6 +226,7 @@ pub(crate) fn spec(engine: EngineId) -> EngineSpec {
             memory_bytes: 256 * 1024 * 1024,
             eviction_policy: EvictionPolicy::Noeviction,
             persistence: Persistence::Disabled,
+            notify_keyspace_events: String::new(),
         },
         users: users(0),
     }

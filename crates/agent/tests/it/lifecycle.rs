@@ -165,6 +165,7 @@ async fn settings_change_while_it_runs() {
                     seconds: 3600,
                     writes: 5,
                 },
+                notify_keyspace_events: "AKE".to_owned(),
             },
         };
         let after = agent.execute(configure(1)).await.unwrap().unwrap();
@@ -173,6 +174,7 @@ async fn settings_change_while_it_runs() {
         for (name, value) in [
             ("maxmemory", (1u64 << 30).to_string()),
             ("maxmemory-policy", "volatile-ttl".to_owned()),
+            ("notify-keyspace-events", "AKE".to_owned()),
             ("save", "3600 5".to_owned()),
             ("repl-backlog-size", ((1u64 << 30) / 100).to_string()),
         ] {

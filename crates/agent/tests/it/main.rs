@@ -7,9 +7,14 @@
 
 mod adoption;
 mod bench;
+mod hand_over;
 mod lifecycle;
+mod load;
+mod moves;
 mod persistence;
 mod promotion;
 mod removal;
+mod replica_set;
+mod replication;
 mod supervisord;
 mod trouble;

@@ -58,7 +58,7 @@ impl Permission {
         match () {
             () if below("/v1/logs") && reads => Self::ViewLogs,
             () if reads => Self::View,
-            () if below("/v1/bdbs") => Self::ChangeDatabases,
+            () if below("/v1/bdbs") || below("/v1/shards") => Self::ChangeDatabases,
             () if below("/v1/bootstrap") => Self::Bootstrap,
             () => Self::Administer,
         }

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use model::documents::{Database, Tag};
 use model::intent::{DatabaseChange, DatabaseSpec};
 use model::rest::{BdbRequest, SHARD_KEY_RULES};
+use model::tuning::{DatabaseTuning, TuningChange};
 use model::units::format_size;
 use model::validate::shown;
 use model::{ErrorCode, Secret, limits, validate};
@@ -30,7 +31,8 @@ pub fn creation(request: &BdbRequest, dry_run: bool) -> Result<DatabaseSpec, Fai
     let memory_size = request.memory_size.ok_or(ErrorCode::MissingMemorySize)?;
     rules(request)?;
     let shards_count = shards_count(request)?;
-    enough_memory(memory_size, shards_count.unwrap_or(1))?;
+    let replication = request.replication.unwrap_or(false);
+    enough_memory(memory_size, shards_count.unwrap_or(1), replication)?;
     if request.uid.is_some_and(|uid| uid.0 == 0) {
         return Err(invalid(
             "uid starts at 1: leave it out and the cluster chooses one",
@@ -55,6 +57,8 @@ pub fn creation(request: &BdbRequest, dry_run: bool) -> Result<DatabaseSpec, Fai
         shards_placement: request.shards_placement,
         password: password(request)?.filter(|password| !password.expose().is_empty()),
         max_connections: request.max_connections,
+        tuning: Box::new(tuning(request, &DatabaseTuning::default())?),
+        notify_keyspace_events: keyspace_events(request)?,
         tags: request.tags.clone().unwrap_or_default(),
         dry_run,
     })
@@ -73,9 +77,9 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
     fixed("shards_count", request.shards_count, current.shards_count)?;
     fixed("sharding", request.sharding, current.shards_count > 1)?;
     if let Some(bytes) = request.memory_size {
-        enough_memory(bytes, current.shards_count)?;
+        let replication = request.replication.unwrap_or(current.replication);
+        enough_memory(bytes, current.shards_count, replication)?;
     }
-    fixed("replication", request.replication, current.replication)?;
     fixed(
         "shards_placement",
         request.shards_placement,
@@ -94,13 +98,44 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
     Ok(DatabaseChange {
         name: request.name.clone(),
         memory_size: request.memory_size,
+        replication: request.replication,
         persistence: persistence::wanted(request, Some(current.persistence))?,
         eviction_policy: request.eviction_policy,
         proxy_policy: request.proxy_policy,
         password: password(request)?,
         max_connections: request.max_connections,
+        tuning: tuning(request, &current.tuning)?,
+        notify_keyspace_events: keyspace_events(request)?,
+        client: None,
         tags: request.tags.clone(),
     })
+}
+
+/// Limits in the proxies. A field may be repeated with the value that it has.
+fn tuning(request: &BdbRequest, current: &DatabaseTuning) -> Result<TuningChange, Failure> {
+    let client_buffer = request
+        .client_buffer
+        .as_deref()
+        .map(str::parse)
+        .transpose()?;
+    let change = TuningChange {
+        max_client_pipeline: request.max_client_pipeline,
+        max_commands_per_second: request.max_commands_per_second,
+        max_bytes_per_second: request.max_bytes_per_second,
+        client_buffer,
+        slowlog_log_slower_than: request.slowlog_log_slower_than,
+        slowlog_max_len: request.slowlog_max_len,
+    };
+    current.changed(&change)?;
+    Ok(change)
+}
+
+fn keyspace_events(request: &BdbRequest) -> Result<Option<String>, Failure> {
+    let flags = request.notify_keyspace_events.as_deref();
+    flags
+        .map(model::tuning::keyspace_events)
+        .transpose()
+        .map_err(invalid)
 }
 
 /// Rules that hold at creation and at a change.
@@ -148,18 +183,20 @@ fn port(wanted: Option<u16>) -> Result<Option<u16>, Failure> {
 }
 
 /// Memory that is enough for every shard.
-fn enough_memory(bytes: u64, shards_count: u32) -> Result<(), Failure> {
-    let least = limits::SHARD_MEMORY_MIN.saturating_mul(u64::from(shards_count));
+fn enough_memory(bytes: u64, shards_count: u32, replication: bool) -> Result<(), Failure> {
+    let copies = if replication { 2 } else { 1 };
+    let least = limits::SHARD_MEMORY_MIN.saturating_mul(u64::from(shards_count) * copies);
     if bytes >= least {
         return Ok(());
     }
     Err(invalid(format!(
         "memory_size is in bytes, for all shards together, and at least {least} ({}{})",
         format_size(least),
-        match shards_count {
+        match u64::from(shards_count) * copies {
             1 => String::new(),
             count => format!(
-                ": {count} shards of {}",
+                ": {count} shards{} of {}",
+                if replication { ", replicas too," } else { "" },
                 format_size(limits::SHARD_MEMORY_MIN)
             ),
         }

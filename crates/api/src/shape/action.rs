@@ -1,7 +1,7 @@
 //! `/v1/actions`.
 
 use model::documents::{Operation, OperationStatus};
-use model::rest::{Actions, StateMachine};
+use model::rest::{Actions, Moved, StateMachine};
 
 /// Operations as a list of actions.
 pub fn list<'a>(operations: impl Iterator<Item = &'a Operation>) -> Actions {
@@ -27,6 +27,16 @@ pub fn state_machine(operation: &Operation) -> StateMachine {
             0.0
         },
         creation_time: operation.created.to_string(),
+        moved: operation
+            .moved
+            .iter()
+            .map(|report| Moved {
+                from: report.from,
+                to: report.to,
+                epoch: report.epoch.0,
+                held_us: report.held_us,
+            })
+            .collect(),
     }
 }
 

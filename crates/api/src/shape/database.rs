@@ -5,6 +5,7 @@ use model::documents::{Database, EvictionPolicy, Persistence, ProxyPolicy, Role,
 use model::intent::DatabaseSpec;
 use model::observation::ProxyDatabaseObservation;
 use model::rest::{Bdb, Endpoint, EndpointProxy, SHARD_KEY_RULES, ShardKeyRule, SnapshotPolicy};
+use model::tuning::DatabaseTuning;
 use model::view::ClusterView;
 use model::{NodeUid, Secret};
 
@@ -59,10 +60,14 @@ pub fn info(view: &ClusterView, database: &Database, with_password: bool) -> Bdb
         ssl: false,
         exec_state_machine: operation.map_or_else(none, |o| o.kind.operator_word().to_owned()),
         exec_state: operation.map_or_else(none, action::state),
-        ..kept(
-            database.persistence,
-            database.password.as_ref(),
-            with_password,
+        notify_keyspace_events: database.notify_keyspace_events.clone(),
+        ..limited(
+            &database.tuning,
+            kept(
+                database.persistence,
+                database.password.as_ref(),
+                with_password,
+            ),
         )
     }
 }
@@ -105,6 +110,19 @@ fn kept(persistence: Persistence, password: Option<&Secret>, with_password: bool
     }
 }
 
+/// Limits in the proxies.
+fn limited(tuning: &DatabaseTuning, database: Bdb) -> Bdb {
+    Bdb {
+        max_client_pipeline: tuning.max_client_pipeline,
+        max_commands_per_second: tuning.max_commands_per_second,
+        max_bytes_per_second: tuning.max_bytes_per_second,
+        client_buffer: tuning.client_buffer.to_string(),
+        slowlog_log_slower_than: tuning.slowlog_log_slower_than,
+        slowlog_max_len: tuning.slowlog_max_len,
+        ..database
+    }
+}
+
 /// What a dry run would have created. What the cluster chooses (uid, port, engine) is left at 0 or
 /// empty.
 #[must_use]
@@ -116,6 +134,8 @@ pub fn preview(view: &ClusterView, spec: &DatabaseSpec) -> Bdb {
     } else {
         settings.default_non_sharded_proxy_policy
     };
+    // The request was checked: it fits.
+    let tuning = DatabaseTuning::default().changed(&spec.tuning);
     let version = spec
         .redis_version
         .as_ref()
@@ -141,10 +161,14 @@ pub fn preview(view: &ClusterView, spec: &DatabaseSpec) -> Bdb {
         tags: spec.tags.clone(),
         exec_state_machine: "N/A".to_owned(),
         exec_state: "N/A".to_owned(),
-        ..kept(
-            spec.persistence.unwrap_or(Persistence::Disabled),
-            spec.password.as_ref(),
-            true,
+        notify_keyspace_events: spec.notify_keyspace_events.clone().unwrap_or_default(),
+        ..limited(
+            &tuning.unwrap_or_default(),
+            kept(
+                spec.persistence.unwrap_or(Persistence::Disabled),
+                spec.password.as_ref(),
+                true,
+            ),
         )
     }
 }

@@ -1,7 +1,7 @@
 //! `/v1/shards`.
 
 use super::{not_heard, observation};
-use model::documents::Shard;
+use model::documents::{Role, Shard};
 use model::observation::{EngineState, ShardObservation};
 use model::rest::{ShardInfo, ShardLoading};
 use model::view::ClusterView;
@@ -39,6 +39,7 @@ pub fn info(view: &ClusterView, shard: &Shard) -> ShardInfo {
         epoch: shard.epoch.0,
         redis_info: seen.map(figures).unwrap_or_default(),
         loading: loading(seen),
+        sync: (shard.role == Role::Replica).then(|| sync(shard, seen)),
         report_timestamp: node.map(|o| o.taken.to_string()).unwrap_or_default(),
     }
 }
@@ -49,6 +50,9 @@ fn detailed_status(
     shard: &Shard,
     seen: Option<&ShardObservation>,
 ) -> (&'static str, Option<String>) {
+    if let Some(trouble) = &shard.trouble {
+        return ("down", Some(trouble.clone()));
+    }
     if !view.is_heard(shard.node) {
         return ("unknown", Some(not_heard(view, shard.node)));
     }
@@ -70,6 +74,9 @@ fn detailed_status(
             "loading",
             because("it runs and waits for the role of a new epoch"),
         ),
+        EngineState::Running if shard.role == Role::Replica && shard.synced.is_none() => {
+            ("loading", because("it has not all data of its master yet"))
+        }
         EngineState::Running => ("ok", None),
     }
 }
@@ -85,6 +92,20 @@ fn figures(seen: &ShardObservation) -> Map<String, Value> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+fn sync(shard: &Shard, seen: Option<&ShardObservation>) -> ShardLoading {
+    let replication = seen.and_then(|seen| seen.replication.as_ref());
+    let status = match replication {
+        Some(r) if r.sync_in_progress => "in_progress",
+        Some(r) if r.link_up && shard.synced.is_some() => "idle",
+        Some(r) if r.link_up => "in_progress",
+        _ => "link_down",
+    };
+    ShardLoading {
+        progress: if shard.synced.is_some() { 100.0 } else { 0.0 },
+        status: status.to_owned(),
+    }
 }
 
 fn loading(seen: Option<&ShardObservation>) -> ShardLoading {

@@ -1,87 +1,105 @@
 //! `/v1/bdbs/stats` and the slow log: what the proxies of a database counted, added up.
 
 use model::DatabaseUid;
-use model::documents::Database;
+use model::history::{HistoryAnswer, Interval, Sample};
 use model::observation::{
     LatencySummary, LatencyWindows, NodeObservation, ProxyCounts, ProxyDatabaseObservation,
+    ProxyLatency,
 };
 use model::rest::{DatabaseStats, SlowlogEntry, StatsSample};
 use model::view::ClusterView;
-
-/// How long a sample is; only the newest is known.
-pub const INTERVAL: &str = "1sec";
 
 /// What the proxies say of a database: those of nodes that are heard.
 fn seen(
     view: &ClusterView,
     database: DatabaseUid,
 ) -> impl Iterator<Item = (&NodeObservation, &ProxyDatabaseObservation)> {
-    view.observed
-        .iter()
-        .filter(|observed| view.is_heard(observed.observation.node))
-        .filter_map(move |observed| {
-            let proxy = observed.observation.proxy.as_ref()?;
-            let here = proxy.databases.iter().find(|d| d.database == database)?;
-            Some((&observed.observation, here))
-        })
+    heard(view).filter_map(move |node| {
+        let proxy = node.proxy.as_ref()?;
+        let here = proxy.databases.iter().find(|d| d.database == database)?;
+        Some((node, here))
+    })
+}
+
+/// What nodes say that are heard.
+fn heard(view: &ClusterView) -> impl Iterator<Item = &NodeObservation> + Clone {
+    let observed = view.observed.iter().map(|observed| &observed.observation);
+    observed.filter(|seen| view.is_heard(seen.node))
 }
 
 /// The newest sample of a database; none while no proxy that serves it is heard.
 #[must_use]
-pub fn of_database(view: &ClusterView, database: &Database) -> DatabaseStats {
-    DatabaseStats {
-        uid: database.uid,
-        intervals: sample(view, database.uid).into_iter().collect(),
+pub fn newest(view: &ClusterView, database: DatabaseUid) -> Option<StatsSample> {
+    let newest = Sample::newest(heard(view), database)?;
+    let (mut since_start, mut latency) = (ProxyCounts::default(), ProxyLatency::default());
+    for (_, proxy) in seen(view, database) {
+        since_start.add(&proxy.since_start);
+        slowest(&mut latency.shared, &proxy.latency.shared);
+        slowest(&mut latency.own, &proxy.latency.own);
+    }
+    Some(StatsSample {
+        since_start: Some(since_start),
+        latency: Some(latency),
+        ..sample(&newest, Interval::Second)
+    })
+}
+
+/// A sample as it is shown.
+#[must_use]
+pub fn sample(sample: &Sample, interval: Interval) -> StatsSample {
+    let counts = &sample.per_second;
+    let total = counts.read_req + counts.write_req + counts.other_req;
+    StatsSample {
+        interval: interval.as_str().to_owned(),
+        stime: sample.from.to_string(),
+        etime: sample.to.to_string(),
+        conns: sample.connections,
+        in_flight: sample.in_flight,
+        no_of_keys: sample.keys,
+        used_memory: sample.used_memory,
+        total_connections_received: counts.accepted,
+        total_req: total,
+        read_req: counts.read_req,
+        write_req: counts.write_req,
+        other_req: counts.other_req,
+        instantaneous_ops_per_sec: total,
+        ingress_bytes: counts.ingress_bytes,
+        egress_bytes: counts.egress_bytes,
+        avg_latency: mean(
+            counts.read_us + counts.write_us + counts.other_us,
+            counts.read_res + counts.write_res + counts.other_res,
+        ),
+        avg_read_latency: mean(counts.read_us, counts.read_res),
+        avg_write_latency: mean(counts.write_us, counts.write_res),
+        avg_other_latency: mean(counts.other_us, counts.other_res),
+        ..StatsSample::default()
     }
 }
 
-/// The newest sample of a database.
+/// The samples of a database, oldest first. What the primary node has not kept yet, since it is new, is
+/// not there; the newest second always is.
 #[must_use]
-pub fn sample(view: &ClusterView, database: DatabaseUid) -> Option<StatsSample> {
-    let taken = seen(view, database).map(|(node, _)| node.taken).max()?;
-    let mut now = ProxyCounts::default();
-    let mut sample = StatsSample {
-        interval: INTERVAL.to_owned(),
-        stime: (taken - jiff::SignedDuration::from_secs(1)).to_string(),
-        etime: taken.to_string(),
-        ..StatsSample::default()
-    };
-    for (_, proxy) in seen(view, database) {
-        now.add(&proxy.per_second);
-        sample.since_start.add(&proxy.since_start);
-        sample.conns += proxy.connections;
-        sample.in_flight += proxy.in_flight;
-        slowest(&mut sample.latency.shared, &proxy.latency.shared);
-        slowest(&mut sample.latency.own, &proxy.latency.own);
+pub fn of_database(
+    view: &ClusterView,
+    database: DatabaseUid,
+    kept: &HistoryAnswer,
+    interval: Interval,
+) -> DatabaseStats {
+    let kept = kept.iter().find(|(uid, _)| *uid == database);
+    let kept = kept.map_or(&[][..], |(_, samples)| samples);
+    let mut intervals: Vec<StatsSample> =
+        kept.iter().map(|known| sample(known, interval)).collect();
+    if interval == Interval::Second
+        && let Some(newest) = newest(view, database)
+    {
+        // It may be kept already, or not yet.
+        intervals.retain(|known| known.etime != newest.etime);
+        intervals.push(newest);
     }
-    let shards = view
-        .observed
-        .iter()
-        .flat_map(|observed| &observed.observation.shards)
-        .filter(|shard| shard.database == database);
-    for shard in shards {
-        sample.no_of_keys += shard.keys;
-        sample.used_memory += shard.used_memory;
+    DatabaseStats {
+        uid: database,
+        intervals,
     }
-    let total = now.read_req + now.write_req + now.other_req;
-    Some(StatsSample {
-        total_connections_received: now.accepted,
-        total_req: total,
-        read_req: now.read_req,
-        write_req: now.write_req,
-        other_req: now.other_req,
-        instantaneous_ops_per_sec: total,
-        ingress_bytes: now.ingress_bytes,
-        egress_bytes: now.egress_bytes,
-        avg_latency: mean(
-            now.read_us + now.write_us + now.other_us,
-            now.read_res + now.write_res + now.other_res,
-        ),
-        avg_read_latency: mean(now.read_us, now.read_res),
-        avg_write_latency: mean(now.write_us, now.write_res),
-        avg_other_latency: mean(now.other_us, now.other_res),
-        ..sample
-    })
 }
 
 /// Mean of so many times that are `sum` together, to a tenth of a µs.

@@ -151,6 +151,7 @@ async fn each_role_at_each_kind_of_path() {
     served.exec.said().outcome = Ok(model::intent::IntentOutcome {
         database: Some(DatabaseUid(1)),
         operation: None,
+        ..Default::default()
     });
     let cases = [
         ("GET", "/v1/cluster", ""),

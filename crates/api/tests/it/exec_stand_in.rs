@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::documents::Event;
+use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{
     BootstrapStatus, CreateCluster, Intent, IntentOutcome, JoinCluster, JoinGrant, JoinRequest,
 };
@@ -26,6 +27,8 @@ pub(crate) struct Said {
     pub(crate) bootstrap_fails: Option<ApiError>,
     pub(crate) outcome: Result<IntentOutcome, ApiError>,
     pub(crate) events: Vec<Event>,
+    /// What it has kept, by interval.
+    pub(crate) history: Vec<(HistoryQuery, HistoryAnswer)>,
     pub(crate) intents: Vec<Intent>,
     pub(crate) created: Vec<CreateCluster>,
     pub(crate) joined: Vec<JoinCluster>,
@@ -51,6 +54,7 @@ impl StandIn {
                 bootstrap_fails: None,
                 outcome: Ok(IntentOutcome::default()),
                 events: Vec::new(),
+                history: Vec::new(),
                 intents: Vec::new(),
                 created: Vec::new(),
                 joined: Vec::new(),
@@ -77,6 +81,7 @@ impl StandIn {
             .route("/local/admit", post(admit))
             .route("/local/intent", post(intent))
             .route("/local/events", get(events))
+            .route("/local/history", post(history))
             .route("/local/check/{uid}", post(check))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -143,6 +148,15 @@ async fn intent(State(me): State<StandIn>, Json(intent): Json<Intent>) -> Respon
     let mut said = me.said();
     said.intents.push(intent);
     answer(said.outcome.clone())
+}
+
+async fn history(State(me): State<StandIn>, Json(query): Json<HistoryQuery>) -> Response {
+    let said = me.said();
+    let interval = |at: &&(HistoryQuery, HistoryAnswer)| at.0.interval == query.interval;
+    answer(match said.history.iter().find(interval) {
+        Some((_, kept)) => Ok(kept.clone()),
+        None => Err(ErrorCode::NoQuorum.into()),
+    })
 }
 
 async fn events(State(me): State<StandIn>) -> Response {

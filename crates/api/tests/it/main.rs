@@ -15,3 +15,4 @@ mod requests;
 mod routes;
 mod served;
 mod shapes;
+mod tuning;

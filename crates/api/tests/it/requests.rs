@@ -243,7 +243,6 @@ fn what_creation_fixed_can_be_repeated_but_not_changed() {
         r#"{"port":12002}"#,
         r#"{"shards_count":2}"#,
         r#"{"sharding":true}"#,
-        r#"{"replication":true}"#,
         r#"{"shards_placement":"sparse"}"#,
         r#"{"redis_version":"8.0"}"#,
     ] {

@@ -143,6 +143,7 @@ async fn a_database_is_created_changed_and_deleted() {
     let outcome = IntentOutcome {
         database: Some(DatabaseUid(2)),
         operation: Some(OperationUid("op-2".to_owned())),
+        ..Default::default()
     };
     served.exec.said().outcome = Ok(outcome);
     let wanted = r#"{"name":"young","memory_size":1073741824}"#;

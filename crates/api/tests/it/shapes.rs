@@ -4,8 +4,10 @@ use crate::fixture::{self, GIB};
 use api::shape;
 use insta::assert_json_snapshot;
 use model::documents::{ProxyPolicy, Role, Shard, SlotRange};
+use model::history::{HistoryAnswer, Interval};
 use model::observation::{EngineState, ShardObservation};
 use model::rest::SHARD_KEY_RULES;
+use model::rest::StatsSample;
 use model::view::ClusterView;
 use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
 use std::path::Path;
@@ -31,7 +33,7 @@ fn everything(view: &ClusterView) -> serde_json::Value {
     let statistics: Vec<_> = view
         .databases
         .iter()
-        .map(|d| shape::stats::of_database(view, d))
+        .map(|d| shape::stats::of_database(view, d.uid, &HistoryAnswer::new(), Interval::Second))
         .collect();
     let shards: Vec<_> = view
         .shards
@@ -44,6 +46,7 @@ fn everything(view: &ClusterView) -> serde_json::Value {
         "nodes_status": shape::node::statuses(view),
         "bdbs": databases,
         "bdbs_stats": statistics,
+        "proxies": view.nodes.iter().map(|n| shape::proxy::info(view, n)).collect::<Vec<_>>(),
         "slowlog": shape::stats::slowlog(view, DatabaseUid(1)),
         "shards": shards,
         "actions": shape::action::list(view.operations.iter()),
@@ -80,7 +83,7 @@ fn a_cluster_that_has_just_begun() {
 #[test]
 fn statistics_are_added_over_the_proxies_that_are_heard() {
     let mut view = fixture::view();
-    let one = shape::stats::sample(&view, DatabaseUid(1)).unwrap();
+    let one = shape::stats::newest(&view, DatabaseUid(1)).unwrap();
     let entries = shape::stats::slowlog(&view, DatabaseUid(1));
     // The same proxy on a second node, slower.
     let mut other = view.observed(NodeUid(2)).unwrap().observation.proxy.clone();
@@ -90,32 +93,33 @@ fn statistics_are_added_over_the_proxies_that_are_heard() {
     let first = &mut view.observed[0];
     assert_eq!(first.observation.node, NodeUid(1));
     first.observation.proxy = other;
-    let both = shape::stats::sample(&view, DatabaseUid(1)).unwrap();
+    let both = shape::stats::newest(&view, DatabaseUid(1)).unwrap();
     assert_eq!(
         (both.total_req, both.conns),
         (2 * one.total_req, 2 * one.conns)
     );
-    assert_eq!(both.since_start.read_req, 2 * one.since_start.read_req);
+    let since_start = |sample: &StatsSample| sample.since_start.unwrap().read_req;
+    assert_eq!(since_start(&both), 2 * since_start(&one));
     assert_eq!(both.avg_read_latency, one.avg_read_latency);
     assert_eq!(
         (one.avg_read_latency, one.avg_write_latency),
         (Some(200.0), Some(300.5))
     );
     assert_eq!(one.avg_other_latency, None);
-    assert_eq!(both.latency.shared.last_second.p99_us, 9_000);
-    assert_eq!(both.latency.shared.last_second.count, 120);
+    assert_eq!(both.latency.unwrap().shared.last_second.p99_us, 9_000);
+    assert_eq!(both.latency.unwrap().shared.last_second.count, 120);
     let slow = shape::stats::slowlog(&view, DatabaseUid(1));
     let nodes: Vec<NodeUid> = slow.iter().map(|entry| entry.node_uid).collect();
     assert_eq!(nodes, [NodeUid(1), NodeUid(2)], "the newest first");
     assert_eq!(slow[1], entries[0]);
     // Who is not heard is not counted.
     view.observed[0].age_ms = 60_000;
-    let again = shape::stats::sample(&view, DatabaseUid(1)).unwrap();
+    let again = shape::stats::newest(&view, DatabaseUid(1)).unwrap();
     assert_eq!(again.total_req, one.total_req);
     for observed in &mut view.observed {
         observed.age_ms = 60_000;
     }
-    assert_eq!(shape::stats::sample(&view, DatabaseUid(1)), None);
+    assert_eq!(shape::stats::newest(&view, DatabaseUid(1)), None);
     assert!(shape::stats::slowlog(&view, DatabaseUid(1)).is_empty());
 }
 

@@ -1,7 +1,7 @@
 //! The commands.
 
 use super::grammar::{Command, Field, Kind, Operand, Verb};
-use model::limits;
+use model::{limits, tuning};
 
 const PROXY_POLICIES: Kind = Kind::Choice(&["single", "all-master-shards", "all-nodes"]);
 const PLACEMENTS: Kind = Kind::Choice(&["dense", "sparse"]);
@@ -28,12 +28,14 @@ pub const EXTRAS: &[&str] = &[
     "redis_version",
     "sha",
     "state_machine",
+    "traffic",
     "traffic_manually_disabled",
     "watchdog",
     "compatible_redis_version",
     "min_redis_version",
     "module_id",
 ];
+const THREADS: Kind = Kind::Number(0, *tuning::THREADS.end() as u64);
 const MAX_CONNECTIONS: Kind = Kind::Number(0, u32::MAX as u64);
 
 const DATABASE: Operand = Operand {
@@ -291,6 +293,22 @@ pub const COMMANDS: &[Command] = &[
         notes: &["Asks first; -y answers yes."],
     },
     Command {
+        words: &["failover"],
+        verb: Verb::Failover,
+        operand: None,
+        fields: &[
+            Field::one("db", "db", Kind::Database, "The database of the shards."),
+            Field::many("shard", "shard", Kind::Shard, "The masters.").required(),
+            Field::flag(
+                "immediate",
+                "Does not wait until a replica has followed for a while; it must have all data in any case.",
+            ),
+        ],
+        some_field: false,
+        summary: "Masters hand their role to a replica, without an error to clients.",
+        notes: &["One after the other. Prints for each how long commands were held."],
+    },
+    Command {
         words: &["info", "cluster"],
         verb: Verb::InfoCluster,
         operand: None,
@@ -340,6 +358,31 @@ pub const COMMANDS: &[Command] = &[
         notes: &[],
     },
     Command {
+        words: &["migrate"],
+        verb: Verb::Migrate,
+        operand: None,
+        fields: &[
+            Field::many("shard", "shard", Kind::Shard, "These shards."),
+            Field::one("db", "db", Kind::Database, "The shards of a database."),
+            Field::one("node", "node", Kind::Node, "The shards on a node."),
+            Field::flag("all_shards", "With db or node: all of them."),
+            Field::flag("all_master_shards", "With db or node: its masters."),
+            Field::flag("all_slave_shards", "With db or node: its replicas."),
+            Field::one("target_node", "node", Kind::Node, "Where to.").required(),
+            Field::flag("preserve_roles", "Roles stay in any case; accepted."),
+            Field::flag(
+                "override_policy",
+                "The node may have another copy of their slots.",
+            ),
+        ],
+        some_field: false,
+        summary: "Brings shards to another node, without an error to clients.",
+        notes: &[
+            "A copy is made there and synced, takes the shard's place, and the shard is removed; of each \
+             database one after the other.",
+        ],
+    },
+    Command {
         words: &["status"],
         verb: Verb::Status,
         operand: Some(Operand {
@@ -376,8 +419,8 @@ pub const COMMANDS: &[Command] = &[
             "'*' marks the node that you are on. Without a quorum the first line says so, and what \
              is shown is what this node knew last.",
             "extra: all, backups, frag, nodestats, rack_id, redis_version, sha, state_machine, \
-             traffic_manually_disabled, watchdog; shardstats (not in all): keys, connections, engine \
-             and process of each shard.",
+             traffic_manually_disabled, watchdog. Not in all: shardstats (keys, connections, engine and \
+             process of each shard), traffic (what clients did in the last second).",
         ],
     },
     Command {
@@ -426,6 +469,12 @@ pub const COMMANDS: &[Command] = &[
         operand: Some(DATABASE),
         fields: &[
             Field::one(
+                "replication",
+                "",
+                SWITCH,
+                "Whether each primary shard has a replica; memory_size covers both.",
+            ),
+            Field::one(
                 "memory_size",
                 "size",
                 Kind::Size,
@@ -462,10 +511,113 @@ pub const COMMANDS: &[Command] = &[
                 "Password of its clients; '-': stdin.",
             ),
             Field::flag("no_password", "Takes the password away."),
+            Field::one(
+                "max_client_pipeline",
+                "number",
+                Kind::Number(0, *tuning::CLIENT_PIPELINE.end() as u64),
+                "Most commands of one client without a reply; 0: no limit.",
+            ),
+            Field::one(
+                "max_commands_per_second",
+                "number",
+                Kind::Number(0, *tuning::COMMANDS_PER_SECOND.end()),
+                "Most commands a second, all proxies together; 0: no limit.",
+            ),
+            Field::one(
+                "max_bytes_per_second",
+                "size",
+                Kind::Size,
+                "Most bytes a second, commands and replies; 0: no limit.",
+            ),
+            Field::one(
+                "client_buffer",
+                "hard:soft:seconds",
+                Kind::ClientBuffer,
+                "What is kept for a client that reads slowly.",
+            ),
+            Field::one(
+                "slowlog_log_slower_than",
+                "microseconds",
+                Kind::Number(0, *tuning::SLOWER_THAN_US.end()),
+                "From which time on a command is slow; 0: every command.",
+            ),
+            Field::one(
+                "slowlog_max_len",
+                "number",
+                Kind::Number(0, *tuning::SLOWLOG_LEN.end() as u64),
+                "Slow commands that each proxy keeps.",
+            ),
+            Field::one(
+                "notify_keyspace_events",
+                "flags",
+                Kind::KeyspaceEvents,
+                "Keyspace events, such as KEA; 'none': none.",
+            ),
         ],
         some_field: true,
         summary: "Changes a database while it serves.",
-        notes: &[],
+        notes: &[
+            "No client loses its connection. Above a rate the proxies read commands later: nothing is \
+             refused. A rate is shared evenly among the proxies that serve the database.",
+            "client_buffer: above 'soft' bytes of unread replies a client's commands are not read, above \
+             'hard' its replies stay with the shard; while others wait behind them, it is closed after \
+             so many seconds in which it took nothing. 16MB:1MB:10 unless changed; one size alone is \
+             'hard', 'soft' is then a sixteenth.",
+        ],
+    },
+    Command {
+        words: &["tune", "proxy"],
+        verb: Verb::TuneProxy,
+        operand: Some(Operand {
+            name: "node|all",
+            kind: Kind::NodeOrAll,
+            required: true,
+            help: "Whose proxy.",
+        }),
+        fields: &[
+            Field::one(
+                "mode",
+                "",
+                Kind::Choice(&["dynamic", "static"]),
+                "Whether the number of threads follows the load.",
+            ),
+            Field::one(
+                "threads",
+                "number",
+                THREADS,
+                "Worker threads, in dynamic mode the least; 0: half of the cores.",
+            ),
+            Field::one(
+                "max_threads",
+                "number",
+                THREADS,
+                "Most worker threads in dynamic mode; 0: three quarters of the cores.",
+            ),
+            Field::one(
+                "scale_threshold",
+                "percent",
+                Kind::Number(
+                    *tuning::SCALE_THRESHOLD.start() as u64,
+                    *tuning::SCALE_THRESHOLD.end() as u64,
+                ),
+                "How busy threads must be before one more is started …",
+            ),
+            Field::one(
+                "scale_duration",
+                "seconds",
+                Kind::Number(
+                    *tuning::SCALE_DURATION.start() as u64,
+                    *tuning::SCALE_DURATION.end() as u64,
+                ),
+                "… and for how long.",
+            ),
+        ],
+        some_field: true,
+        summary: "Changes a node's proxy, or all, while they serve.",
+        notes: &[
+            "Clients stay connected. A thread more gets clients of the others; one less gives its \
+             clients to the others and ends when it has none.",
+        ],
     },
     Command {
         words: &["verify", "balance"],

@@ -82,6 +82,7 @@ pub async fn tune(context: &Context, invocation: &Invocation) -> Result<(), Fail
     }
     let database = named(context, invocation).await?;
     let mut request = settings(context, invocation)?;
+    request.replication = invocation.text("replication").map(|word| word == "enabled");
     if invocation.has("no_password") {
         request.authentication_redis_pass = Some(String::new());
     }
@@ -140,6 +141,13 @@ fn settings(context: &Context, invocation: &Invocation) -> Result<BdbRequest, Fa
         eviction_policy: invocation.choice("eviction_policy"),
         proxy_policy: invocation.choice("proxy_policy"),
         max_connections: invocation.number("max_connections"),
+        max_client_pipeline: invocation.number("max_client_pipeline"),
+        max_commands_per_second: invocation.number("max_commands_per_second"),
+        max_bytes_per_second: invocation.size("max_bytes_per_second"),
+        client_buffer: invocation.owned("client_buffer"),
+        slowlog_log_slower_than: invocation.number("slowlog_log_slower_than"),
+        slowlog_max_len: invocation.number("slowlog_max_len"),
+        notify_keyspace_events: invocation.text("notify_keyspace_events").map(flags),
         ..BdbRequest::default()
     };
     if invocation.has("password") {
@@ -158,6 +166,16 @@ fn settings(context: &Context, invocation: &Invocation) -> Result<BdbRequest, Fa
         request.snapshot_policy = Some(vec![HOURLY]);
     }
     Ok(request)
+}
+
+/// Keyspace events as they are stored: an operator cannot well write nothing.
+fn flags(word: &str) -> String {
+    let empty = word == "none";
+    if empty {
+        String::new()
+    } else {
+        word.to_owned()
+    }
 }
 
 async fn named(context: &Context, invocation: &Invocation) -> Result<Bdb, Failure> {

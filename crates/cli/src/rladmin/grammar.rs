@@ -2,7 +2,8 @@
 //! One table of such commands ([`super::commands`]) serves parser, help, completion and the
 //! reference page.
 
-use model::{DatabaseUid, NodeUid, units, validate};
+use model::tuning::{ClientBuffer, keyspace_events};
+use model::{DatabaseUid, NodeUid, ShardUid, units, validate};
 use std::net::IpAddr;
 
 /// A command of `rladmin`.
@@ -82,8 +83,11 @@ pub enum Verb {
     ClusterRunningActions,
     TuneCluster,
     TuneDatabase,
+    TuneProxy,
     CreateDatabase,
     DeleteDatabase,
+    Failover,
+    Migrate,
     Status,
     InfoCluster,
     InfoDatabase,
@@ -204,6 +208,10 @@ pub enum Kind {
     Number(u64, u64),
     /// A size such as `512MB`.
     Size,
+    /// What is kept for a slow client: `16MB:1MB:10`.
+    ClientBuffer,
+    /// Keyspace events as the engines spell them, or `none`.
+    KeyspaceEvents,
     /// A cluster's name.
     ClusterName,
     /// The name of a new database.
@@ -226,6 +234,8 @@ pub enum Kind {
     NodeOrAll,
     /// A database: `db:1` or its name.
     Database,
+    /// A shard: `1` or `redis:1`.
+    Shard,
 }
 
 impl Kind {
@@ -244,7 +254,9 @@ impl Kind {
         match self {
             Self::Choice(words) => words,
             Self::NodeOrAll => &["all"],
+            Self::KeyspaceEvents => &["none"],
             Self::Database => &["db:"],
+            Self::Shard => &["redis:"],
             Self::Node => &["node:"],
             _ => &[],
         }
@@ -269,6 +281,9 @@ impl Kind {
                 )),
             },
             Self::Size => units::parse_size(text).map(|_| ()),
+            Self::ClientBuffer => of_model(text.parse::<ClientBuffer>().map(|_| ())),
+            Self::KeyspaceEvents if text == "none" => Ok(()),
+            Self::KeyspaceEvents => keyspace_events(text).map(|_| ()),
             Self::ClusterName => of_model(validate::cluster_name(text)),
             Self::DatabaseName => of_model(validate::database_name(text)),
             Self::Email => of_model(validate::email(text)),
@@ -282,6 +297,7 @@ impl Kind {
             Self::NodeOrAll if text == "all" => Ok(()),
             Self::NodeOrAll => node(text).map(|_| ()),
             Self::Database => database(text).map(|_| ()),
+            Self::Shard => shard(text).map(|_| ()),
         }
     }
 }
@@ -301,6 +317,20 @@ pub fn node(text: &str) -> Result<NodeUid, String> {
         Ok(NodeUid(uid)) if uid > 0 => Ok(NodeUid(uid)),
         _ => Err(format!(
             "'{}' is not a node: write 1 or node:1",
+            validate::shown(text)
+        )),
+    }
+}
+
+/// A shard as it is written: `1` or `redis:1`.
+///
+/// # Errors
+/// A sentence that says what is accepted.
+pub fn shard(text: &str) -> Result<ShardUid, String> {
+    match text.strip_prefix("redis:").unwrap_or(text).parse() {
+        Ok(ShardUid(uid)) if uid > 0 => Ok(ShardUid(uid)),
+        _ => Err(format!(
+            "'{}' is not a shard: write 1 or redis:1",
             validate::shown(text)
         )),
     }

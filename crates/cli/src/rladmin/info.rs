@@ -210,6 +210,7 @@ fn database_facts(database: &Bdb, cluster: &ClusterInfo, nodes: &[NodeInfo]) -> 
         database.proxy_policy.map_or("", |policy| policy.as_str()),
     );
     facts.add("max_connections", database.max_connections.to_string());
+    add_limits(&mut facts, database);
     let password = !database.authentication_redis_pass.is_empty();
     facts.add("password", if password { "set" } else { "none" });
     facts.add("exec_state_machine", &database.exec_state_machine);
@@ -223,6 +224,38 @@ fn database_facts(database: &Bdb, cluster: &ClusterInfo, nodes: &[NodeInfo]) -> 
     facts.add("created_time", &database.created_time);
     facts.add("last_changed_time", &database.last_changed_time);
     facts.text
+}
+
+/// Limits in the proxies, 0: none.
+fn add_limits(facts: &mut Facts, database: &Bdb) {
+    facts.add(
+        "max_client_pipeline",
+        database.max_client_pipeline.to_string(),
+    );
+    facts.add(
+        "max_commands_per_second",
+        database.max_commands_per_second.to_string(),
+    );
+    facts.add(
+        "max_bytes_per_second",
+        match database.max_bytes_per_second {
+            0 => "0".to_owned(),
+            bytes => format_size(bytes),
+        },
+    );
+    facts.add("client_buffer", &database.client_buffer);
+    facts.add(
+        "slowlog_log_slower_than",
+        format!("{} us", database.slowlog_log_slower_than),
+    );
+    facts.add("slowlog_max_len", database.slowlog_max_len.to_string());
+    facts.add(
+        "notify_keyspace_events",
+        match database.notify_keyspace_events.as_str() {
+            "" => "none",
+            flags => flags,
+        },
+    );
 }
 
 /// The node of the operand, or all.

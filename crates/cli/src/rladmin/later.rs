@@ -62,19 +62,20 @@ pub const LATER: &[Later] = &[
         &["cluster", "upgrade"],
         "Nodes are upgraded one after another by `install.sh` of the new release.",
     ),
-    instead(
-        &["failover"],
-        "An engine that ends is started again on its node by itself.",
-    ),
     later(&["info", "metrics"]),
     later(&["metrics"]),
-    later(&["migrate"]),
     later(&["node", "<node>", "addr"]),
     later(&["node", "<node>", "enslave"]),
     later(&["node", "<node>", "external_addr"]),
-    later(&["node", "<node>", "maintenance_mode"]),
+    instead(
+        &["node", "<node>", "maintenance_mode"],
+        "By REST: POST /v1/nodes/<id>/actions/maintenance_on or maintenance_off.",
+    ),
     later(&["node", "<node>", "recovery_path"]),
-    later(&["node", "<node>", "remove"]),
+    instead(
+        &["node", "<node>", "remove"],
+        "By REST: POST /v1/nodes/<id>/actions/remove.",
+    ),
     later(&["node", "<node>", "snapshot"]),
     instead(
         &["placement"],
@@ -93,7 +94,6 @@ pub const LATER: &[Later] = &[
     later(&["suffix", "delete"]),
     later(&["suffix", "list"]),
     later(&["tune", "node"]),
-    later(&["tune", "proxy"]),
     later(&["upgrade"]),
     later(&["verify", "rack_aware"]),
 ];
@@ -218,15 +218,46 @@ pub const LATER_WORDS: &[LaterWords] = &[
     },
     LaterWords {
         command: &["tune", "db"],
+        words: &["conns", "conns_type", "max_shard_pipeline", "schedpolicy"],
+        remedy: Some(
+            "Each thread of a proxy has one connection to each shard, which all of its clients share: \
+             there is nothing to choose. `max_client_pipeline` bounds a client, `rladmin tune proxy \
+             <node> threads` the threads.",
+        ),
+    },
+    LaterWords {
+        command: &["tune", "db"],
+        words: &["maxclients"],
+        remedy: Some(
+            "Clients connect to proxies, not to shards: `rladmin tune db <db> max_connections` bounds \
+             them.",
+        ),
+    },
+    LaterWords {
+        command: &["tune", "proxy"],
+        words: &["client_eviction"],
+        remedy: Some(
+            "No client is ended for memory: what a client may hold is bounded by `rladmin tune db <db> \
+             client_buffer`.",
+        ),
+    },
+    LaterWords {
+        command: &["tune", "proxy"],
+        words: &[
+            "incoming_connections_capacity",
+            "incoming_connections_min_capacity",
+            "incoming_connections_rate_limit",
+        ],
+        remedy: Some("`rladmin tune db <db> max_connections` bounds the clients of a database."),
+    },
+    LaterWords {
+        command: &["tune", "db"],
         words: &["shards_count", "shards_placement"],
         remedy: Some("It is fixed when the database is created: see `rladmin help create db`."),
     },
     LaterWords {
         command: &["tune", "db"],
         words: &[
-            "client_buffer",
-            "conns",
-            "conns_type",
             "continue_on_error",
             "crdt_repl_backlog",
             "crdt_xadd_id_uniqueness_mode",
@@ -238,9 +269,6 @@ pub const LATER_WORDS: &[LaterWords] = &[
             "master_persistence",
             "max_aof_file_size",
             "max_aof_load_time",
-            "max_client_pipeline",
-            "max_shard_pipeline",
-            "maxclients",
             "metrics_export_all",
             "mkms",
             "module_config_params",
@@ -253,7 +281,6 @@ pub const LATER_WORDS: &[LaterWords] = &[
             "repl_diskless",
             "repl_timeout",
             "resp3",
-            "schedpolicy",
             "skip_import_analyze",
             "slave_buffer",
             "slave_ha",
@@ -305,6 +332,7 @@ fn answer(what: String, remedy: Option<&'static str>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rladmin::grammar::Kind;
     use crate::rladmin::help::help;
     use crate::rladmin::parse::parse;
 
@@ -346,7 +374,10 @@ mod tests {
             for word in later.words {
                 assert!(command.field(word).is_none(), "{word} is in this release");
                 let mut words = later.command.to_vec();
-                words.extend(command.operand.map(|_| "demo"));
+                words.extend(command.operand.map(|operand| match operand.kind {
+                    Kind::NodeOrAll => "all",
+                    _ => "demo",
+                }));
                 words.extend([word, "enabled"]);
                 let wanted = format!(
                     "'{word}' of '{}' is not in this release.",
@@ -392,6 +423,6 @@ mod tests {
             }
         }
         let overview = help(&[]).unwrap();
-        assert!(!overview.contains("failover") && !overview.contains("migrate"));
+        assert!(overview.contains("failover") && !overview.contains("recover"));
     }
 }

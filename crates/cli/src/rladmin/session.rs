@@ -4,7 +4,9 @@ use super::failure::Failure;
 use super::grammar::Verb;
 use super::parse::{Invocation, Options, Typed, parse};
 use super::screen::{Screen, read_line};
-use super::{balance, cluster, database, help, info, join, status, words};
+use super::{
+    balance, cluster, database, failover, help, info, join, migrate, proxy, status, words,
+};
 use crate::installation::Installation;
 use client::rest::RestClient;
 use std::io::Write;
@@ -174,10 +176,13 @@ async fn carry_out(context: &Context, invocation: &Invocation) -> Result<(), Fai
         Verb::TuneDatabase => database::tune(context, invocation).await,
         Verb::CreateDatabase => database::create(context, invocation).await,
         Verb::DeleteDatabase => database::delete(context, invocation).await,
+        Verb::Failover => failover::failover(context, invocation).await,
+        Verb::Migrate => migrate::migrate(context, invocation).await,
         Verb::Status => status::status(context, invocation).await,
         Verb::InfoCluster => info::cluster(context).await,
         Verb::InfoDatabase => info::database(context, invocation).await,
         Verb::InfoNode => info::node(context, invocation).await,
+        Verb::TuneProxy => proxy::tune(context, invocation).await,
         Verb::InfoProxy => info::proxy(context, invocation).await,
         Verb::VerifyBalance => balance::verify(context, invocation).await,
         // Handled where lines are read; on a command line they have nothing to do.

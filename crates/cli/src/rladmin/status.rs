@@ -27,9 +27,9 @@ impl Wanted<'_> {
     /// Whether the columns of an `extra` word are wanted.
     #[must_use]
     pub fn extra(&self, word: &str) -> bool {
-        self.extras
-            .iter()
-            .any(|extra| extra == word || (extra == "all" && word != "shardstats"))
+        self.extras.iter().any(|extra| {
+            extra == word || (extra == "all" && !["shardstats", "traffic"].contains(&word))
+        })
     }
 }
 
@@ -40,7 +40,11 @@ impl Wanted<'_> {
 pub async fn status(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
     let section = invocation.operand.as_deref();
     let whole = section.is_none();
-    let mut snapshot = Snapshot::read(context, whole).await?;
+    let wanted = Wanted {
+        extras: invocation.list("extra"),
+        issues_only: false,
+    };
+    let mut snapshot = Snapshot::read(context, whole, wanted.extra("traffic")).await?;
     snapshot.narrow(invocation)?;
     let has_quorum = snapshot.cluster.has_quorum;
     if context.screen.json {

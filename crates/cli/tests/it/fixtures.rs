@@ -8,8 +8,9 @@ use model::documents::{
 use model::observation::{LatencySummary, LatencyWindows, ProxyCounts, ProxyErrors, ProxyLatency};
 use model::rest::{
     Bdb, ClusterInfo, ClusterPolicy, DatabaseVersion, Endpoint, EndpointProxy, LogEvent, NodeInfo,
-    NodeStatus, ProxyInfo, ServiceInfo, ShardInfo,
+    NodeStatus, Proxy, ProxyInfo, ServiceInfo, ShardInfo,
 };
+use model::tuning::ProxyMode;
 use model::{DatabaseUid, NodeUid, ShardUid};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -109,6 +110,7 @@ impl Cluster {
             .answer("GET /v1/nodes", &self.nodes)
             .answer("GET /v1/nodes/status", &self.status)
             .answer("GET /v1/bdbs", &self.databases)
+            .answer("GET /v1/proxies", &[1, 2, 3].map(proxy_settings))
             .answer("GET /v1/shards", &self.shards)
             .answer("GET /v1/logs", &self.events);
         for database in &self.databases {
@@ -272,6 +274,23 @@ fn status(uid: u64) -> NodeStatus {
     }
 }
 
+/// A node's proxy, as it is set.
+pub(crate) fn proxy_settings(uid: u64) -> Proxy {
+    Proxy {
+        uid: NodeUid(uid),
+        threads: if uid == 2 { 3 } else { 0 },
+        dynamic_threads_scaling: uid != 2,
+        threads_usage_threshold: 80,
+        duration_usage_threshold: 30,
+        mode: if uid == 2 {
+            ProxyMode::Static
+        } else {
+            ProxyMode::Dynamic
+        },
+        ..Proxy::default()
+    }
+}
+
 /// Served by all nodes.
 pub(crate) fn demo() -> Bdb {
     Bdb {
@@ -287,6 +306,12 @@ pub(crate) fn demo() -> Bdb {
         eviction_policy: Some(EvictionPolicy::VolatileLru),
         proxy_policy: Some(ProxyPolicy::AllNodes),
         shards_placement: Some(ShardsPlacement::Dense),
+        max_commands_per_second: 5_000,
+        max_bytes_per_second: 10 << 20,
+        client_buffer: "16MB:1MB:10".to_owned(),
+        slowlog_log_slower_than: 10_000,
+        slowlog_max_len: 128,
+        notify_keyspace_events: "AKE".to_owned(),
         redis_version: "9.1.2".to_owned(),
         engine: "valkey".to_owned(),
         authentication_redis_pass: "s3cret".to_owned(),

@@ -278,6 +278,7 @@ fn spec() -> EngineSpec {
             memory_bytes: 1 << 30,
             eviction_policy: EvictionPolicy::Noeviction,
             persistence: Persistence::Disabled,
+            notify_keyspace_events: String::new(),
         },
         users: EngineUsers {
             cnm: secret(),

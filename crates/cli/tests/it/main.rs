@@ -13,3 +13,4 @@ mod internode_port;
 mod rladmin;
 mod rlcheck;
 mod status;
+mod tuning;

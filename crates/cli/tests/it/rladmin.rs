@@ -340,11 +340,11 @@ fn what_is_not_understood_is_refused_before_anything_is_sent() {
 fn what_a_later_release_has_is_answered_by_name() {
     let node = FakeNode::without_rest();
     assert_eq!(
-        node.failure("failover db:1 shard 3 immediate"),
+        node.failure("placement db demo dense"),
         (
             2,
-            "ERROR: 'failover' is not in this release.\n\
-             An engine that ends is started again on its node by itself.\n"
+            "ERROR: 'placement' is not in this release.\n\
+             The placement is fixed by `rladmin create db … shards_placement`.\n"
                 .to_owned()
         )
     );
@@ -352,7 +352,9 @@ fn what_a_later_release_has_is_answered_by_name() {
         node.failure("node 3 remove"),
         (
             2,
-            "ERROR: 'node <node> remove' is not in this release.\n".to_owned()
+            "ERROR: 'node <node> remove' is not in this release.\n\
+             By REST: POST /v1/nodes/<id>/actions/remove.\n"
+                .to_owned()
         )
     );
     let (code, errors) = node.failure("--json tune db demo shards_count 8");
@@ -365,9 +367,9 @@ fn what_a_later_release_has_is_answered_by_name() {
                 database is created: see `rladmin help create db`.",
         })
     );
-    for words in ["help migrate", "migrate --help"] {
+    for words in ["help restart", "restart --help"] {
         let (code, errors) = node.failure(words);
-        assert!(code == 2 && errors.contains("'migrate' is not in this release"));
+        assert!(code == 2 && errors.contains("'restart' is not in this release"));
     }
     let output = node
         .program("rladmin")

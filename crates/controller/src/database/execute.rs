@@ -5,6 +5,7 @@ use crate::database::plan::{self, Step};
 use crate::observed::Observations;
 use crate::reconcile::{NodeError, Nodes};
 use crate::state::ClusterState;
+use crate::switchover::execute as switchover;
 use model::command::AgentCommand;
 use model::observation::ShardObservation;
 use model::{NodeUid, ShardUid};
@@ -20,14 +21,25 @@ const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Most orders under way at once.
 const ORDERS_MAX: usize = 32;
+/// Most moves under way at once, of different replica sets.
+const MOVES_MAX: usize = 4;
 
-/// An order that has ended.
+/// What has ended.
 #[derive(Debug)]
-pub struct Ended {
-    node: NodeUid,
-    shard: ShardUid,
-    removal: bool,
-    result: Result<Option<ShardObservation>, NodeError>,
+pub enum Ended {
+    /// An order to an agent.
+    Order {
+        /// Its node.
+        node: NodeUid,
+        /// The shard.
+        shard: ShardUid,
+        /// Whether it was to be removed.
+        removal: bool,
+        /// What the agent said.
+        result: Box<Result<Option<ShardObservation>, NodeError>>,
+    },
+    /// A move between two shards; how, is in the store.
+    Move([ShardUid; 2]),
 }
 
 #[derive(Debug)]
@@ -46,6 +58,7 @@ pub struct Executor {
     observed: Arc<Mutex<Observations>>,
     tried: BTreeMap<ShardUid, Tried>,
     orders: JoinSet<Ended>,
+    moves: JoinSet<[ShardUid; 2]>,
 }
 
 impl Executor {
@@ -58,6 +71,7 @@ impl Executor {
             observed,
             tried: BTreeMap::new(),
             orders: JoinSet::new(),
+            moves: JoinSet::new(),
         }
     }
 
@@ -79,9 +93,51 @@ impl Executor {
                 } => {
                     self.order(node, shard, command, &reason, now);
                 }
+                Step::Move(wanted) => {
+                    let parties = [wanted.old.shard, wanted.new.shard];
+                    let hands = self.hands();
+                    self.move_role(parties, switchover::carry_out(hands, *wanted));
+                }
+                Step::Settle { old, new, moving } => {
+                    let parties = [old.shard, new.shard];
+                    let hands = self.hands();
+                    self.move_role(parties, switchover::settle(hands, *old, *new, moving));
+                }
             }
         }
         written
+    }
+
+    fn hands(&self) -> switchover::Hands {
+        switchover::Hands {
+            store: self.store.clone(),
+            nodes: Arc::clone(&self.nodes),
+        }
+    }
+
+    /// Begins what moves a role between two shards, if nothing of theirs is under way; nothing else of
+    /// them is begun until it ends.
+    fn move_role(
+        &mut self,
+        parties: [ShardUid; 2],
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let busy = |uid: &ShardUid| self.tried.get(uid).is_some_and(|t| t.under_way);
+        if parties.iter().any(busy) || self.moves.len() >= MOVES_MAX {
+            return;
+        }
+        for uid in parties {
+            let tried = Tried {
+                under_way: true,
+                not_before: Instant::now(),
+                pause: PAUSE_FIRST,
+            };
+            self.tried.insert(uid, tried);
+        }
+        self.moves.spawn(async move {
+            work.await;
+            parties
+        });
     }
 
     async fn write(&self, txn: store::Txn, reason: &str) -> bool {
@@ -128,11 +184,11 @@ impl Executor {
         let removal = matches!(command, AgentCommand::RemoveEngine { .. });
         self.orders.spawn(async move {
             let result = nodes.order(node, command).await;
-            Ended {
+            Ended::Order {
                 node,
                 shard,
                 removal,
-                result,
+                result: Box::new(result),
             }
         });
     }
@@ -140,23 +196,37 @@ impl Executor {
     /// Waits for an order to end; for ever while none is under way. May be given up at any moment:
     /// what has ended is then returned the next time.
     pub async fn ended(&mut self) -> Ended {
-        while let Some(joined) = self.orders.join_next().await {
-            match joined {
-                Ok(ended) => return ended,
-                Err(error) => tracing::error!(%error, "an order ended without an answer"),
+        loop {
+            tokio::select! {
+                Some(joined) = self.orders.join_next(), if !self.orders.is_empty() => match joined {
+                    Ok(ended) => return ended,
+                    Err(error) => tracing::error!(%error, "an order ended without an answer"),
+                },
+                Some(joined) = self.moves.join_next(), if !self.moves.is_empty() => match joined {
+                    Ok(parties) => return Ended::Move(parties),
+                    Err(error) => tracing::error!(%error, "a move ended without an answer"),
+                },
+                else => return std::future::pending().await,
             }
         }
-        std::future::pending().await
     }
 
     /// Takes in what the agent said.
     pub async fn take_in(&mut self, ended: Ended) {
-        let Ended {
-            node,
-            shard,
-            removal,
-            result,
-        } = ended;
+        let (node, shard, removal, result) = match ended {
+            Ended::Order {
+                node,
+                shard,
+                removal,
+                result,
+            } => (node, shard, removal, *result),
+            Ended::Move(parties) => {
+                for uid in parties {
+                    self.tried.remove(&uid);
+                }
+                return;
+            }
+        };
         match result {
             Ok(seen) => {
                 self.tried.remove(&shard);

@@ -1,12 +1,19 @@
 //! One small step at a time from what is stored and observed. Pure; missing information vetoes.
 
+use crate::failover::plan::{self as failover, Verdict};
+use crate::maintenance::plan as maintenance;
+use crate::migration::plan as migration;
 use crate::observed::{self, Observations};
 use crate::placement::plan::proxies;
+use crate::replica_set::{self, ReplicaSet};
+use crate::replication::plan as replication;
 use crate::state::{Change, ClusterState, Stored};
+use crate::switchover::execute;
+use crate::switchover::plan::{Move, Party};
 use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSettings, EngineSpec};
 use model::documents::{
-    Database, DatabaseStatus, OperationKind, OperationStatus, Severity, Shard, keys,
+    Database, DatabaseStatus, OperationKind, OperationStatus, RoleMove, Severity, Shard, keys,
 };
 use model::limits::OPERATIONS_KEPT;
 use model::observation::{EngineState, ShardObservation};
@@ -28,6 +35,17 @@ pub enum Step {
         command: AgentCommand,
         /// Why.
         reason: String,
+    },
+    /// Carry a planned move out; see [`crate::switchover`].
+    Move(Box<Move>),
+    /// Find out how a move ended that was begun.
+    Settle {
+        /// The primary that had the role.
+        old: Box<Party>,
+        /// The replica that was to have it.
+        new: Box<Party>,
+        /// The move.
+        moving: RoleMove,
     },
     /// Write to the store.
     Store {
@@ -56,6 +74,7 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
+    plan.steps.extend(maintenance::next(state, now));
     for database in &state.databases {
         let next = if database.status == DatabaseStatus::DeletePending {
             deletion(state, observed, database, instant, now)
@@ -106,8 +125,15 @@ fn serving(
     let mut steps = Vec::new();
     let mut wait = None;
     let mut failed = None;
-    for shard in state.shards_of(database.uid) {
-        match shard_need(state, observed, database, shard, instant, now) {
+    let view = View {
+        state,
+        observed,
+        database,
+        instant,
+        now,
+    };
+    for need in view.needs() {
+        match need {
             Need::Step(step) => steps.push(step),
             Need::Again(step, reason) => {
                 steps.push(step);
@@ -134,109 +160,297 @@ fn serving(
     if settled {
         Next::Nothing
     } else {
-        Next::Steps(vec![completion(state, database, now)])
+        let step = migration::next((state, observed), database, instant, now);
+        Next::Steps(vec![
+            step.unwrap_or_else(|| completion(state, database, now)),
+        ])
     }
 }
 
-fn shard_need(
-    state: &ClusterState,
-    observed: &Observations,
-    database: &Database,
-    shard: &Stored<Shard>,
+/// What the needs of a database's shards are planned from.
+struct View<'a> {
+    state: &'a ClusterState,
+    observed: &'a Observations,
+    database: &'a Stored<Database>,
     instant: Instant,
     now: Timestamp,
-) -> Need {
-    let Some(node) = observed.fresh(shard.node, instant) else {
-        return Need::Wait(format!("node:{} is not heard", shard.node));
-    };
-    let order = |reason: String| Step::Command {
-        node: shard.node,
-        shard: shard.uid,
-        command: AgentCommand::EnsureEngine(spec(database, shard)),
-        reason,
-    };
-    let ensure = |reason: String| Need::Step(order(reason));
-    let Some(seen) = observed::shard(node, shard.uid) else {
-        return ensure(format!(
-            "redis:{} does not run on node:{}",
-            shard.uid, shard.node
-        ));
-    };
-    if seen.generation < shard.generation {
-        return ensure(format!("redis:{} runs an older description", shard.uid));
-    }
-    match seen.state {
-        EngineState::Stopped => ensure(format!("redis:{} has stopped", shard.uid)),
-        EngineState::Failed => {
-            let why = seen.error.as_deref().unwrap_or("no reason known");
-            let reason = format!("redis:{} does not start: {why}", shard.uid);
-            Need::Again(order(reason.clone()), reason)
+}
+
+impl View<'_> {
+    fn needs(&self) -> Vec<Need> {
+        let mut needs: Vec<Need> = self
+            .state
+            .shards_of(self.database.uid)
+            .filter_map(|shard| self.removal(shard))
+            .collect();
+        for set in replica_set::of_database(self.state, self.database) {
+            if let Some(need) = self.unsettled(&set) {
+                needs.push(need);
+                continue;
+            }
+            match failover::plan(self.state, self.observed, &set, self.instant, self.now) {
+                Verdict::Stays => needs.push(self.primary_need(&set)),
+                // It may not come back now: it would begin without what its replicas have.
+                Verdict::Waits(reason) => needs.push(Need::Wait(reason)),
+                Verdict::Store(txn, reason) => {
+                    needs.push(Need::Step(Step::Store { txn, reason }));
+                    continue;
+                }
+            }
+            needs.extend(
+                set.replicas
+                    .iter()
+                    .map(|replica| self.replica_need(&set, replica)),
+            );
         }
-        EngineState::Starting => Need::Wait(format!("redis:{} is starting", shard.uid)),
-        EngineState::Loading => Need::Wait(format!("redis:{} is loading its data", shard.uid)),
-        EngineState::Unresponsive => Need::Wait(format!("redis:{} does not answer", shard.uid)),
-        EngineState::Running => role_need(state, shard, seen, now),
+        needs
+    }
+
+    /// A move that was begun comes before everything else of its set.
+    fn unsettled(&self, set: &ReplicaSet<'_>) -> Option<Need> {
+        let moving = set.primary.moving.clone()?;
+        let target = set.replicas.iter().find(|s| s.uid == moving.target)?;
+        let run_id = set.primary.run_id.as_deref()?;
+        let old = execute::party(self.state, set.primary, run_id)?;
+        let new = execute::party(self.state, target, &moving.target_run_id)?;
+        Some(Need::Step(Step::Settle {
+            old: Box::new(old),
+            new: Box::new(new),
+            moving,
+        }))
+    }
+
+    /// A shard that an operation removes.
+    fn removal(&self, shard: &Stored<Shard>) -> Option<Need> {
+        let operation = shard.removed_by.clone()?;
+        if self.is_lost(shard) {
+            // Nobody can delete its folder; its node does not come back to this cluster.
+            let txn = shard_removed(self.state, shard.uid, self.now)?;
+            let reason = format!("redis:{} goes with node:{}", shard.uid, shard.node);
+            return Some(Need::Step(Step::Store { txn, reason }));
+        }
+        if self.observed.fresh(shard.node, self.instant).is_none() {
+            return Some(Need::Wait(format!("node:{} is not heard", shard.node)));
+        }
+        Some(Need::Step(Step::Command {
+            node: shard.node,
+            shard: shard.uid,
+            command: AgentCommand::RemoveEngine {
+                shard: shard.uid,
+                generation: shard.generation,
+                operation,
+            },
+            reason: format!("redis:{} is not wanted any more", shard.uid),
+        }))
+    }
+
+    /// Whether a shard is on a node that leaves the cluster and is not heard.
+    fn is_lost(&self, shard: &Shard) -> bool {
+        let leaves = self.state.node(shard.node).is_none_or(|node| node.leaving);
+        leaves && self.observed.fresh(shard.node, self.instant).is_none()
+    }
+
+    fn primary_need(&self, set: &ReplicaSet<'_>) -> Need {
+        match self.engine_need(set.primary) {
+            Ok(seen) => role_need(self.state, set, seen, self.now),
+            Err(need) => *need,
+        }
+    }
+
+    fn replica_need(&self, set: &ReplicaSet<'_>, replica: &Stored<Shard>) -> Need {
+        let both = (set, replica);
+        let need = match self.engine_need(replica) {
+            Ok(seen) => replication::need(
+                self.state,
+                self.observed,
+                both,
+                seen,
+                self.instant,
+                self.now,
+            ),
+            Err(engine) => {
+                match replication::unheard(self.state, self.observed, both, self.instant, self.now)
+                {
+                    Some(need) => need,
+                    // It is not waited for.
+                    None if self.is_lost(replica) => return Need::Nothing,
+                    None => return *engine,
+                }
+            }
+        };
+        match need {
+            replication::Need::Order(command, reason) => Need::Step(Step::Command {
+                node: replica.node,
+                shard: replica.uid,
+                command,
+                reason,
+            }),
+            replication::Need::Store(txn, reason) => Need::Step(Step::Store { txn, reason }),
+            replication::Need::Wait(reason) => Need::Wait(reason),
+            replication::Need::Nothing => Need::Nothing,
+        }
+    }
+
+    /// The running engine of a shard, or what it needs to run.
+    fn engine_need(&self, shard: &Stored<Shard>) -> Result<&ShardObservation, Box<Need>> {
+        let Some(node) = self.observed.fresh(shard.node, self.instant) else {
+            return Err(Box::new(Need::Wait(format!(
+                "node:{} is not heard",
+                shard.node
+            ))));
+        };
+        let order = |reason: String| Step::Command {
+            node: shard.node,
+            shard: shard.uid,
+            command: AgentCommand::EnsureEngine(spec(self.database, shard)),
+            reason,
+        };
+        let ensure = |reason: String| Err(Box::new(Need::Step(order(reason))));
+        let Some(seen) = observed::shard(node, shard.uid) else {
+            return ensure(format!(
+                "redis:{} does not run on node:{}",
+                shard.uid, shard.node
+            ));
+        };
+        if seen.generation < shard.generation {
+            return ensure(format!("redis:{} runs an older description", shard.uid));
+        }
+        let wait = |what: &str| Err(Box::new(Need::Wait(format!("redis:{} {what}", shard.uid))));
+        match seen.state {
+            EngineState::Stopped => ensure(format!("redis:{} has stopped", shard.uid)),
+            EngineState::Failed => {
+                let why = seen.error.as_deref().unwrap_or("no reason known");
+                let reason = format!("redis:{} does not start: {why}", shard.uid);
+                Err(Box::new(Need::Again(order(reason.clone()), reason)))
+            }
+            EngineState::Starting => wait("is starting"),
+            EngineState::Loading => wait("is loading its data"),
+            EngineState::Unresponsive => wait("does not answer"),
+            EngineState::Running => Ok(seen),
+        }
     }
 }
 
-/// A running engine gets its role. The store says first who is meant, in which epoch; then the
-/// agent is ordered; then the store learns that it is done. A process that is not the one of the
+/// A running engine gets the role of a primary. The store says first who is meant, in which epoch; then
+/// the agent is ordered; then the store learns that it is done. A process that is not the one of the
 /// current epoch begins a new one.
 fn role_need(
     state: &ClusterState,
-    shard: &Stored<Shard>,
+    set: &ReplicaSet<'_>,
     seen: &ShardObservation,
     now: Timestamp,
 ) -> Need {
+    let shard = set.primary;
     let Some(run_id) = &seen.run_id else {
         return Need::Wait(format!("redis:{} has not told its run id", shard.uid));
     };
-    let mut doc = shard.doc.clone();
-    let mut change = Change::of(state, now);
-    if doc.run_id.as_ref() != Some(run_id) {
-        if doc.run_id.is_some() {
-            doc.epoch = doc.epoch.next();
-            change.event(
-                Severity::Error,
-                "shard_restarted",
-                &[
-                    ("bdb_uid", json!(shard.database)),
-                    ("shard_uid", json!(shard.uid)),
-                    ("node_uid", json!(shard.node)),
-                    ("epoch", json!(doc.epoch)),
-                ],
-            );
-        }
-        doc.run_id = Some(run_id.clone());
-        change.replace(keys::shard(shard.uid), shard.revision, &doc);
-        return Need::Step(Step::Store {
-            txn: change.into_txn(),
-            reason: format!("redis:{} is a new process: epoch {}", shard.uid, doc.epoch),
-        });
+    if shard.run_id.as_ref() != Some(run_id) {
+        return new_process(state, set, run_id, now);
     }
     if !observed::is_primary_of(seen, shard.epoch) {
         return Need::Step(Step::Command {
             node: shard.node,
             shard: shard.uid,
-            command: AgentCommand::MakePrimary {
-                shard: shard.uid,
-                generation: shard.generation,
-                run_id: run_id.clone(),
-                epoch: shard.epoch,
-                users: shard.users.clone(),
-            },
+            command: primary_order(shard, run_id),
             reason: format!("redis:{} has no role in epoch {}", shard.uid, shard.epoch),
         });
     }
     if shard.serving != Some(shard.epoch) {
+        let mut doc = shard.doc.clone();
+        let mut change = Change::of(state, now);
+        let served = set.last_served();
+        let promoted = doc.synced.take().is_some();
+        for replica in set.replicas.iter().filter(|r| r.synced.is_some()) {
+            let mut doc = replica.doc.clone();
+            replica_set::carry_record(&mut doc, served, shard.epoch);
+            change.replace(keys::shard(doc.uid), replica.revision, &doc);
+        }
         doc.serving = Some(shard.epoch);
+        doc.trouble = None;
         change.replace(keys::shard(shard.uid), shard.revision, &doc);
+        if promoted {
+            let took = shard
+                .role_since
+                .map(|since| now.duration_since(since).as_millis());
+            change.event(
+                Severity::Info,
+                "shard_promoted",
+                &[
+                    ("bdb_uid", json!(shard.database)),
+                    ("shard_uid", json!(shard.uid)),
+                    ("node_uid", json!(shard.node)),
+                    ("epoch", json!(shard.epoch)),
+                    (
+                        "milliseconds",
+                        json!(took.and_then(|ms| u64::try_from(ms).ok())),
+                    ),
+                ],
+            );
+        }
         return Need::Step(Step::Store {
             txn: change.into_txn(),
             reason: format!("redis:{} is primary of epoch {}", shard.uid, shard.epoch),
         });
     }
     Need::Nothing
+}
+
+/// The process is not the one that had the role: it begins an epoch of its own.
+fn new_process(state: &ClusterState, set: &ReplicaSet<'_>, run_id: &str, now: Timestamp) -> Need {
+    let shard = set.primary;
+    let mut doc = shard.doc.clone();
+    let mut change = Change::of(state, now);
+    if doc.run_id.is_some() {
+        doc.epoch = doc.epoch.next();
+        doc.role_since = Some(now);
+        change.event(
+            Severity::Error,
+            "shard_restarted",
+            &[
+                ("bdb_uid", json!(shard.database)),
+                ("shard_uid", json!(shard.uid)),
+                ("node_uid", json!(shard.node)),
+                ("epoch", json!(doc.epoch)),
+            ],
+        );
+    }
+    doc.run_id = Some(run_id.to_owned());
+    doc.synced = None;
+    doc.trouble = None;
+    // It begins with data of its own: what replicas have is of another history.
+    for replica in set.replicas.iter().filter(|r| r.synced.is_some()) {
+        let doc = Shard {
+            synced: None,
+            ..replica.doc.clone()
+        };
+        change.replace(keys::shard(doc.uid), replica.revision, &doc);
+    }
+    change.replace(keys::shard(shard.uid), shard.revision, &doc);
+    Need::Step(Step::Store {
+        txn: change.into_txn(),
+        reason: format!("redis:{} is a new process: epoch {}", shard.uid, doc.epoch),
+    })
+}
+
+/// A replica is promoted by what was recorded of it; any other process simply begins.
+fn primary_order(shard: &Shard, run_id: &str) -> AgentCommand {
+    match shard.synced.clone() {
+        Some(record) => AgentCommand::Promote {
+            shard: shard.uid,
+            generation: shard.generation,
+            run_id: run_id.to_owned(),
+            epoch: shard.epoch,
+            record,
+            users: shard.users.clone(),
+        },
+        None => AgentCommand::MakePrimary {
+            shard: shard.uid,
+            generation: shard.generation,
+            run_id: run_id.to_owned(),
+            epoch: shard.epoch,
+            users: shard.users.clone(),
+        },
+    }
 }
 
 /// The engine that a shard should run.
@@ -252,6 +466,7 @@ pub fn spec(database: &Database, shard: &Shard) -> EngineSpec {
             memory_bytes: shard.memory_bytes,
             eviction_policy: database.eviction_policy,
             persistence: database.persistence,
+            notify_keyspace_events: database.notify_keyspace_events.clone(),
         },
         users: shard.users.clone(),
     }
@@ -387,7 +602,7 @@ pub fn shard_removed(state: &ClusterState, shard: ShardUid, now: Timestamp) -> O
     let deleting = state
         .database(stored.database)
         .is_none_or(|d| d.status == DatabaseStatus::DeletePending);
-    if !deleting {
+    if !deleting && stored.removed_by.is_none() {
         return None;
     }
     let mut change = Change::of(state, now);

@@ -5,9 +5,12 @@ use model::limits::VOTERS_MAX;
 use std::collections::BTreeSet;
 
 /// The voters that a cluster should have, if they differ from those that it has: 1, 3, 5 or 7 of its
-/// nodes. Those that vote now stay; a node is added only while it is heard and caught up.
+/// nodes. Those that vote now stay, this node first; a node is added only while it is heard and caught
+/// up. When a voter has left the cluster and nobody takes its place, another one goes too, so that the
+/// number stays odd.
 #[must_use]
 pub fn wanted_voters(
+    me: NodeUid,
     nodes: &BTreeSet<NodeUid>,
     voters: &BTreeSet<NodeUid>,
     ready: &BTreeSet<NodeUid>,
@@ -25,6 +28,11 @@ pub fn wanted_voters(
         }
         wanted.insert(*node);
     }
+    let left = !voters.is_subset(nodes);
+    if left && wanted.len().is_multiple_of(2) {
+        let last = wanted.iter().rev().copied().find(|node| *node != me)?;
+        wanted.remove(&last);
+    }
     // An even number of voters survives no more losses than one less: wait for the next node.
     if wanted.len().is_multiple_of(2) || wanted == *voters {
         return None;
@@ -41,23 +49,41 @@ mod tests {
     }
 
     #[test]
-    fn odd_numbers_only() {
-        assert_eq!(wanted_voters(&set(&[1]), &set(&[1]), &set(&[1])), None);
+    fn voters_that_have_left_go() {
+        let wanted = |me, nodes: &[u64], voters: &[u64]| {
+            wanted_voters(NodeUid(me), &set(nodes), &set(voters), &set(nodes))
+        };
+        assert_eq!(wanted(1, &[1, 2], &[1, 2, 3]), Some(set(&[1])));
+        assert_eq!(wanted(2, &[1, 2], &[1, 2, 3]), Some(set(&[2])));
+        assert_eq!(wanted(2, &[1, 2, 4], &[1, 2, 3]), Some(set(&[1, 2, 4])));
         assert_eq!(
-            wanted_voters(&set(&[1, 2]), &set(&[1]), &set(&[1, 2])),
+            wanted(5, &[1, 2, 4, 5], &[1, 2, 3, 4, 5]),
+            Some(set(&[1, 2, 5]))
+        );
+        assert_eq!(wanted(1, &[1], &[1]), None);
+    }
+
+    #[test]
+    fn odd_numbers_only() {
+        assert_eq!(
+            wanted_voters(NodeUid(1), &set(&[1]), &set(&[1]), &set(&[1])),
             None
         );
         assert_eq!(
-            wanted_voters(&set(&[1, 2, 3]), &set(&[1]), &set(&[1, 2, 3])),
+            wanted_voters(NodeUid(1), &set(&[1, 2]), &set(&[1]), &set(&[1, 2])),
+            None
+        );
+        assert_eq!(
+            wanted_voters(NodeUid(1), &set(&[1, 2, 3]), &set(&[1]), &set(&[1, 2, 3])),
             Some(set(&[1, 2, 3]))
         );
         assert_eq!(
-            wanted_voters(&set(&[1, 2, 3]), &set(&[1]), &set(&[1, 3])),
+            wanted_voters(NodeUid(1), &set(&[1, 2, 3]), &set(&[1]), &set(&[1, 3])),
             None
         );
         let ten: Vec<u64> = (1..=10).collect();
         assert_eq!(
-            wanted_voters(&set(&ten), &set(&[1, 2, 3]), &set(&ten)),
+            wanted_voters(NodeUid(1), &set(&ten), &set(&[1, 2, 3]), &set(&ten)),
             Some(set(&[1, 2, 3, 4, 5, 6, 7]))
         );
     }

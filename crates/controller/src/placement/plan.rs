@@ -37,6 +37,8 @@ impl Room {
         let closed = match seen {
             None => Some("is not heard".to_owned()),
             Some(_) if !node.accept_servers => Some("takes no shards".to_owned()),
+            Some(_) if node.maintenance.is_some() => Some("is in maintenance mode".to_owned()),
+            Some(_) if node.leaving => Some("leaves the cluster".to_owned()),
             Some(seen) if !seen.engines.contains(engine) => {
                 Some(format!("does not carry {engine}"))
             }
@@ -78,13 +80,30 @@ impl Room {
     }
 }
 
-/// The nodes of a new database's primary shards, one for each share of its memory. A node must be
-/// heard, take shards, carry the engine and have room.
+/// What a shard needs of a node.
+#[derive(Clone, Copy, Debug)]
+struct Wanted<'a> {
+    /// Memory limit of each shard, bytes.
+    shares: &'a [u64],
+    placement: ShardsPlacement,
+}
+
+/// Nodes for the shards of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Of the primary shards, by slots.
+    pub primaries: Vec<NodeUid>,
+    /// Of their replicas, in the same order; empty without replication.
+    pub replicas: Vec<NodeUid>,
+}
+
+/// The nodes of a new database's shards, one for each share of its memory. A node must be heard, take
+/// shards, carry the engine and have room.
 ///
-/// Dense: on as few nodes as hold them, neighbours together; a node that can hold the most comes
-/// first, then the next. Sparse: in turn over all nodes with room. Of nodes that are equal by that,
-/// the one with the most memory left comes first, then the one with the fewest shards, then the one
-/// with the lowest uid.
+/// Dense: primaries on as few nodes as hold them, neighbours together; a node that can hold the most
+/// comes first, then the next. Sparse: in turn over all nodes with room. Of nodes that are equal by
+/// that, the one with the most memory left comes first, then the one with the fewest shards, then the
+/// one with the lowest uid. Replicas go by [`nodes_for_replicas`].
 ///
 /// # Errors
 /// `insufficient_resources` with the reason for each node.
@@ -93,33 +112,173 @@ pub fn nodes_for_shards(
     observed: &Observations,
     engine: &EngineId,
     shares: &[u64],
-    placement: ShardsPlacement,
+    (placement, replication): (ShardsPlacement, bool),
+    now: Instant,
+) -> Result<Places, ApiError> {
+    let mut rooms = rooms(state, observed, engine, now);
+    let wanted = Wanted { shares, placement };
+    let primaries = place_primaries(&mut rooms, wanted)?;
+    let replicas = if replication {
+        place_replicas(&mut rooms, shares, &primaries)?
+    } else {
+        Vec::new()
+    };
+    Ok(Places {
+        primaries,
+        replicas,
+    })
+}
+
+/// The nodes of new replicas of primaries that exist: never the primary's own; the one with the most
+/// memory left, then with the fewest shards, then the lowest uid. `primaries`: node and memory limit of
+/// each.
+///
+/// # Errors
+/// `insufficient_resources` with the reason for each node.
+pub fn nodes_for_replicas(
+    state: &ClusterState,
+    observed: &Observations,
+    engine: &EngineId,
+    primaries: &[(NodeUid, u64)],
     now: Instant,
 ) -> Result<Vec<NodeUid>, ApiError> {
-    let mut rooms: Vec<Room> = state
+    let mut rooms = rooms(state, observed, engine, now);
+    let (nodes, shares): (Vec<NodeUid>, Vec<u64>) = primaries.iter().copied().unzip();
+    place_replicas(&mut rooms, &shares, &nodes)
+}
+
+/// Chooses nodes for copies of many shards, one after the other: what was promised to the one before is
+/// taken.
+#[derive(Debug)]
+pub struct Planner<'a> {
+    state: &'a ClusterState,
+    observed: &'a Observations,
+    now: Instant,
+    taken: Vec<(NodeUid, u64)>,
+}
+
+impl<'a> Planner<'a> {
+    /// With nothing promised.
+    #[must_use]
+    pub fn new(state: &'a ClusterState, observed: &'a Observations, now: Instant) -> Self {
+        Self {
+            state,
+            observed,
+            now,
+            taken: Vec::new(),
+        }
+    }
+
+    /// A node for a copy of a shard: none of those that have one of its slots already, and not this one.
+    ///
+    /// # Errors
+    /// `insufficient_resources` with the reason for each node.
+    pub fn place(
+        &mut self,
+        shard: &Shard,
+        copies: &[NodeUid],
+        not: NodeUid,
+    ) -> Result<NodeUid, ApiError> {
+        let mut rooms = rooms(self.state, self.observed, &shard.engine, self.now);
+        for room in &mut rooms {
+            let here = room.node;
+            for (_, memory) in self.taken.iter().filter(|(node, _)| *node == here) {
+                room.take(*memory);
+            }
+            if room.node == not {
+                room.closed = Some("is the one that it leaves".to_owned());
+            } else if copies.contains(&room.node) {
+                room.closed = Some("has a copy already".to_owned());
+            }
+        }
+        let best = rooms
+            .iter()
+            .filter(|room| room.fits(shard.memory_bytes, 1) > 0)
+            .max_by_key(|room| (room.left, Reverse(room.shards), Reverse(room.node)));
+        match best {
+            Some(room) => {
+                self.taken.push((room.node, shard.memory_bytes));
+                Ok(room.node)
+            }
+            None => {
+                let reasons: Vec<String> = rooms
+                    .iter()
+                    .map(|room| format!("node:{} {}", room.node, room.why_not()))
+                    .collect();
+                Err(ApiError::new(
+                    ErrorCode::InsufficientResources,
+                    format!(
+                        "no node has room for redis:{} ({}): {}",
+                        shard.uid,
+                        format_size(shard.memory_bytes),
+                        reasons.join("; ")
+                    ),
+                ))
+            }
+        }
+    }
+}
+
+/// Whether one node has room for a shard of this size.
+///
+/// # Errors
+/// `insufficient_resources` with the reason.
+pub fn room_on(
+    state: &ClusterState,
+    observed: &Observations,
+    engine: &EngineId,
+    (node, memory): (NodeUid, u64),
+    now: Instant,
+) -> Result<(), ApiError> {
+    let rooms = rooms(state, observed, engine, now);
+    match rooms.iter().find(|room| room.node == node) {
+        Some(room) if room.fits(memory, 1) > 0 => Ok(()),
+        Some(room) => Err(ApiError::new(
+            ErrorCode::InsufficientResources,
+            format!(
+                "node:{node} has no room for a shard of {}: it {}",
+                format_size(memory),
+                room.why_not()
+            ),
+        )),
+        None => Err(ErrorCode::NodeNotFound.into()),
+    }
+}
+
+fn rooms(
+    state: &ClusterState,
+    observed: &Observations,
+    engine: &EngineId,
+    now: Instant,
+) -> Vec<Room> {
+    state
         .nodes
         .iter()
         .map(|node| Room::of(state, observed.fresh(node.uid, now), node, engine))
-        .collect();
+        .collect()
+}
+
+fn place_primaries(rooms: &mut [Room], wanted: Wanted<'_>) -> Result<Vec<NodeUid>, ApiError> {
+    let Wanted { shares, placement } = wanted;
     let mut chosen: Vec<NodeUid> = Vec::new();
     while let Some(memory) = shares.get(chosen.len()).copied() {
-        let wanted = shares.len() - chosen.len();
+        let left = shares.len() - chosen.len();
         let mine = |room: &Room| chosen.iter().filter(|node| **node == room.node).count();
         let best = rooms
             .iter_mut()
             .filter(|room| room.fits(memory, 1) > 0)
             .max_by_key(|room| {
                 let first = match placement {
-                    ShardsPlacement::Dense => room.fits(memory, wanted),
+                    ShardsPlacement::Dense => room.fits(memory, left),
                     ShardsPlacement::Sparse => usize::MAX - mine(room),
                 };
                 (first, room.left, Reverse(room.shards), Reverse(room.node))
             });
         let Some(room) = best else {
-            return Err(no_room(shares, chosen.len(), &rooms));
+            return Err(no_room(shares, chosen.len(), rooms));
         };
         let together = match placement {
-            ShardsPlacement::Dense => room.fits(memory, wanted),
+            ShardsPlacement::Dense => room.fits(memory, left),
             ShardsPlacement::Sparse => 1,
         };
         for _ in 0..together {
@@ -128,6 +287,48 @@ pub fn nodes_for_shards(
         }
     }
     Ok(chosen)
+}
+
+fn place_replicas(
+    rooms: &mut [Room],
+    shares: &[u64],
+    primaries: &[NodeUid],
+) -> Result<Vec<NodeUid>, ApiError> {
+    let mut chosen = Vec::new();
+    for (memory, primary) in shares.iter().copied().zip(primaries.iter().copied()) {
+        let best = rooms
+            .iter_mut()
+            .filter(|room| room.node != primary && room.fits(memory, 1) > 0)
+            .max_by_key(|room| (room.left, Reverse(room.shards), Reverse(room.node)));
+        let Some(room) = best else {
+            return Err(no_room_beside(primary, memory, rooms));
+        };
+        room.take(memory);
+        chosen.push(room.node);
+    }
+    Ok(chosen)
+}
+
+fn no_room_beside(primary: NodeUid, memory: u64, rooms: &[Room]) -> ApiError {
+    let reasons: Vec<String> = rooms
+        .iter()
+        .map(|room| {
+            let why = if room.node == primary {
+                "has the primary".to_owned()
+            } else {
+                room.why_not()
+            };
+            format!("node:{} {why}", room.node)
+        })
+        .collect();
+    ApiError::new(
+        ErrorCode::InsufficientResources,
+        format!(
+            "no other node has room for a replica of {}: {}",
+            format_size(memory),
+            reasons.join("; ")
+        ),
+    )
 }
 
 fn no_room(shares: &[u64], placed: usize, rooms: &[Room]) -> ApiError {
@@ -289,21 +490,25 @@ pub fn engine(
     })
 }
 
-/// The memory limits of a database's primary shards.
+/// The memory limits of a database's primary shards; their replicas have the same. `memory_size` is
+/// what all of them have together.
 ///
 /// # Errors
 /// `missing_memory_size`, or `invalid_param` when a share is too small to be of use.
-pub fn shares(memory_size: u64, count: u32) -> Result<Vec<u64>, ApiError> {
+pub fn shares(memory_size: u64, count: u32, replication: bool) -> Result<Vec<u64>, ApiError> {
     if memory_size == 0 {
         return Err(ErrorCode::MissingMemorySize.into());
     }
-    let least = SHARD_MEMORY_MIN.saturating_mul(u64::from(count));
+    let copies = if replication { 2 } else { 1 };
+    let engines = count * copies;
+    let least = SHARD_MEMORY_MIN.saturating_mul(u64::from(engines));
     if memory_size < least {
-        let for_shards = match count {
+        let for_shards = match engines {
             1 => String::new(),
             _ => format!(
-                " for {count} shards ({} each)",
-                format_size(SHARD_MEMORY_MIN)
+                " for {engines} shards ({} each{})",
+                format_size(SHARD_MEMORY_MIN),
+                if replication { ", replicas too" } else { "" }
             ),
         };
         return Err(ApiError::new(
@@ -314,7 +519,10 @@ pub fn shares(memory_size: u64, count: u32) -> Result<Vec<u64>, ApiError> {
             ),
         ));
     }
-    Ok(model::sharding::memory_shares(memory_size, count))
+    Ok(model::sharding::memory_shares(
+        memory_size / u64::from(copies),
+        count,
+    ))
 }
 
 /// The primary shards of a database, by slots.

@@ -164,7 +164,7 @@ fn a_change_of_memory_is_shared_among_the_shards_and_must_fit_each_node() {
             })
             .map(|_| {
                 world.settle();
-                let shards = world.cluster().shards;
+                let shards = &world.cluster().shards;
                 shards.iter().map(|s| s.memory_bytes).collect::<Vec<_>>()
             })
             .map_err(|error| error.description)
@@ -269,13 +269,10 @@ fn nothing_is_deleted_without_an_operation_record() {
         .unwrap();
     let operation = world.cluster().databases[0].operation.clone().unwrap();
     let key = model::documents::keys::operation(&operation);
-    world
-        .state
-        .apply(&store::Txn {
-            delete: vec![key],
-            ..store::Txn::default()
-        })
-        .unwrap();
+    world.apply(&store::Txn {
+        delete: vec![key],
+        ..store::Txn::default()
+    });
     assert!(world.plan().steps.is_empty());
 }
 

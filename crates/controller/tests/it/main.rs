@@ -6,7 +6,12 @@
     reason = "a test ends where it fails"
 )]
 
+mod failover;
 mod life;
+mod maintenance;
+mod migration;
 mod placement;
 mod requests;
+mod sim;
+mod tuning;
 mod world;

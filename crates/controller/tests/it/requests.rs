@@ -68,10 +68,6 @@ fn databases_that_cannot_be() {
     };
     assert_eq!(refused(share_too_small), ErrorCode::InvalidParam);
     assert_eq!(
-        refused(|s| s.replication = Some(true)),
-        ErrorCode::InvalidReplication
-    );
-    assert_eq!(
         refused(|s| s.uid = Some(DatabaseUid(1))),
         ErrorCode::UidExists
     );

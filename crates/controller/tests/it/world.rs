@@ -2,10 +2,12 @@
 
 use controller::database::plan::{self, Plan, Step};
 use controller::observed::Observations;
+use controller::replica_set;
 use controller::request::{self, Fresh, Users};
 use controller::state::ClusterState;
+use controller::switchover::plan::{self as switchover, Move};
 use jiff::Timestamp;
-use model::command::AgentCommand;
+use model::command::{AgentCommand, EngineSpec};
 use model::documents::{Cluster, ClusterSettings, EngineUsers, Node, Role, keys};
 use model::ids::UserUid;
 use model::intent::{DatabaseSpec, Intent, IntentOutcome};
@@ -13,12 +15,17 @@ use model::observation::{
     EngineState, HostFacts, NodeObservation, ProxyDatabaseObservation, ProxyObservation,
     ShardObservation,
 };
+use model::replication::{PrimaryAddress, ReplicaSeen, ReplicationObservation};
 use model::{ApiError, DatabaseUid, Epoch, NodeUid, OperationUid, Revision, Secret, ShardUid};
 use serde_json::{Map, json};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use store::{State, Txn, TxnResult};
+
+mod engines;
 
 #[derive(Debug)]
 struct FixedUsers;
@@ -38,6 +45,21 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeUid, NodeObservation>,
     pub(crate) silent: Vec<NodeUid>,
     pub(crate) proxies_follow: bool,
+    /// Whether links that are down have been so for long.
+    pub(crate) patient: bool,
+    /// Whether failovers are forgotten at once: time does not pass here.
+    pub(crate) forgetful: bool,
+    /// States of the store, the last one last.
+    past: Vec<State>,
+    /// How often the store was changed.
+    writes: u64,
+    read: RefCell<Option<(u64, Rc<ClusterState>)>>,
+    /// Databases whose engines find their data again after a restart.
+    pub(crate) persistent: Vec<DatabaseUid>,
+    /// How far the data on disk go.
+    disk: BTreeMap<ShardUid, u64>,
+    /// Replicas whose record is forged.
+    pub(crate) forged: BTreeSet<ShardUid>,
     start: Instant,
     processes: u64,
     operations: u64,
@@ -80,14 +102,32 @@ impl World {
             nodes,
             silent: Vec::new(),
             proxies_follow: true,
+            patient: false,
+            forgetful: false,
+            past: Vec::new(),
+            writes: 0,
+            read: RefCell::default(),
+            persistent: Vec::new(),
+            disk: BTreeMap::new(),
+            forged: BTreeSet::new(),
             start: Instant::now(),
             processes: 0,
             operations: 0,
         }
     }
 
-    pub(crate) fn cluster(&self) -> ClusterState {
-        ClusterState::read(&self.state).unwrap().unwrap()
+    pub(crate) fn cluster(&self) -> Rc<ClusterState> {
+        let mut read = self.read.borrow_mut();
+        // Reading it is most of the work of a simulation.
+        let fresh = || Rc::new(ClusterState::read(&self.state).unwrap().unwrap());
+        match &*read {
+            Some((writes, known)) if *writes == self.writes => Rc::clone(known),
+            _ => {
+                let known = fresh();
+                *read = Some((self.writes, Rc::clone(&known)));
+                known
+            }
+        }
     }
 
     /// Observations as the primary node has them now: silent nodes were heard long ago.
@@ -100,6 +140,9 @@ impl World {
             } else {
                 now
             };
+            if self.patient {
+                observed.record(node.clone(), at - Duration::from_secs(10));
+            }
             observed.record(node.clone(), at);
         }
         (observed, now)
@@ -117,6 +160,7 @@ impl World {
         let (txn, outcome) = request::plan(&self.cluster(), &observed, intent, &fresh)?;
         let operations = txn.compare.len() + txn.put.len() + txn.delete.len();
         assert!(operations <= store::txn::MAX_OPS, "{operations} operations");
+        self.writes += 1;
         assert!(matches!(
             self.state.apply(&txn).unwrap(),
             TxnResult::Applied { .. }
@@ -153,6 +197,16 @@ impl World {
         panic!("it does not end:\n{story}");
     }
 
+    /// Carries all steps of the next plan out that can be: of several transactions the first.
+    pub(crate) fn settle_all(&mut self) {
+        let mut written = false;
+        for step in self.plan().steps {
+            if matches!(step, Step::Command { .. }) || !std::mem::replace(&mut written, true) {
+                self.execute(step);
+            }
+        }
+    }
+
     /// Carries the next step out.
     pub(crate) fn settle_one(&mut self) {
         if let Some(step) = self.plan().steps.into_iter().next() {
@@ -160,12 +214,10 @@ impl World {
         }
     }
 
-    fn execute(&mut self, step: Step) -> String {
+    pub(crate) fn execute(&mut self, step: Step) -> String {
         match step {
             Step::Store { txn, reason } => {
-                let applied = self.state.apply(&txn).unwrap();
-                assert!(matches!(applied, TxnResult::Applied { .. }), "{applied:?}");
-                self.proxies();
+                self.apply(&txn);
                 format!("store: {reason}")
             }
             Step::Command {
@@ -180,6 +232,10 @@ impl World {
                 );
                 let word = self.order(node, shard, command);
                 format!("node:{node} {word}: {reason}")
+            }
+            Step::Move(wanted) => self.move_role(&wanted),
+            Step::Settle { old, new, moving } => {
+                panic!("no move is left unsettled here: {old:?} {new:?} {moving:?}")
             }
         }
     }
@@ -199,47 +255,142 @@ impl World {
                     _ => {}
                 }
                 shards.retain(|s| s.shard != uid);
-                shards.push(ShardObservation {
-                    shard: uid,
-                    database: spec.database,
-                    generation: spec.generation,
-                    state: EngineState::Running,
-                    role: None,
-                    epoch: None,
-                    pid: Some(1),
-                    run_id: Some(run_id),
-                    engine: spec.engine,
-                    used_memory: 0,
-                    fragmentation: 1.0,
-                    keys: 0,
-                    connections: 0,
-                    loading_percent: 0.0,
-                    error: None,
-                });
+                shards.push(started(spec, run_id));
                 "starts"
             }
             AgentCommand::MakePrimary { epoch, run_id, .. } => {
                 let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
-                assert_eq!(
-                    seen.run_id.as_ref(),
-                    Some(&run_id),
-                    "an order to another process"
-                );
-                assert!(seen.epoch.is_none_or(|old| old <= epoch), "an older epoch");
-                seen.role = Some(Role::Primary);
-                seen.epoch = Some(epoch);
+                // The same process has its data still.
+                let found = self.disk.get(&uid).copied().unwrap_or(0);
+                let offset = seen.replication.as_ref().map_or(found, |r| r.offset);
+                make_primary(seen, epoch, &run_id, offset);
                 "makes primary"
+            }
+            AgentCommand::Promote {
+                epoch,
+                run_id,
+                record,
+                ..
+            } => {
+                let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
+                let replication = seen.replication.clone().unwrap();
+                assert_eq!(record.run_id, run_id, "a record of another process");
+                assert_eq!(record.replication_id, replication.replication_id);
+                assert!(replication.offset >= record.offset_floor);
+                make_primary(seen, epoch, &run_id, replication.offset);
+                "promotes"
+            }
+            AgentCommand::Follow {
+                epoch,
+                run_id,
+                primary,
+                ..
+            } => {
+                self.follow(node, uid, epoch, &run_id, &primary);
+                "follows"
             }
             AgentCommand::Configure { .. } => "configures",
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
                 let txn = plan::shard_removed(&self.cluster(), uid, Timestamp::UNIX_EPOCH);
+                self.writes += 1;
                 self.state
                     .apply(&txn.expect("only what is being deleted is removed"))
                     .unwrap();
                 "removes"
             }
+            other => panic!("nobody orders this yet: {other:?}"),
         }
+    }
+
+    /// A move without trouble.
+    pub(crate) fn move_role(&mut self, wanted: &Move) -> String {
+        let now = Timestamp::UNIX_EPOCH;
+        let epoch = wanted.epoch.next();
+        let begin = switchover::begin(&self.cluster(), wanted, now).unwrap();
+        self.apply(&begin);
+        self.handed_over(wanted);
+        self.take_over(wanted.new.shard, epoch);
+        let ends = (wanted.old.shard, epoch);
+        let record = self.record(wanted.old.shard, epoch);
+        let commit = switchover::commit(&self.cluster(), ends, (900, record), now).unwrap();
+        self.apply(&commit);
+        format!(
+            "redis:{} moves to redis:{}",
+            wanted.old.shard, wanted.new.shard
+        )
+    }
+
+    pub(crate) fn apply(&mut self, txn: &Txn) {
+        self.past.push(self.state.clone());
+        self.writes += 1;
+        let applied = self.state.apply(txn).unwrap();
+        assert!(matches!(applied, TxnResult::Applied { .. }), "{applied:?}");
+        if self.forgetful {
+            self.forget_failovers();
+        }
+        self.proxies();
+    }
+
+    fn forget_failovers(&mut self) {
+        for shard in &self.cluster().shards {
+            if !shard.failovers.is_empty() {
+                let mut doc = shard.doc.clone();
+                doc.failovers.clear();
+                let txn = Txn {
+                    put: vec![(keys::shard(doc.uid), json!(doc))],
+                    ..Txn::default()
+                };
+                self.writes += 1;
+                self.state.apply(&txn).unwrap();
+            }
+        }
+    }
+
+    /// Syncs at once, as engines without data do.
+    fn follow(
+        &mut self,
+        node: NodeUid,
+        uid: ShardUid,
+        epoch: Epoch,
+        run_id: &str,
+        primary: &PrimaryAddress,
+    ) {
+        let cluster = self.cluster();
+        let shard = |uid| cluster.shards.iter().find(|s| s.uid == uid).unwrap();
+        let mine = replica_set::address(&cluster, shard(uid)).unwrap();
+        let theirs = shard(primary.shard);
+        assert_eq!(
+            replica_set::address(&cluster, theirs),
+            Some(primary.address)
+        );
+        let before = self.history(uid).unwrap_or_default();
+        let there = &mut self.nodes.get_mut(&theirs.node).unwrap().shards;
+        let seen = there.iter_mut().find(|s| s.shard == theirs.uid).unwrap();
+        assert_eq!(seen.run_id.as_deref(), Some(primary.run_id.as_str()));
+        let source = seen.replication.as_mut().unwrap();
+        source.replicas.retain(|r| r.address != mine);
+        source.replicas.push(ReplicaSeen {
+            address: mine,
+            online: true,
+            offset: source.offset,
+            lag_seconds: 0,
+        });
+        let replication = ReplicationObservation {
+            is_primary: false,
+            replication_id2: before,
+            replication_id: source.replication_id.clone(),
+            offset: source.offset,
+            link_up: true,
+            primary: Some(primary.address),
+            ..ReplicationObservation::default()
+        };
+        let shards = &mut self.nodes.get_mut(&node).unwrap().shards;
+        let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
+        assert_eq!(seen.run_id.as_deref(), Some(run_id));
+        seen.role = Some(Role::Replica);
+        seen.epoch = Some(epoch);
+        seen.replication = Some(replication);
     }
 
     /// Proxies serve what the store says.
@@ -255,7 +406,10 @@ impl World {
                 .map(|d| ProxyDatabaseObservation {
                     database: d.uid,
                     listening: true,
-                    shards_connected: cluster.shards_of(d.uid).all(|s| s.is_serving()),
+                    shards_connected: cluster
+                        .shards_of(d.uid)
+                        .filter(|s| s.role == Role::Primary)
+                        .all(|s| s.is_serving()),
                     ..ProxyDatabaseObservation::default()
                 })
                 .collect();
@@ -268,12 +422,14 @@ impl World {
 
     /// The engine of a shard dies; its agent sees it.
     pub(crate) fn crash(&mut self, uid: ShardUid) {
+        self.save(uid);
         for node in self.nodes.values_mut() {
             for seen in node.shards.iter_mut().filter(|s| s.shard == uid) {
                 seen.state = EngineState::Stopped;
                 seen.role = None;
                 seen.epoch = None;
                 seen.run_id = None;
+                seen.replication = None;
             }
         }
     }
@@ -288,6 +444,44 @@ impl World {
     }
 }
 
+fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
+    ShardObservation {
+        shard: spec.shard,
+        database: spec.database,
+        generation: spec.generation,
+        state: EngineState::Running,
+        role: None,
+        epoch: None,
+        pid: Some(1),
+        run_id: Some(run_id),
+        engine: spec.engine,
+        used_memory: 0,
+        fragmentation: 1.0,
+        keys: 0,
+        connections: 0,
+        loading_percent: 0.0,
+        error: None,
+        replication: None,
+    }
+}
+
+fn make_primary(seen: &mut ShardObservation, epoch: Epoch, run_id: &str, offset: u64) {
+    assert_eq!(
+        seen.run_id.as_deref(),
+        Some(run_id),
+        "an order to another process"
+    );
+    assert!(seen.epoch.is_none_or(|old| old <= epoch), "an older epoch");
+    seen.role = Some(Role::Primary);
+    seen.epoch = Some(epoch);
+    seen.replication = Some(ReplicationObservation {
+        is_primary: true,
+        replication_id: format!("history-{}-{epoch}", seen.shard),
+        offset,
+        ..ReplicationObservation::default()
+    });
+}
+
 fn node(uid: NodeUid) -> Node {
     Node {
         schema: 1,
@@ -300,6 +494,9 @@ fn node(uid: NodeUid) -> Node {
         https_port: 9443,
         memory_bytes: 4 << 30,
         accept_servers: true,
+        proxy: model::tuning::ProxySettings::default(),
+        maintenance: None,
+        leaving: false,
         joined: Timestamp::UNIX_EPOCH,
         extra: Map::new(),
     }

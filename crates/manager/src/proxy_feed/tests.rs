@@ -118,3 +118,35 @@ fn single_is_the_node_of_the_first_slots() {
         assert_eq!(serves, nodes, "{policy}");
     }
 }
+
+/// A rate is shared among the proxies that serve a database: together they keep to it.
+#[test]
+fn rates_are_shared_among_proxies() {
+    let shards = [shard(1, 1, (0, 8_191), 2), shard(2, 2, (8_192, 16_383), 2)];
+    let tuned = |policy: &str, rate: u64| {
+        let mut database = database(2, policy);
+        database["tuning"] = json!({
+            "max_commands_per_second": rate, "max_bytes_per_second": 2 * rate,
+            "max_client_pipeline": 9, "of_a_newer_release": 1
+        });
+        [1, 2].map(|me| told(me, database.clone(), &shards).map(|told| told.tuning))
+    };
+    let rates = |told: &DatabaseTuning| (told.max_commands_per_second, told.max_bytes_per_second);
+    let [one, two] = tuned("all-nodes", 1_001).map(Option::unwrap);
+    assert_eq!((rates(&one), rates(&two)), ((501, 1_001), (500, 1_001)));
+    assert_eq!((one.max_client_pipeline, two.max_client_pipeline), (9, 9));
+    let [one, two] = tuned("single", 1_001);
+    assert_eq!(rates(&one.unwrap()), (1_001, 2_002));
+    assert_eq!(two, None);
+    // None is none, and the least is one.
+    assert_eq!(
+        tuned("all-nodes", 0).map(|told| rates(&told.unwrap())),
+        [(0, 0); 2]
+    );
+    assert_eq!(
+        tuned("all-nodes", 1).map(|told| rates(&told.unwrap())),
+        [(1, 1); 2]
+    );
+    let before = told(1, database(2, "single"), &shards).unwrap();
+    assert_eq!(before.tuning, DatabaseTuning::default());
+}

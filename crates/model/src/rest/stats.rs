@@ -35,18 +35,18 @@ object! {
     pub struct DatabaseStats {
         /// The database.
         pub uid: DatabaseUid,
-        /// The newest sample; none while no proxy that serves it is heard.
+        /// Samples, oldest first; none while no proxy that serves it is heard.
         pub intervals: Vec<StatsSample>,
     }
 }
 
 object! {
-    /// A database in one second, over all proxies that serve it. Numbers of events are per second, times
-    /// µs. A latency is missing when nothing was measured in that second.
+    /// A database in one span of time, over all proxies that serve it. Numbers of events are per second,
+    /// times µs. A latency is missing when nothing was measured in that time.
     pub struct StatsSample {
-        /// `1sec`.
+        /// `1sec`, `10sec` or `5min`.
         pub interval: String,
-        /// Where the second begins, RFC 3339.
+        /// Where it begins, RFC 3339.
         pub stime: String,
         /// Where it ends.
         pub etime: String,
@@ -86,10 +86,12 @@ object! {
         pub used_memory: u64,
         /// Ours: commands at the shards whose replies have not come.
         pub in_flight: u64,
-        /// Ours: percentiles; with several proxies, of the slowest one.
-        pub latency: ProxyLatency,
-        /// Ours: everything that was counted since each proxy started.
-        pub since_start: ProxyCounts,
+        /// Ours: percentiles; with several proxies, of the slowest one. Only of the newest second.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub latency: Option<ProxyLatency>,
+        /// Ours: everything that was counted since each proxy started. Only of the newest second.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub since_start: Option<ProxyCounts>,
     }
 }
 

@@ -1,6 +1,7 @@
 mod info;
 mod model;
 mod plans;
+mod properties;
 mod replies;
 
 use super::{Merge, Plan, keyless, split};

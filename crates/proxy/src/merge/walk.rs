@@ -68,7 +68,7 @@ pub(super) fn aggregate(reply: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// The elements of an aggregate; keys and values of a map in turn.
-pub(super) fn items(reply: &[u8]) -> Option<Vec<&[u8]>> {
+pub(crate) fn items(reply: &[u8]) -> Option<Vec<&[u8]>> {
     let (count, mut rest) = aggregate(reply)?;
     if count > rest.len() / VALUE_MIN {
         return None;

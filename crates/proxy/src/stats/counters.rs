@@ -143,9 +143,28 @@ pub(crate) struct WorkerStats {
     errors: [Counter; ErrorKind::COUNT],
     shared: Histogram,
     own: Histogram,
+    /// From which time on a command is slow, µs. A setting, but this is where it is looked at.
+    slow_from: AtomicU64,
 }
 
 impl WorkerStats {
+    /// Commands that take so many µs are slow from now on.
+    pub(crate) fn set_slow_from(&self, micros: u64) {
+        self.slow_from.store(micros, Relaxed);
+    }
+
+    /// See [`Self::set_slow_from`].
+    #[inline]
+    pub(crate) fn slow_from(&self) -> u64 {
+        self.slow_from.load(Relaxed)
+    }
+
+    /// Commands that came from clients, and bytes from and to them.
+    pub(crate) fn passed(&self) -> (u64, u64) {
+        let commands = self.requests.iter().map(Counter::get).sum();
+        (commands, self.ingress_bytes.get() + self.egress_bytes.get())
+    }
+
     /// Commands came from a client.
     #[inline]
     pub(crate) fn count_requests(&self, commands: Tally) {

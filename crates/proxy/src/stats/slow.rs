@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use model::DatabaseUid;
 use model::observation::{ProxyDatabaseObservation, SLOW_TEXT_MAX, SLOW_TOLD, SlowCommand};
+use model::tuning::SLOWLOG_LEN;
 use resp::command::{KeyRule, find};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,8 +16,6 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of a command that are remembered: enough for the heads, a name and a key of
 /// [`SLOW_TEXT_MAX`].
 const HEAD: usize = 112;
-/// Slow commands that are kept of a database.
-const KEPT: usize = 128;
 /// Slow commands that wait for the control thread; when there are more, they are only counted.
 const QUEUE: usize = 256;
 
@@ -184,20 +183,36 @@ impl Queue {
 }
 
 /// The newest slow commands of a database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ring {
     kept: VecDeque<Slow>,
+    /// How many are kept.
+    most: usize,
     /// How many there have been.
     count: u64,
 }
 
-impl Ring {
-    pub(super) fn push(&mut self, command: Slow) {
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
+impl Default for Ring {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::new(),
+            most: *SLOWLOG_LEN.end() as usize,
+            count: 0,
         }
+    }
+}
+
+impl Ring {
+    pub(super) fn keep(&mut self, most: usize) {
+        self.most = most.min(*SLOWLOG_LEN.end() as usize);
+        let surplus = self.kept.len().saturating_sub(self.most);
+        self.kept.drain(..surplus);
+    }
+
+    pub(super) fn push(&mut self, command: Slow) {
         self.count += 1;
         self.kept.push_back(command);
+        self.keep(self.most);
     }
 
     /// The newest first.
@@ -306,9 +321,16 @@ mod tests {
         }
         assert!(queue.drain().is_empty());
         let newest = ring.newest();
-        assert_eq!(newest.len(), SLOW_TOLD.min(KEPT));
+        assert_eq!(newest.len(), SLOW_TOLD.min(ring.most));
         assert_eq!((newest[0].id, newest[0].total_us), (256, 256));
         assert_eq!((newest[1].id, newest[1].shard_us), (255, 254));
         assert_eq!(newest[0].client_name, "worker?7");
+        ring.keep(1);
+        assert_eq!(ring.newest().len(), 1);
+        ring.push(slow(9));
+        assert_eq!((ring.newest()[0].id, ring.newest().len()), (257, 1));
+        ring.keep(0);
+        ring.push(slow(9));
+        assert!(ring.newest().is_empty());
     }
 }

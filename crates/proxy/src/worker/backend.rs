@@ -1,6 +1,7 @@
 //! A connection to a shard, and the order book that says whose replies come over it.
 
 use super::client::ClientId;
+use super::gate::Moving;
 use super::link::LinkId;
 use crate::buffer::OutBuffer;
 use crate::stats::slow::Head;
@@ -120,7 +121,7 @@ pub(crate) enum Phase {
     /// The socket connects.
     Connecting,
     /// `HELLO`, and `SELECT` if wanted, are under way; so many replies are to come.
-    Greeting(u8),
+    Greeting(u32),
     /// It takes commands.
     Ready,
 }
@@ -136,6 +137,19 @@ pub(crate) enum Use {
     Own(ClientId),
     /// By nobody, since then.
     Idle(Instant),
+    /// For this, when its engine is primary.
+    Next(Next),
+}
+
+/// What a connection to the next primary is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// All.
+    Shared,
+    /// Some client.
+    Spare,
+    /// This client.
+    Client(ClientId),
 }
 
 /// What a reply changes in the session.
@@ -156,6 +170,8 @@ pub(crate) enum Effect {
     Freed,
     /// The engine has let a blocking command go, or there was none.
     Unblocked,
+    /// The same, asked for by a gate that closes.
+    LetGo,
     /// Confirmations of (un)subscriptions: so many, or as many as there are.
     Confirm(Subscription, Confirm),
 }
@@ -180,6 +196,10 @@ pub(crate) enum Rewrite {
     Guard(Box<[u8]>),
     /// This goes to the client instead.
     Text(Box<[u8]>),
+    /// It is the reply to an `EXEC` of which the proxy answers a part. The client does not get it as it is.
+    Exec,
+    /// It tells the newest entry of a stream; the number is that of the stream in its command.
+    LastId(usize),
 }
 
 /// A run of replies for one client: one entry of the order book.
@@ -232,11 +252,21 @@ pub(crate) struct Backend {
     /// The engine's number of it.
     pub(crate) engine_client: i64,
     pub(crate) usage: Use,
+    /// It was told what its client's last connection was; errors of that are no reason to close it.
+    pub(crate) set_up: bool,
+    /// It is not read: its client has got all that is to come from it, or gets the rest later.
+    pub(crate) muted: bool,
+    /// Its subscriptions move.
+    pub(crate) moving: Option<Box<Moving>>,
     pub(crate) framer: ReplyFramer,
     pub(crate) out: OutBuffer,
     pub(crate) book: VecDeque<Run>,
     /// A reply that is looked into as a whole.
     pub(crate) captured: Vec<u8>,
+    /// The beginning of an error that is not whole.
+    pub(crate) error_line: Vec<u8>,
+    /// The user that it signed in as.
+    pub(crate) user: Box<str>,
     /// Bytes of the reply that is being read which the client already has.
     pub(crate) passed_on: bool,
     /// Part of a command has been sent, the rest follows.
@@ -278,7 +308,11 @@ impl Backend {
         match rewrite {
             Rewrite::Text(_) => ErrorKind::Refused,
             Rewrite::Guard(_) if self.captured.starts_with(b"-NOPERM") => ErrorKind::Refused,
-            Rewrite::None | Rewrite::ConfigGet | Rewrite::Guard(_) => ErrorKind::Engine,
+            Rewrite::None
+            | Rewrite::ConfigGet
+            | Rewrite::Guard(_)
+            | Rewrite::Exec
+            | Rewrite::LastId(_) => ErrorKind::Engine,
         }
     }
 

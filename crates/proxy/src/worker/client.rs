@@ -1,11 +1,14 @@
 //! A client's connection: its bytes, and where its commands go.
 
 use super::fan::Part;
+use super::gate::Keep;
+use super::queued::{Exec, Later};
 use super::session::Session;
 use crate::buffer::OutBuffer;
 use crate::stats::WorkerStats;
 use mio::net::TcpStream;
 use resp::request::RequestFramer;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +17,14 @@ use std::sync::Arc;
 pub(crate) struct ClientId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+}
+
+impl ClientId {
+    /// No client has this name.
+    pub(crate) const NOBODY: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
 }
 
 /// Where a client's commands go.
@@ -40,8 +51,12 @@ pub(crate) enum Wait {
     Room,
     /// One of its legs, which waits for one of the above.
     Leg,
-    /// Answers of the other workers.
+    /// Answers of the other workers, or of the cluster.
     Gather,
+    /// The end of a `CLIENT PAUSE`.
+    Paused,
+    /// Its turn: its database is at its rate.
+    Rate,
     /// Its last bytes to be written; then it is closed.
     Farewell,
     /// The engine to end its connection there; then it is closed.
@@ -82,6 +97,8 @@ pub(crate) struct Client {
     /// Since when whole commands wait here: µs of the worker's clock; 0: none does.
     pub(crate) held: u64,
 
+    /// What its own connection holds in the engine, if anything.
+    pub(crate) keep: Option<Box<Keep>>,
     /// An answer that waits until nothing is half-way to the client.
     pub(crate) owed: Option<Vec<u8>>,
     pub(crate) out: OutBuffer,
@@ -93,6 +110,16 @@ pub(crate) struct Client {
     pub(crate) via: usize,
     /// Of those, of blocking commands.
     pub(crate) blocking: u32,
+    /// Commands that the engine has queued in its transaction.
+    pub(crate) in_transaction: usize,
+    /// A command that may write was sent since `MULTI`.
+    pub(crate) writes: bool,
+    /// The command that is being passed on as it comes may write.
+    pub(crate) streams_write: bool,
+    /// What is done with elements of the reply to `EXEC`.
+    pub(crate) later: VecDeque<Later>,
+    /// The reply to an `EXEC` that is being made.
+    pub(crate) exec: Option<Box<Exec>>,
     /// Connections of its own that the engine is to end before it has left.
     pub(crate) leaving: usize,
     /// The shard let it have no connection of its own; its command gets an error.
@@ -138,12 +165,18 @@ impl Client {
             scanned: 0,
             streaming: None,
             held: 0,
+            keep: None,
             owed: None,
             out: OutBuffer::default(),
             slice: 0..0,
             in_flight: 0,
             via: 0,
             blocking: 0,
+            in_transaction: 0,
+            writes: false,
+            streams_write: false,
+            later: VecDeque::new(),
+            exec: None,
             leaving: 0,
             refused_own: false,
             heavy: false,

@@ -2,10 +2,12 @@
 
 use super::Worker;
 use super::backend::{Effect, Rewrite};
+use super::client::Wait;
 use super::filter::{Filter, Generation};
 use super::gather::{KillStyle, Question};
 use super::lanes::{Flow, Sending};
 use super::local::is_name;
+use super::pause::read_pause;
 use super::session::{ReplyMode, Transaction, Watch};
 use crate::texts;
 use resp::number::strict_i64;
@@ -32,7 +34,8 @@ impl Worker {
         }
         let answer = match (sub.as_str(), rest) {
             ("tracking", rest) => return self.tracking(index, frame, rest),
-            ("caching" | "trackinginfo" | "getredir", _) => {
+            ("caching", _) => return self.caching(index, frame),
+            ("trackinginfo" | "getredir", _) => {
                 return self.send_own(index, frame, Sending::plain());
             }
             ("no-touch", [word]) => {
@@ -40,21 +43,9 @@ impl Worker {
                 return self.send_own(index, frame, Sending::effect(Effect::NoTouch(on)));
             }
             ("reply", [mode]) => return self.reply_mode(index, mode),
-            ("list", rest) => match Filter::of_list(rest, generation, me) {
-                Ok(filter) => {
-                    self.ask(index, Question::List(filter));
-                    return Flow::Next;
-                }
-                Err(text) => text,
-            },
-            ("kill", [address]) => {
-                let filter = Filter::address(address);
-                self.ask(index, Question::Kill(filter, KillStyle::Address));
-                return Flow::Next;
-            }
-            ("kill", rest) if !rest.is_empty() => match Filter::of_kill(rest, generation, me) {
-                Ok(filter) => {
-                    self.ask(index, Question::Kill(filter, KillStyle::Filters));
+            ("list", _) | ("kill", [_, ..]) => match question_of(&sub, rest, generation, me) {
+                Ok(question) => {
+                    self.ask(index, question);
                     return Flow::Next;
                 }
                 Err(text) => text,
@@ -74,15 +65,27 @@ impl Worker {
                 let refusal = texts::refused("CLIENT HELP").into();
                 return self.send(index, frame, Sending::rewritten(Rewrite::Guard(refusal)));
             }
-            ("pause" | "unpause" | "import-source", _) => {
-                texts::refused(&format!("CLIENT {}", sub.to_ascii_uppercase()))
+            ("unpause", []) => return self.pause_command(index, None),
+            ("pause", [_, more @ ..]) if more.len() < 2 || generation == Generation::Nine => {
+                return self.pause_wanted(index, rest, generation);
             }
+            ("import-source", _) => texts::refused("CLIENT IMPORT-SOURCE"),
             (_, rest) => self
                 .about_itself(index, &sub, rest)
                 .unwrap_or_else(|| wrong_words(&sub, &typed, rest.len(), generation)),
         };
         self.answer(index, &answer);
         Flow::Next
+    }
+
+    fn pause_wanted(&mut self, index: usize, rest: &[&[u8]], generation: Generation) -> Flow {
+        match read_pause(rest, generation) {
+            Ok(wanted) => self.pause_command(index, Some(wanted)),
+            Err(text) => {
+                self.answer(index, &text);
+                Flow::Next
+            }
+        }
     }
 
     /// `None`: there is no such subcommand, or it has other arguments.
@@ -208,11 +211,7 @@ impl Worker {
             }
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let multi = if own.transaction == Transaction::No {
-            -1
-        } else {
-            0
-        };
+        let multi = self.queued_commands(index);
         let total = size_of_val(client) + client.tail.capacity() + client.out.len();
         // Redis 6.2 names no subcommand.
         let short = last.split('|').next().unwrap_or_default();
@@ -274,8 +273,11 @@ pub(super) fn flags(client: &super::client::Client) -> String {
     let flags: String = [
         (own.monitor, 'O'),
         (own.subscriptions.any(), 'P'),
-        (own.transaction != Transaction::No, 'x'),
-        (client.blocking > 0, 'b'),
+        (
+            own.transaction != Transaction::No || client.exec.is_some(),
+            'x',
+        ),
+        (client.blocking > 0 || client.wait == Wait::Paused, 'b'),
         (own.tracking, 't'),
         (session.no_evict, 'e'),
         (own.no_touch, 'T'),
@@ -291,7 +293,7 @@ pub(super) fn flags(client: &super::client::Client) -> String {
 }
 
 /// The first engine that has a subcommand.
-fn since(sub: &str) -> Generation {
+pub(super) fn since(sub: &str) -> Generation {
     match sub {
         "no-evict" => Generation::Seven,
         "setinfo" | "no-touch" | "capa" => Generation::Eight,
@@ -314,6 +316,8 @@ fn wrong_words(sub: &str, typed: &str, arguments: usize, generation: Generation)
             | "kill"
             | "capa"
             | "unblock"
+            | "pause"
+            | "unpause"
     ) && generation >= since(sub);
     if generation == Generation::Six && sub == "kill" {
         texts::SYNTAX.to_vec()
@@ -322,7 +326,7 @@ fn wrong_words(sub: &str, typed: &str, arguments: usize, generation: Generation)
             "-ERR Unknown subcommand or wrong number of arguments for '{typed}'. Try CLIENT HELP.\r\n"
         )
         .into_bytes()
-    } else if sub == "unblock" && arguments > 0 && generation < Generation::Nine {
+    } else if matches!(sub, "unblock" | "pause") && arguments > 0 && generation < Generation::Nine {
         format!(
             "-ERR unknown subcommand or wrong number of arguments for '{typed}'. Try CLIENT HELP.\r\n"
         )
@@ -331,6 +335,21 @@ fn wrong_words(sub: &str, typed: &str, arguments: usize, generation: Generation)
         texts::arity(&format!("client|{sub}"))
     } else {
         format!("-ERR unknown subcommand '{typed}'. Try CLIENT HELP.\r\n").into_bytes()
+    }
+}
+
+/// What all workers are asked by `CLIENT LIST` or `CLIENT KILL`.
+fn question_of(
+    sub: &str,
+    rest: &[&[u8]],
+    generation: Generation,
+    me: u64,
+) -> Result<Question, Vec<u8>> {
+    match (sub, rest) {
+        ("list", _) => Filter::of_list(rest, generation, me).map(Question::List),
+        (_, [address]) => Ok(Question::Kill(Filter::address(address), KillStyle::Address)),
+        _ => Filter::of_kill(rest, generation, me)
+            .map(|filter| Question::Kill(filter, KillStyle::Filters)),
     }
 }
 

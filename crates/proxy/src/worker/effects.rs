@@ -1,13 +1,12 @@
 //! What replies change in the session, and replies that are not passed on as they are.
 
 use super::Worker;
-use super::backend::{Confirm, Effect, Rewrite, Use};
-use super::link::LinkId;
+use super::backend::{Confirm, Effect, Next, Rewrite, Use};
 use super::session::{Db, OwnState, Transaction, Watch};
 use resp::command::Subscription;
 use resp::reply::Head;
 use resp::value::Value;
-use std::ops::Range;
+use std::borrow::Cow;
 
 /// Settings whose values are not shown to clients.
 const SECRETS: [&str; 7] = [
@@ -65,6 +64,12 @@ impl Worker {
             if rewrite != Rewrite::None {
                 self.rewrite(index, client, rewrite, discard, bytes);
             }
+            if self.clients[client].session.own.transaction == Transaction::Open
+                && self.backends[index].framer.head().kind == b'+'
+            {
+                // `DISCARD` counts too, and ends it.
+                self.clients[client].in_transaction += 1;
+            }
             if effect != Effect::None {
                 let head = *self.backends[index].framer.head();
                 self.take_effect(client, effect, &head);
@@ -86,7 +91,12 @@ impl Worker {
                 self.freed(id);
             }
         } else {
-            self.backends[index].captured = Vec::new();
+            let backend = &mut self.backends[index];
+            backend.captured = Vec::new();
+            if backend.usage == Use::Next(Next::Shared) && backend.book.is_empty() {
+                let id = backend.link;
+                self.next_loaded(id);
+            }
         }
         if last {
             self.drop_backend(index);
@@ -153,42 +163,29 @@ impl Worker {
         if message { Came::Message } else { Came::Reply }
     }
 
-    /// Gives an error to a client in which the engine names the proxy's user: for the client, that is
-    /// the user that it signed in as. `false`: it is not there.
-    pub(super) fn deliver_error(
-        &mut self,
-        index: usize,
-        client: usize,
-        bytes: &[u8],
-        range: &Range<usize>,
-    ) -> bool {
-        let LinkId { served, shard, .. } = self.backends[index].link;
-        let Some(target) = &self.served[served].shards[shard].target else {
-            return false;
-        };
-        let (error, user) = (&bytes[range.clone()], target.user.as_bytes());
-        let Some(at) = error
-            .windows(user.len().max(1))
-            .position(|part| part == user)
-        else {
-            return false;
-        };
-        let error = [&error[..at], super::local::USER, &error[at + user.len()..]].concat();
-        self.give(client, &error, bytes);
-        true
-    }
-
-    fn take_effect(&mut self, client: usize, effect: Effect, head: &Head) {
+    pub(super) fn take_effect(&mut self, client: usize, effect: Effect, head: &Head) {
         let good = !head.is_error();
+        match effect {
+            Effect::Tracking(on) => self.keep_tracking(client, on, good),
+            Effect::Unblocked => self.let_go_answered(client, head.last_integer == 1 && good),
+            Effect::LetGo => self.let_go(client, head.last_integer == 1 && good),
+            _ => {}
+        }
         let known = &mut self.clients[client];
         let own = &mut known.session.own;
         match effect {
             Effect::None | Effect::Confirm(..) => {}
             Effect::Blocking => {
                 known.blocking -= 1;
+                if let Some(keep) = &mut known.keep {
+                    keep.answered();
+                }
                 self.front_blocks(client, false);
             }
-            Effect::Multi if good => own.transaction = Transaction::Open,
+            Effect::Multi if good => {
+                own.transaction = Transaction::Open;
+                known.in_transaction = 0;
+            }
             // Without a transaction these are errors that change nothing: keys stay watched.
             Effect::Exec | Effect::Discard if own.transaction == Transaction::No => {}
             // Whatever `EXEC` answers, the transaction is over.
@@ -205,7 +202,10 @@ impl Worker {
             Effect::Watch if good && own.watch == Watch::No => own.watch = Watch::Set,
             Effect::Unwatch if good && own.transaction == Transaction::No => own.watch = Watch::No,
             Effect::Select(db) if good => own.db = Db::Number(db),
-            Effect::Tracking(on) if good => own.tracking = on,
+            Effect::Tracking(on) if good => {
+                own.tracking = on;
+                self.fan_tracked(client, on);
+            }
             Effect::Monitor if good => own.monitor = true,
             Effect::NoTouch(on) if good => own.no_touch = on,
             _ => {}
@@ -222,11 +222,25 @@ impl Worker {
         bytes: &[u8],
     ) {
         let captured = std::mem::take(&mut self.backends[index].captured);
+        let captured = match self.backends[index].conceal(&captured) {
+            Cow::Owned(other) => other,
+            Cow::Borrowed(_) => captured,
+        };
+        if rewrite == Rewrite::Exec {
+            let head = *self.backends[index].framer.head();
+            self.exec_came(client, captured, &head);
+            return;
+        }
+        if let Rewrite::LastId(number) = rewrite {
+            self.note_last_id(client, number, &captured);
+        }
         if discard {
             return;
         }
         match rewrite {
-            Rewrite::None => self.give(client, &captured, bytes),
+            Rewrite::None | Rewrite::Exec | Rewrite::LastId(_) => {
+                self.give(client, &captured, bytes)
+            }
             Rewrite::Text(text) => self.give(client, &text, bytes),
             Rewrite::Guard(text) if captured.starts_with(b"-NOPERM") => {
                 self.give(client, &text, bytes);
@@ -271,7 +285,7 @@ fn count_subscription(own: &mut OwnState, kind: Subscription, total: i64) -> u64
 }
 
 /// The reply to `CONFIG GET` with secrets blanked. What cannot be read is not shown at all.
-fn without_secrets(reply: &[u8], resp: u8) -> Vec<u8> {
+pub(super) fn without_secrets(reply: &[u8], resp: u8) -> Vec<u8> {
     let mut out = Vec::new();
     let blanked = match Value::decode(reply) {
         Ok((Value::Array(mut items), _)) => {

@@ -57,6 +57,8 @@ pub(crate) struct Fan {
     subscribed: messages::Names,
     /// `OPTIN` (yes) or `OPTOUT` (no) of `CLIENT TRACKING`.
     optin: Option<bool>,
+    /// The same, as the last one asked for it.
+    optin_asked: Option<bool>,
     /// A `CLIENT CACHING` that is for the next command, wherever that goes.
     caching: Option<Vec<u8>>,
     /// Part of a reply has gone out: no message may come between.
@@ -72,6 +74,34 @@ impl Fan {
     pub(super) fn is_settled(&self) -> bool {
         self.order.is_empty()
     }
+
+    /// Whether no part of a command is still to be sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Commands that are queued here because no shard has the transaction yet; `None`: one has it.
+    pub(super) fn queued_here(&self) -> Option<usize> {
+        match &self.transaction {
+            Queue::Here(frames) => Some(frames.len()),
+            Queue::No | Queue::At(_) | Queue::Lost => None,
+        }
+    }
+
+    /// Whether nothing of the client is here but its legs.
+    pub(super) fn is_bare(&self) -> bool {
+        self.order.is_empty()
+            && self.held == 0
+            && self.unsent.is_empty()
+            && self.streaming.is_none()
+            && self.transaction == Queue::No
+            && self.watched.is_none()
+            && self.optin.is_none()
+            && self.caching.is_none()
+            && !self.mid
+            && self.messages.is_empty()
+            && self.opening == 0
+    }
 }
 
 /// What a leg has beside what every client has.
@@ -86,6 +116,8 @@ pub(crate) struct Leg {
     part: Vec<u8>,
     /// A message, or the beginning of one.
     message: Vec<u8>,
+    /// The `CLIENT CACHING` for the command that is being sent is on its way.
+    cached: bool,
 }
 
 /// What a client is due.
@@ -182,6 +214,7 @@ impl Worker {
             replies: VecDeque::new(),
             part: Vec::new(),
             message: Vec::new(),
+            cached: false,
         }));
         let (served, stats) = (client.served, Arc::clone(&client.stats));
         self.generation = self.generation.wrapping_add(1);
@@ -279,6 +312,11 @@ impl Worker {
             Flow::Next => send(self, leg),
             other => other,
         };
+        if flow == Flow::Next
+            && let Some(leg) = self.leg_state(leg)
+        {
+            leg.cached = false;
+        }
         if flow == Flow::Hold
             && let Some(client) = self.clients.get_mut(front)
             && client.wait == Wait::Nothing

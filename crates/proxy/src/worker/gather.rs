@@ -3,7 +3,7 @@
 
 use super::client::{ClientId, Wait};
 use super::filter::Filter;
-use super::{Message, Worker};
+use super::{Message, Worker, WorkerHandle};
 use crate::topology::Database;
 use model::DatabaseUid;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Gather {
     asker: ClientId,
-    worker: usize,
+    worker: WorkerHandle,
     database: DatabaseUid,
     question: Question,
     missing: AtomicUsize,
@@ -30,6 +30,8 @@ pub(super) enum Question {
     /// The blocking command of the client with this id is to end: with an error, or as if its time
     /// were over.
     Unblock(u64, bool),
+    /// The pause of the database has changed: obey.
+    Pause,
 }
 
 /// How `CLIENT KILL` was written: that decides the answer.
@@ -62,20 +64,25 @@ impl Worker {
     /// Asks all workers on behalf of a client.
     pub(super) fn ask(&mut self, index: usize, question: Question) {
         let database: &Database = &self.served[self.clients[index].served].database;
+        let others = std::sync::Arc::clone(&self.others);
+        let me = others.iter().find(|worker| worker.number() == self.number);
+        let Some(me) = me else {
+            return;
+        };
         let gather = std::sync::Arc::new(Gather {
             asker: self.client_id(index),
-            worker: self.number,
+            worker: me.clone(),
             database: database.uid,
             question,
-            missing: AtomicUsize::new(self.others.len()),
+            missing: AtomicUsize::new(others.len()),
             found: Mutex::default(),
         });
         self.wait_for_gather(index);
-        for number in 0..self.others.len() {
-            if number == self.number {
+        for other in others.iter() {
+            if other.number() == self.number {
                 continue;
             }
-            if self.others[number]
+            if other
                 .tell(Message::Gather(std::sync::Arc::clone(&gather)))
                 .is_err()
             {
@@ -94,12 +101,13 @@ impl Worker {
                 && match &gather.question {
                     Question::List(filter) | Question::Kill(filter, _) => filter.takes(client),
                     Question::Unblock(id, _) => client.session.id == *id,
+                    Question::Pause => false,
                 }
         });
         let mut found = Found::default();
         for index in chosen {
             let client = self.client_id(index);
-            let asker = gather.worker == self.number && client == gather.asker;
+            let asker = gather.worker.number() == self.number && client == gather.asker;
             match gather.question {
                 Question::List(_) => {
                     let id = self.clients[index].session.id;
@@ -115,6 +123,7 @@ impl Worker {
                         self.promise(index, gather);
                     }
                 }
+                Question::Pause => {}
                 Question::Unblock(_, error) => {
                     let part = self.blocked_part(index);
                     if self.unblock(part, error) {
@@ -122,6 +131,9 @@ impl Worker {
                     }
                 }
             }
+        }
+        if matches!(gather.question, Question::Pause) {
+            self.take_pause(gather.database, gather);
         }
         {
             let mut all = gather.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,9 +150,10 @@ impl Worker {
             all.killed += killed;
         }
         if gather.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            if gather.worker == self.number {
+            if gather.worker.number() == self.number {
                 self.gathered(gather);
-            } else if self.others[gather.worker]
+            } else if gather
+                .worker
                 .tell(Message::Gathered(std::sync::Arc::clone(gather)))
                 .is_err()
             {
@@ -166,6 +179,7 @@ impl Worker {
                 let lines: String = found.lines.into_iter().map(|(_, line)| line).collect();
                 self.clients[index].owed = Some(self.as_text(index, lines.as_bytes()));
             }
+            Question::Pause => self.clients[index].owed = Some(crate::texts::OK.to_vec()),
             Question::Unblock(..) => {
                 let answer = format!(":{}\r\n", found.killed);
                 self.clients[index].owed = Some(answer.into_bytes());
@@ -180,6 +194,8 @@ impl Worker {
                 if itself {
                     if self.settled(index) {
                         self.answer(index, answer.as_bytes());
+                        // It may be the last that is said of a transaction.
+                        self.give_exec(index);
                     }
                     self.farewell(index);
                     return;

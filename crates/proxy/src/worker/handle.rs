@@ -1,9 +1,12 @@
 //! The way to a worker, for other threads.
 
 use super::Gather;
+use super::client::ClientId;
+use super::gate::Task;
+use super::moving::Moved;
 use crate::topology::{Database, Topology};
 use mio::Waker;
-use model::Revision;
+use model::{DatabaseUid, Revision};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,10 +28,23 @@ pub(crate) struct Accepted {
 pub(crate) enum Message {
     /// Serve this client.
     Client(Accepted),
+    /// Serve this client, which another worker has served.
+    Moved(Box<Moved>),
+    /// Give clients to these workers as long as there are more than `keep`.
+    Share {
+        with: Arc<[WorkerHandle]>,
+        keep: u64,
+    },
+    /// What this client wished is in force, or why not.
+    Wished(ClientId, Option<String>),
     /// Serve this from the next turn on.
     Topology(Arc<Topology>),
     /// Add to an answer.
     Gather(Arc<Gather>),
+    /// A client has had the scripts of this database forgotten.
+    ForgetScripts(DatabaseUid),
+    /// Do something about a gate.
+    Gate(Box<Task>),
     /// An answer that was asked for is complete.
     Gathered(Arc<Gather>),
     /// Close clients that have nothing under way; the others as soon as they have not.
@@ -40,6 +56,7 @@ pub(crate) enum Message {
 /// The way to a worker, for other threads.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerHandle {
+    number: usize,
     inbox: SyncSender<Message>,
     waker: Arc<Waker>,
     state: Arc<WorkerState>,
@@ -49,16 +66,38 @@ pub(crate) struct WorkerHandle {
 #[derive(Debug, Default)]
 pub(crate) struct WorkerState {
     pub(crate) applied: AtomicU64,
+    /// Edition of the topology that it serves.
+    pub(crate) edition: AtomicU64,
+    /// Its thread, as the system names it; 0: it does not run yet.
+    pub(crate) thread: AtomicU64,
     pub(crate) clients: AtomicU64,
 }
 
 impl WorkerHandle {
-    pub(super) fn new(inbox: SyncSender<Message>, waker: Arc<Waker>) -> Self {
+    pub(super) fn new(number: usize, inbox: SyncSender<Message>, waker: Arc<Waker>) -> Self {
         Self {
+            number,
             inbox,
             waker,
             state: Arc::default(),
         }
+    }
+
+    /// Its number among those that run at a time.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Edition of the topology that it serves.
+    pub(crate) fn edition(&self) -> u64 {
+        self.state.edition.load(Ordering::Acquire)
+    }
+
+    /// What it has used of a processor, ns; `None`: the system does not say.
+    pub(crate) fn processor_time(&self) -> Option<u64> {
+        let thread = self.state.thread.load(Ordering::Relaxed);
+        let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse().ok()
     }
 
     pub(super) fn state(&self) -> Arc<WorkerState> {
@@ -84,9 +123,9 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// Its inbox is full; the client comes back.
-    pub(crate) fn give(&self, client: Accepted) -> Result<(), Message> {
+    pub(crate) fn give(&self, client: Message) -> Result<(), Message> {
         self.state.clients.fetch_add(1, Ordering::Relaxed);
-        self.tell(Message::Client(client)).inspect_err(|_| {
+        self.tell(client).inspect_err(|_| {
             self.state.clients.fetch_sub(1, Ordering::Relaxed);
         })
     }

@@ -103,6 +103,9 @@ impl Worker {
     /// Answers a client itself. All its replies are in.
     pub(super) fn answer(&mut self, index: usize, bytes: &[u8]) {
         debug_assert!(self.settled(index), "an answer must not overtake a reply");
+        if self.keep_for_exec(index, bytes) {
+            return;
+        }
         if self.clients[index].session.takes_reply() {
             self.count_answer(index, bytes);
             self.give(index, bytes, &[]);
@@ -229,8 +232,12 @@ impl Worker {
             backend.stalled.push(name);
             return Flow::Hold;
         }
+        self.keep(index, place, frame, sending.effect);
+        let (client, backend) = (&mut self.clients[index], &mut self.backends[place]);
         backend.out.push(frame);
-        let discard = !client.session.takes_reply() && !sending.always;
+        // What the client hears of an `EXEC` that is looked into is decided when that is made.
+        let looked_into = sending.rewrite == Rewrite::Exec;
+        let discard = looked_into || (!client.session.takes_reply() && !sending.always);
         let Sending {
             effect, rewrite, ..
         } = sending;
@@ -282,6 +289,19 @@ impl Worker {
         frame: &[u8],
         effect: super::backend::Effect,
     ) {
+        self.send_unheard_with(index, place, frame, effect, Rewrite::None);
+    }
+
+    /// The same; what is to be done with the reply beside that.
+    pub(super) fn send_unheard_with(
+        &mut self,
+        index: usize,
+        place: usize,
+        frame: &[u8],
+        effect: super::backend::Effect,
+        rewrite: Rewrite,
+    ) {
+        self.keep(index, place, frame, effect);
         let (client, seen) = (self.client_id(index), self.unseen());
         let backend = &mut self.backends[place];
         backend.out.push(frame);
@@ -290,7 +310,7 @@ impl Worker {
             count: 1,
             discard: true,
             effect,
-            rewrite: Rewrite::None,
+            rewrite,
             seen,
         });
         self.clients[index].in_flight += 1;
@@ -302,6 +322,15 @@ impl Worker {
         if std::mem::take(&mut self.clients[index].refused_own) {
             return Err(self.answer_in_order(index, texts::NO_CONNECTION));
         }
+        let id = self.link_of(index);
+        if self.is_closed(id) {
+            return Err(self.wait_at_gate(index, id));
+        }
+        if let Lane::Own(place) = self.clients[index].lane
+            && self.backends[place].target != self.served[id.served].shards[id.shard].number
+        {
+            self.follow_primary(index, place)?;
+        }
         if let Lane::Own(place) = self.clients[index].lane {
             if self.backends[place].phase == Phase::Ready {
                 return Ok(place);
@@ -312,7 +341,6 @@ impl Worker {
         if !self.barrier(index) {
             return Err(Flow::Hold);
         }
-        let id = self.link_of(index);
         if !self.link(id).is_some_and(|link| link.ready) {
             return Err(self.wait_for_link(index));
         }
@@ -322,7 +350,7 @@ impl Worker {
             Some(place) => {
                 self.backends[place].usage = Use::Own(name);
                 self.clients[index].lane = Lane::Own(place);
-                self.select_at_start(place);
+                self.set_up_own(place);
                 place
             }
             None => match self.open(id, Use::Own(name)) {
@@ -347,6 +375,9 @@ impl Worker {
     /// Waits for the shared connection to be ready, up to a bound.
     fn wait_for_link(&mut self, index: usize) -> Flow {
         let id = self.link_of(index);
+        if self.is_closed(id) {
+            return self.wait_at_gate(index, id);
+        }
         self.need(id);
         if self.link(id).is_none_or(super::link::Link::hold_is_over) {
             return self.answer_in_order(index, texts::UNAVAILABLE);
@@ -363,6 +394,9 @@ impl Worker {
     /// client on it.
     pub(super) fn leave_own(&mut self, index: usize, place: usize) {
         self.clients[index].lane = Lane::Shared;
+        if !self.is_parked(index) {
+            self.clients[index].keep = None;
+        }
         let clean = self.clients[index].session.shareable()
             && self.clients[index].session.own.db == Db::Number(0)
             && self.backends[place].clean();

@@ -7,13 +7,22 @@
 //! `CLIENT UNBLOCK`: they are answered when the engine has done it.
 
 use super::Worker;
-use super::backend::{Effect, Phase};
+use super::backend::{Effect, Phase, Rewrite};
 use super::client::{ClientId, Lane, Wait};
 use super::gather::Gather;
 use super::link::LinkId;
 use super::timers::Timer;
 use crate::bounds;
 use std::sync::Arc;
+
+/// A connection over which a client gets messages.
+#[derive(Debug)]
+pub(super) struct Listening {
+    link: LinkId,
+    target: u64,
+    /// The engine's own number of it.
+    number: String,
+}
 
 impl Worker {
     /// Ends a client at the engine first, if that may hand something out to it. `false`: there is
@@ -78,7 +87,7 @@ impl Worker {
         let Lane::Own(own) = client.lane else {
             return false;
         };
-        if client.blocking == 0 {
+        if client.blocking == 0 || !self.let_go_by_client(index) {
             return false;
         }
         let Some(number) = self.engine_client(own) else {
@@ -95,13 +104,76 @@ impl Worker {
         (backend.phase == Phase::Ready).then(|| backend.engine_client.to_string())
     }
 
+    /// The connections over which a client gets messages, as the engines name them.
+    pub(super) fn listening(&self, index: usize) -> Vec<Listening> {
+        let mut parts: Vec<usize> = self.legs_of(index).collect();
+        parts.push(index);
+        let listens = |part: &usize| self.clients[*part].session.own.subscriptions.any();
+        let found = parts.into_iter().filter(listens).filter_map(|part| {
+            let Lane::Own(own) = self.clients[part].lane else {
+                return None;
+            };
+            let backend = &self.backends[own];
+            Some(Listening {
+                link: backend.link,
+                target: backend.target,
+                number: self.engine_client(own)?,
+            })
+        });
+        found.collect()
+    }
+
+    /// Ends such connections at the engines, ahead of the client's next commands: what it publishes then
+    /// does not reach itself.
+    pub(super) fn end_listening(&mut self, index: usize, connections: Vec<Listening>) {
+        for Listening {
+            link,
+            target,
+            number,
+        } in connections
+        {
+            let resp = self.clients[index].session.resp;
+            let shared = self.link(LinkId { resp, ..link }).filter(|link| link.ready);
+            let shared = shared.and_then(|link| link.shared);
+            let Some(place) = shared.filter(|place| self.backends[*place].target == target) else {
+                continue;
+            };
+            let words: [&[u8]; 4] = [b"CLIENT", b"KILL", b"ID", number.as_bytes()];
+            let mut frame = Vec::new();
+            resp::request::encode(words, &mut frame);
+            self.clients[index].via = place;
+            self.send_unheard(index, place, &frame, Effect::None);
+        }
+    }
+
     /// Sends a command about a client's own connection over the one that all share. Its reply is
     /// nobody's.
-    fn tell_engine(&mut self, index: usize, own: usize, words: &[&[u8]], effect: Effect) -> bool {
+    pub(super) fn tell_engine(
+        &mut self,
+        index: usize,
+        own: usize,
+        words: &[&[u8]],
+        effect: Effect,
+    ) -> bool {
+        self.tell_engine_with(index, own, words, effect, Rewrite::None)
+    }
+
+    /// The same; what is to be done with the reply beside that.
+    pub(super) fn tell_engine_with(
+        &mut self,
+        index: usize,
+        own: usize,
+        words: &[&[u8]],
+        effect: Effect,
+        rewrite: Rewrite,
+    ) -> bool {
         let (link, target) = (self.backends[own].link, self.backends[own].target);
         let shared = [link.resp, 5 - link.resp].into_iter().find_map(|resp| {
-            let link = self.link(LinkId { resp, ..link })?;
-            let place = link.shared.filter(|_| link.ready)?;
+            let id = LinkId { resp, ..link };
+            let link = self.link(id)?;
+            // A gate that closes lets this pass: it helps what is under way to its end.
+            let open = link.ready || (self.is_closed(id) && !self.is_held(id));
+            let place = link.shared.filter(|_| open)?;
             (self.backends[place].target == target).then_some(place)
         });
         let Some(place) = shared else {
@@ -109,7 +181,7 @@ impl Worker {
         };
         let mut frame = Vec::new();
         resp::request::encode(words.iter().copied(), &mut frame);
-        self.send_unheard(index, place, &frame, effect);
+        self.send_unheard_with(index, place, &frame, effect, rewrite);
         true
     }
 

@@ -1,15 +1,17 @@
 //! Connecting to shards and greeting them.
 
+use super::allowance::AtRate;
 use super::backend::{Backend, Phase, ShardStream, Use};
 use super::client::{ClientId, Wait};
 use super::fan::Part;
-use super::session::Db;
+use super::gate::{Gate, Scripts, same_place};
+use super::pause::Held;
 use super::timers::Timer;
 use super::{Worker, backend_token};
 use crate::bounds;
 use crate::stats::WorkerStats;
 use crate::topology::{Database, Topology};
-use model::proxy::ProxyShard;
+use model::proxy::{ProxyShard, ShardAddress};
 use resp::value::Value;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +37,10 @@ pub(crate) struct Served {
     ends: Vec<u16>,
     /// What its engine said of itself in its greeting.
     pub(crate) engine: Option<Engine>,
+    /// Which commands wait.
+    pub(crate) pause: Held,
+    /// Clients that wait for the database's rate.
+    pub(super) at_rate: AtRate,
 }
 
 impl Served {
@@ -52,6 +58,13 @@ pub(crate) struct ShardLinks {
     pub(crate) target: Option<ProxyShard>,
     /// Counts targets: a connection belongs to one.
     pub(crate) number: u64,
+    /// The highest number that was given.
+    numbers: u64,
+    pub(crate) gate: Option<Box<Gate>>,
+    /// Bodies of its scripts.
+    pub(crate) scripts: Scripts,
+    /// The target may not know them.
+    pub(crate) unloaded: bool,
     /// Why it is not reached.
     error: Option<String>,
     /// RESP2 and RESP3.
@@ -66,11 +79,11 @@ pub(crate) struct Link {
     /// Whether that takes commands.
     pub(crate) ready: bool,
     pub(crate) down_since: Option<Instant>,
-    retry_set: bool,
+    pub(crate) retry_set: bool,
     /// Since when the shard's queue of connections is full, without one getting through.
     crowded_since: Option<Instant>,
     crowded_set: bool,
-    pause: Duration,
+    pub(crate) pause: Duration,
     pub(crate) waiters: Vec<ClientId>,
     /// Connections for single clients that nobody uses now.
     pub(crate) idle: Vec<usize>,
@@ -138,6 +151,7 @@ impl Worker {
 
     /// Serves another configuration.
     pub(super) fn apply(&mut self, topology: &Arc<Topology>) {
+        self.name_markers(&topology.cluster_id);
         let gone: Vec<usize> = self
             .by_uid
             .iter()
@@ -155,14 +169,21 @@ impl Worker {
                     shards: vec![ShardLinks::default()],
                     ends: Vec::new(),
                     engine: None,
+                    pause: Held::default(),
+                    at_rate: AtRate::default(),
                 })
             });
-            self.served[served].database = Arc::clone(database);
+            let known = &mut self.served[served];
+            known.stats.set_slow_from(database.limits.slow_us);
+            let before = std::mem::replace(&mut known.database, Arc::clone(database));
+            self.follow_rate(served, before.rate.as_ref());
             self.set_targets(served);
         }
-        self.state
-            .applied
-            .store(topology.revision.0, Ordering::Release);
+        self.look_at_pauses();
+        self.others = Arc::clone(&topology.workers);
+        let (applied, edition) = (&self.state.applied, &self.state.edition);
+        applied.store(topology.revision.0, Ordering::Release);
+        edition.store(topology.edition, Ordering::Release);
     }
 
     fn remove_database(&mut self, served: usize) {
@@ -198,7 +219,7 @@ impl Worker {
             self.change_shards(served, ends);
         }
         for (shard, target) in wanted.into_iter().enumerate() {
-            self.set_target(served, shard, target.serving.then_some(target));
+            self.set_target(served, shard, Some(target));
         }
     }
 
@@ -218,7 +239,7 @@ impl Worker {
         self.served[served].ends = ends;
     }
 
-    fn backends_of(&self, served: usize, shard: Option<usize>) -> Vec<usize> {
+    pub(super) fn backends_of(&self, served: usize, shard: Option<usize>) -> Vec<usize> {
         self.backends
             .iter()
             .filter(|(_, backend)| {
@@ -230,22 +251,43 @@ impl Worker {
     }
 
     fn set_target(&mut self, served: usize, shard: usize, wanted: Option<ProxyShard>) {
+        let links = &self.served[served].shards[shard];
+        let known = links.target.as_ref();
+        if let (Some(old), Some(new)) = (known, &wanted)
+            && new.epoch < old.epoch
+        {
+            // An order was faster than the configuration.
+            return;
+        }
+        if self.keeps_gate(served, shard, wanted.as_ref()) {
+            return;
+        }
+        let wanted = wanted.filter(|shard| shard.serving);
         let links = &mut self.served[served].shards[shard];
         if links.target == wanted && (wanted.is_some() || links.number > 0) {
             return;
         }
-        let same_place = match (&links.target, &wanted) {
-            (Some(old), Some(new)) => {
-                (old.epoch, &old.address, &old.user, &old.password)
-                    == (new.epoch, &new.address, &new.user, &new.password)
-            }
-            _ => false,
-        };
-        links.target = wanted;
-        if same_place {
+        let same =
+            matches!((&links.target, &wanted), (Some(old), Some(new)) if same_place(old, new));
+        if let Some(next) = wanted.clone()
+            && !same
+            && links.gate.is_some()
+        {
+            self.take_over(served, shard, next);
             return;
         }
-        links.number += 1;
+        links.target = wanted;
+        if same {
+            return;
+        }
+        let number = self.new_target(served, shard);
+        let links = &mut self.served[served].shards[shard];
+        links.number = number;
+        links.unloaded = true;
+        self.forget_prepared(served, shard, "the shard has no primary");
+        if self.close_if_noted(served, shard) {
+            return;
+        }
         self.report_link(served, shard, Some("no primary is known".to_owned()));
         for index in self.backends_of(served, Some(shard)) {
             self.retire(index);
@@ -267,15 +309,22 @@ impl Worker {
         }
     }
 
+    /// A number for another target of a shard.
+    pub(super) fn new_target(&mut self, served: usize, shard: usize) -> u64 {
+        let links = &mut self.served[served].shards[shard];
+        links.numbers += 1;
+        links.numbers
+    }
+
     /// Takes a connection of an earlier target out of use, after what is in flight.
-    fn retire(&mut self, index: usize) {
+    pub(super) fn retire(&mut self, index: usize) {
         let backend = &self.backends[index];
         let generation = backend.generation;
         match backend.usage {
             _ if backend.phase != Phase::Ready => self.lose(index, "the shard's epoch has changed"),
             Use::Idle(_) => self.drop_backend(index),
             Use::Shared => self.detach(index),
-            Use::Leaving => {}
+            Use::Leaving | Use::Next(_) => {}
             Use::Own(_) if backend.clean() => self.lose(index, "the shard's epoch has changed"),
             Use::Own(_) => {}
         }
@@ -324,6 +373,9 @@ impl Worker {
             let left = bounds::HOLD.saturating_sub(since.elapsed());
             self.timers.set(left, Timer::Hold(id));
         }
+        if self.is_closed(id) {
+            return;
+        }
         let Some(link) = self.link_mut(id) else {
             return;
         };
@@ -345,7 +397,11 @@ impl Worker {
                     link.shared = Some(index);
                 }
             }
-            Err(reason) => self.link_failed(id, &reason.to_string()),
+            Err(reason) => {
+                let reason = reason.to_string();
+                self.tell_trouble(id, false, &reason);
+                self.link_failed(id, &reason);
+            }
         }
     }
 
@@ -383,7 +439,7 @@ impl Worker {
     }
 
     /// A shard is reached, or why not. The database is reached when all its shards are.
-    fn report_link(&mut self, served: usize, shard: usize, error: Option<String>) {
+    pub(super) fn report_link(&mut self, served: usize, shard: usize, error: Option<String>) {
         let known = &mut self.served[served];
         known.shards[shard].error = error;
         let error = known.shards.iter().find_map(|shard| shard.error.clone());
@@ -399,17 +455,31 @@ impl Worker {
         let shard = &self.served[id.served].shards[id.shard];
         let target = shard.target.as_ref();
         let target = target.ok_or_else(|| NotOpened::Failed("no primary is known".to_owned()))?;
+        let (address, user) = (target.address.clone(), target.user.clone());
+        let number = shard.number;
+        self.open_to(id, usage, (&address, &user), number)
+    }
+
+    /// Opens a connection to an engine, as one of the target with this number.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(super) fn open_to(
+        &mut self,
+        id: LinkId,
+        usage: Use,
+        (address, user): (&ShardAddress, &str),
+        number: u64,
+    ) -> Result<usize, NotOpened> {
         if self.stats.sockets.load(Ordering::Relaxed) >= self.stats.sockets_max {
             let reason = "the descriptor limit is reached".to_owned();
             return Err(NotOpened::Failed(reason));
         }
-        let mut stream = ShardStream::connect(&target.address, self.source).map_err(|error| {
-            match error.kind() {
+        let mut stream =
+            ShardStream::connect(address, self.source).map_err(|error| match error.kind() {
                 std::io::ErrorKind::WouldBlock => NotOpened::Crowded,
                 _ => NotOpened::Failed(format!("the shard cannot be reached: {error}")),
-            }
-        })?;
-        let number = shard.number;
+            })?;
         let stats = Arc::clone(&self.served[id.served].stats);
         self.generation = self.generation.wrapping_add(1);
         let entry = self.backends.vacant_entry();
@@ -427,10 +497,15 @@ impl Worker {
             phase: Phase::Connecting,
             engine_client: 0,
             usage,
+            set_up: false,
+            muted: false,
+            moving: None,
             framer: resp::reply::ReplyFramer::default(),
             out: crate::buffer::OutBuffer::default(),
             book: std::collections::VecDeque::new(),
             captured: Vec::new(),
+            error_line: Vec::new(),
+            user: user.into(),
             passed_on: false,
             half_sent: false,
             stalled: Vec::new(),
@@ -457,12 +532,8 @@ impl Worker {
                 return;
             }
         }
-        let LinkId {
-            served,
-            shard,
-            resp,
-        } = self.backends[index].link;
-        let Some(target) = &self.served[served].shards[shard].target else {
+        let resp = self.backends[index].link.resp;
+        let Some(target) = self.target_of(index) else {
             self.lose(index, "no primary is known");
             return;
         };
@@ -477,29 +548,7 @@ impl Worker {
         backend.out.push(&greeting);
         backend.writable = true;
         backend.phase = Phase::Greeting(1);
-        self.select_at_start(index);
-        self.mark_backend(index);
-    }
-
-    /// A connection for one client begins in that client's numbered database.
-    pub(super) fn select_at_start(&mut self, index: usize) {
-        let Use::Own(owner) = self.backends[index].usage else {
-            return;
-        };
-        let Some(client) = self.find(owner) else {
-            return;
-        };
-        let Db::Number(db @ 1..) = self.clients[client].session.own.db else {
-            return;
-        };
-        let backend = &mut self.backends[index];
-        let mut select = Vec::new();
-        resp::request::encode([b"SELECT", db.to_string().as_bytes()], &mut select);
-        backend.out.push(&select);
-        backend.phase = match backend.phase {
-            Phase::Greeting(replies) => Phase::Greeting(replies + 1),
-            Phase::Connecting | Phase::Ready => Phase::Greeting(1),
-        };
+        self.set_up_own(index);
         self.mark_backend(index);
     }
 
@@ -508,13 +557,17 @@ impl Worker {
         let reply = std::mem::take(&mut self.backends[index].captured);
         let id = self.backends[index].link;
         match Value::decode(&reply) {
+            _ if self.is_set_up(index) => {}
             Ok((Value::Error(text), _)) => {
                 let text = String::from_utf8_lossy(&text).into_owned();
                 self.lose(index, &format!("the shard refused the proxy: {text}"));
                 return;
             }
             Ok((value @ (Value::Map(_) | Value::Array(_)), _)) => {
-                self.served[id.served].engine = engine(&value);
+                match self.backends[index].usage {
+                    Use::Next(_) => self.next_greeted(id, engine(&value)),
+                    _ => self.served[id.served].engine = engine(&value),
+                }
                 if let Some(Value::Integer(number)) = field(&value, "id") {
                     self.backends[index].engine_client = number;
                 }
@@ -523,7 +576,7 @@ impl Worker {
         }
         let backend = &mut self.backends[index];
         match backend.phase {
-            Phase::Greeting(2..) => backend.phase = Phase::Greeting(1),
+            Phase::Greeting(left @ 2..) => backend.phase = Phase::Greeting(left - 1),
             _ => {
                 backend.phase = Phase::Ready;
                 self.ready(index);
@@ -531,18 +584,23 @@ impl Worker {
         }
     }
 
-    fn ready(&mut self, index: usize) {
+    pub(super) fn ready(&mut self, index: usize) {
         let backend = &self.backends[index];
         let id = backend.link;
         match backend.usage {
             Use::Shared => {
                 if id.resp == 2 {
                     self.report_link(id.served, id.shard, None);
+                    self.tell_reached(id);
                 }
                 if let Some(link) = self.link_mut(id) {
                     link.ready = true;
                     link.down_since = None;
                     link.pause = Duration::ZERO;
+                }
+                let links = &mut self.served[id.served].shards[id.shard];
+                if std::mem::take(&mut links.unloaded) {
+                    self.load_scripts(index);
                 }
                 self.wake_waiters(id);
             }
@@ -556,6 +614,7 @@ impl Worker {
                     self.resume(client);
                 }
             }
+            Use::Next(what) => self.next_ready(index, what),
             Use::Leaving | Use::Idle(_) => {}
         }
     }

@@ -48,6 +48,7 @@ impl Worker {
                 self.farewell(index);
             }
             Class::Reset => self.reset(index),
+            Class::Config => self.config_set(index, &args),
             Class::Acl if args.left() == 1 => self.answer(index, b"$7\r\ndefault\r\n"),
             Class::Acl => {
                 let typed = texts::shown(args.clone().next().unwrap_or_default());
@@ -64,6 +65,7 @@ impl Worker {
                 let own = &mut self.clients[index].session.own;
                 own.transaction = Transaction::No;
                 own.watch = Watch::No;
+                self.forget_later(index);
                 let exec = class == Class::Exec;
                 self.answer(index, if exec { texts::EXECABORT } else { texts::OK });
             }
@@ -229,6 +231,7 @@ impl Worker {
     }
 
     fn reset(&mut self, index: usize) {
+        let listening = self.listening(index);
         self.close_legs(index);
         if let Lane::Own(place) = self.clients[index].lane {
             self.leave_own(index, place);
@@ -239,11 +242,14 @@ impl Worker {
             .is_none();
         let client = &mut self.clients[index];
         client.lane = Lane::Shared;
+        client.later.clear();
         let skipped = client.session.reply == ReplyMode::SkipNext;
         client.session.reset(open);
+        client.keep = None;
         if !skipped {
             self.answer(index, b"+RESET\r\n");
         }
+        self.end_listening(index, listening);
     }
 
     fn select(&mut self, index: usize, frame: &[u8], args: Args<'_>) -> Flow {

@@ -1,12 +1,39 @@
 //! Losing a connection to a shard: who was promised what, and what is told to whom.
 
 use super::Worker;
-use super::backend::{Effect, Phase, Run, Use};
+use super::backend::{Effect, Phase, Rewrite, Run, Use};
 use super::client::{Lane, Streaming, Wait};
 use super::session::{Db, Transaction, Watch};
 use crate::stats::ErrorKind;
 use crate::texts;
-use crate::topology::Database;
+use resp::reply::Head;
+use std::collections::VecDeque;
+
+/// What became of a command whose reply did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It may have run.
+    Unknown,
+    /// It was not sent as a whole, so it did not run.
+    NotWhole,
+    /// It was queued in a transaction that will not run.
+    Queued,
+    /// It is a `MULTI`. The transaction is open for the client, which hears at `EXEC` that it is lost: an
+    /// error could be taken to mean that none is open, and what follows would be meant to run at once.
+    Begun,
+}
+
+impl Fate {
+    /// What its client hears, and as which error that is counted.
+    fn told(self) -> (&'static [u8], Option<ErrorKind>) {
+        match self {
+            Self::Unknown => (texts::OUTCOME_UNKNOWN, Some(ErrorKind::OutcomeUnknown)),
+            Self::NotWhole => (texts::NOT_RUN, Some(ErrorKind::Unavailable)),
+            Self::Queued => (texts::TRANSACTION_LOST, Some(ErrorKind::Unavailable)),
+            Self::Begun => (texts::OK, None),
+        }
+    }
+}
 
 impl Worker {
     /// A connection is lost: everybody who waits for a reply from it gets an error instead, and
@@ -17,9 +44,8 @@ impl Worker {
         let half_sent = backend.half_sent;
         let half_received = !backend.framer.at_start() && backend.passed_on;
         let book = backend.take_book();
-        if phase == Phase::Ready && !matches!(usage, Use::Idle(_)) {
-            let Database { uid, name, .. } = &*self.served[id.served].database;
-            tracing::warn!(database = %uid, name, reason, "a connection to a shard is closed");
+        if !matches!(usage, Use::Idle(_)) {
+            self.tell_trouble(id, phase == Phase::Ready, reason);
         }
         self.drop_backend(index);
         if let Use::Own(owner) = usage
@@ -28,8 +54,8 @@ impl Worker {
             self.clients[client].lane = Lane::Shared;
         }
 
-        let runs = book.len();
-        for (number, run) in book.into_iter().enumerate() {
+        let fates = self.fates(usage, &book, half_sent);
+        for (number, (run, fate)) in book.into_iter().zip(fates).enumerate() {
             let Some(client) = self.find(run.client) else {
                 continue;
             };
@@ -38,11 +64,14 @@ impl Worker {
                 self.close_client(client);
                 continue;
             }
-            let cut = half_sent && number + 1 == runs;
-            self.fail_run(client, &run, cut);
+            self.fail_run(client, &run, fate);
             match run.effect {
                 Effect::Freed => self.freed(run.client),
-                Effect::Unblocked => self.fulfil(run.client, true, 0),
+                Effect::Unblocked => {
+                    self.let_go_answered(client, false);
+                    self.fulfil(run.client, true, 0);
+                }
+                Effect::LetGo => self.let_go(client, false),
                 _ => {}
             }
         }
@@ -51,34 +80,65 @@ impl Worker {
         {
             self.lost_own(client, phase, half_received);
         }
+        if let Use::Next(what) = usage {
+            self.lost_prepared(id, index, what, reason);
+        }
         let was_shared = self.link(id).is_some_and(|link| link.shared == Some(index));
         if usage == Use::Shared && was_shared {
             self.link_failed(id, reason);
         }
     }
 
-    /// Answers a run of commands that were in flight; `cut`: the last one was not sent as a whole.
-    fn fail_run(&mut self, client: usize, run: &Run, cut: bool) {
+    /// What became of each run that was in flight; `half_sent`: the last one was not sent as a whole.
+    fn fates(&self, usage: Use, book: &VecDeque<Run>, half_sent: bool) -> Vec<Fate> {
+        let Use::Own(owner) = usage else {
+            return vec![Fate::Unknown; book.len()];
+        };
+        let session = self.find(owner).map(|client| &self.clients[client].session);
+        let mut open = session.is_some_and(|session| session.own.transaction == Transaction::Open);
+        let last_exec = book.iter().rposition(|run| run.effect == Effect::Exec);
+        let mut fates = Vec::with_capacity(book.len());
+        for (number, run) in book.iter().enumerate() {
+            let runs = last_exec.is_some_and(|exec| exec >= number);
+            let fate = match run.effect {
+                _ if half_sent && number + 1 == book.len() => Fate::NotWhole,
+                Effect::Multi if !open => Fate::Begun,
+                Effect::Exec | Effect::Discard => Fate::Unknown,
+                _ if open && !runs => Fate::Queued,
+                _ => Fate::Unknown,
+            };
+            open = match run.effect {
+                Effect::Multi => true,
+                Effect::Exec | Effect::Discard => false,
+                _ => open,
+            };
+            fates.push(fate);
+        }
+        fates
+    }
+
+    /// Answers a run of commands that were in flight.
+    fn fail_run(&mut self, client: usize, run: &Run, fate: Fate) {
         let known = &mut self.clients[client];
         known.in_flight -= run.count;
         if run.effect == Effect::Blocking {
             known.blocking -= 1;
             self.front_blocks(client, false);
         }
+        if run.rewrite == Rewrite::Exec {
+            self.count_error(client, ErrorKind::OutcomeUnknown);
+            self.exec_came(client, texts::OUTCOME_UNKNOWN.to_vec(), &Head::default());
+        }
         if !run.discard {
             for number in 0..run.count {
-                let last = cut && number + 1 == run.count;
-                let text = if last {
-                    texts::NOT_RUN
-                } else {
-                    texts::OUTCOME_UNKNOWN
+                let fate = match fate {
+                    Fate::NotWhole if number + 1 < run.count => Fate::Unknown,
+                    fate => fate,
                 };
-                let kind = if last {
-                    ErrorKind::Unavailable
-                } else {
-                    ErrorKind::OutcomeUnknown
-                };
-                self.count_error(client, kind);
+                let (text, kind) = fate.told();
+                if let Some(kind) = kind {
+                    self.count_error(client, kind);
+                }
                 self.give(client, text, &[]);
                 self.given(client, 1, &[]);
             }
@@ -86,23 +146,24 @@ impl Worker {
         let Some(known) = self.clients.get_mut(client) else {
             return;
         };
-        let farewell = run.effect == Effect::Multi;
+        let own = &mut known.session.own;
         match run.effect {
             Effect::Exec | Effect::Discard => {
-                known.session.own.transaction = Transaction::No;
-                known.session.own.watch = Watch::No;
-                known.session.own.select_queued = None;
+                own.transaction = Transaction::No;
+                own.watch = Watch::No;
+                own.select_queued = None;
             }
-            Effect::Watch => known.session.own.watch = Watch::Lost,
-            Effect::Select(_) => {}
+            // What is behind it is meant for the transaction.
+            Effect::Multi => own.transaction = Transaction::Lost,
+            Effect::Watch => own.watch = Watch::Lost,
+            Effect::Tracking(on) => {
+                if let Some(keep) = &mut known.keep {
+                    keep.tracked(on, false);
+                }
+            }
             _ => {}
         }
-        if farewell {
-            // Whether the commands behind it were meant for a transaction cannot be known.
-            self.farewell(client);
-        } else {
-            self.check_barrier(client);
-        }
+        self.check_barrier(client);
     }
 
     /// What the lost connection held for its client.
@@ -122,12 +183,18 @@ impl Worker {
             // client subscribes again.
             let peer = known.session.peer;
             tracing::info!(%peer, "a client is closed: its subscriptions or its tracking were lost with the shard's connection");
-            self.close_client(client);
+            // What came whole is still for it.
+            let id = self.client_id(client);
+            self.flush_client(self.front_of(client));
+            if self.find(id).is_some() {
+                self.close_client(client);
+            }
             return;
         }
-        if own.transaction == Transaction::Open {
+        if own.transaction != Transaction::No {
             own.transaction = Transaction::Lost;
             own.select_queued = None;
+            known.later = VecDeque::new();
         }
         if own.watch == Watch::Set {
             own.watch = Watch::Lost;

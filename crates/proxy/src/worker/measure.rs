@@ -10,9 +10,6 @@ use crate::stats::slow::{Head, Slow};
 use crate::stats::{Answered, ErrorKind, Tally, WorkerStats};
 use jiff::Timestamp;
 
-/// [`bounds::SLOW`] in the worker's clock.
-const SLOW: u64 = bounds::SLOW.as_micros() as u64;
-
 impl Run {
     /// `count` replies have come at this moment of the worker's clock. Returns what is known of them if
     /// they were slow.
@@ -40,7 +37,7 @@ impl Run {
             _ => Answered::Shared(micros),
         };
         stats.count_answered(commands, count, how);
-        if micros + self.seen.waited < SLOW {
+        if micros + self.seen.waited < stats.slow_from() {
             return None;
         }
         Some(self.were_slow(count, stats))

@@ -66,14 +66,14 @@ impl Worker {
     /// Whether there is something to read, and its receiver can take it.
     fn may_read(&mut self, index: usize) -> bool {
         let backend = &self.backends[index];
-        if !backend.readable || backend.phase == Phase::Connecting {
+        if !backend.readable || backend.phase == Phase::Connecting || backend.muted {
             return false;
         }
         let usage = backend.usage;
         let receiver = match usage {
             Use::Own(owner) => Some(owner),
             Use::Shared | Use::Leaving => backend.book.front().map(|run| run.client),
-            Use::Idle(_) => None,
+            Use::Idle(_) | Use::Next(_) => None,
         };
         let Some(client) = receiver.and_then(|id| self.find(id)) else {
             return true;
@@ -83,25 +83,27 @@ impl Worker {
         let front = self.front_of(client);
         let waiting = self.clients[front].out.len();
         match usage {
-            Use::Own(_) if waiting > bounds::CLIENT_OUT_SOFT => {
+            // A gate that closes waits for all replies.
+            Use::Own(_) if waiting <= self.limits(front).out_hard && self.must_end(index) => true,
+            Use::Own(_) if self.too_much(front, waiting) => {
                 self.pause(front, index);
                 false
             }
-            Use::Own(_) if self.holds(client) > bounds::CLIENT_OUT_SOFT => {
+            Use::Own(_) if self.too_much(client, self.holds(client)) => {
                 self.pause(client, index);
                 false
             }
-            Use::Shared if waiting > bounds::CLIENT_OUT_SOFT => {
+            Use::Shared if self.too_much(front, waiting) => {
                 // The others go on over a new connection; what is in flight here comes in order.
                 self.clients[client].heavy = true;
                 self.detach(index);
                 true
             }
-            Use::Leaving if waiting > bounds::CLIENT_OUT_HARD => {
+            Use::Leaving if waiting > self.limits(front).out_hard => {
                 if self.pause(front, index) == 1 {
                     let (id, written) = (self.client_id(front), self.clients[front].written);
-                    self.timers
-                        .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
+                    let after = self.limits(front).stuck;
+                    self.timers.set(after, Timer::Stuck(id, written));
                 }
                 false
             }
@@ -119,7 +121,8 @@ impl Worker {
         paused.len()
     }
 
-    fn take_replies(&mut self, index: usize, bytes: &[u8]) -> Result<(), String> {
+    #[inline]
+    pub(super) fn take_replies(&mut self, index: usize, bytes: &[u8]) -> Result<(), String> {
         let generation = self.backends[index].generation;
         let mut at = 0;
         while at < bytes.len() && self.is_current(index, generation) {
@@ -130,11 +133,19 @@ impl Worker {
             }
             let got = self.backends[index]
                 .framer
-                .advance(&bytes[at..])
+                .advance_to_error(&bytes[at..])
                 .map_err(|error| error.to_string())?;
             let range = at..at + got.consumed;
             at = range.end;
             self.take_part(index, bytes, range, got.complete)?;
+            if self
+                .backends
+                .get(index)
+                .is_some_and(|backend| backend.muted)
+            {
+                self.keep_left(index, &bytes[at..]);
+                break;
+            }
         }
         Ok(())
     }
@@ -203,13 +214,15 @@ impl Worker {
     ) -> Result<(), &'static str> {
         let backend = &mut self.backends[index];
         if backend.phase != Phase::Ready {
-            capture(backend, &bytes[range])?;
-            if complete {
-                self.greeted(index);
-            }
-            return Ok(());
+            return self.take_greeting(index, bytes, range, complete);
+        }
+        if let Use::Next(super::backend::Next::Client(_)) = backend.usage {
+            return self.take_moving(index, None, bytes, range, complete);
         }
         if let Use::Own(owner) = backend.usage {
+            if backend.moving.is_some() {
+                return self.take_moving(index, Some(owner), bytes, range, complete);
+            }
             return self.take_own_part(index, owner, bytes, range, complete);
         }
         let push = backend.framer.head().kind == b'>';
@@ -222,14 +235,10 @@ impl Worker {
         let id = run.client;
         if run.rewrite != Rewrite::None {
             capture(backend, &bytes[range])?;
-        } else if !run.discard {
-            backend.passed_on = !complete;
-            let error = backend.framer.head().kind == b'-';
-            if let Some(client) = self.find(id)
-                && !(error && self.deliver_error(index, client, bytes, &range))
-            {
-                self.deliver(client, bytes, range);
-            }
+        } else if !run.discard
+            && let Some(client) = self.find(id)
+        {
+            self.deliver_part(index, client, bytes, range, complete)?;
         }
         if complete {
             self.reply_done(index, bytes);
@@ -237,7 +246,27 @@ impl Worker {
         Ok(())
     }
 
-    fn take_own_part(
+    /// What comes before a connection is ready. Messages are none of the replies that are waited for.
+    fn take_greeting(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        range: Range<usize>,
+        complete: bool,
+    ) -> Result<(), &'static str> {
+        let set_up = self.is_set_up(index);
+        let backend = &mut self.backends[index];
+        if !set_up {
+            capture(backend, &bytes[range])?;
+        }
+        let unasked: [&[u8]; 4] = [b"message", b"pmessage", b"smessage", b"invalidate"];
+        if complete && !(set_up && unasked.contains(&backend.framer.head().first())) {
+            self.greeted(index);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_own_part(
         &mut self,
         index: usize,
         owner: ClientId,
@@ -255,17 +284,23 @@ impl Worker {
         let backend = &mut self.backends[index];
         let kind = backend.framer.head().kind;
         let asked = kind != b'>' && !session.own.monitor;
+        if kind == b'-' && self.was_asked(index, client) {
+            return self.take_unblocked(index, client, bytes, range, complete);
+        }
+        let backend = &mut self.backends[index];
         match backend.book.front() {
-            Some(run) if asked && run.rewrite != Rewrite::None => capture(backend, &bytes[range])?,
+            // A message is not what is asked for.
+            Some(run)
+                if asked
+                    && run.rewrite != Rewrite::None
+                    && !(session.subscribed_in_resp2() && kind == b'*') =>
+            {
+                capture(backend, &bytes[range])?;
+            }
             // Messages are arrays too, and are wanted in any case.
             Some(run)
                 if asked && run.discard && !(session.subscribed_in_resp2() && kind == b'*') => {}
-            _ => {
-                backend.passed_on = !complete;
-                if kind != b'-' || !self.deliver_error(index, client, bytes, &range) {
-                    self.deliver(client, bytes, range);
-                }
-            }
+            _ => self.deliver_part(index, client, bytes, range, complete)?,
         }
         if complete {
             self.own_done(index, client, bytes)?;
@@ -297,7 +332,8 @@ impl Worker {
     }
 
     /// Writes to clients what is for them in the receive buffer, and keeps what they do not take.
-    fn write_touched(&mut self, bytes: &[u8]) {
+    #[inline]
+    pub(super) fn write_touched(&mut self, bytes: &[u8]) {
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
             let Some(client) = self.clients.get_mut(index) else {
@@ -394,7 +430,11 @@ impl Worker {
 }
 
 fn capture(backend: &mut Backend, bytes: &[u8]) -> Result<(), &'static str> {
-    if backend.captured.len() + bytes.len() > bounds::REWRITTEN_REPLY_MAX {
+    let most = match backend.book.front().map(|run| &run.rewrite) {
+        Some(Rewrite::Exec) => super::queued::EXEC_REPLY_MAX,
+        _ => bounds::REWRITTEN_REPLY_MAX,
+    };
+    if backend.captured.len() + bytes.len() > most {
         return Err(TOO_LONG);
     }
     backend.captured.extend_from_slice(bytes);

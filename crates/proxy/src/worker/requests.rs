@@ -56,6 +56,9 @@ impl Worker {
             let owed = self.clients[index].owed.take().unwrap_or_default();
             self.answer(index, &owed);
         }
+        if self.clients[index].exec.is_some() && !self.go_on_with_exec(index) {
+            return;
+        }
         if !self.clients[index].tail.is_empty() && self.takes_commands(index) {
             let tail = std::mem::take(&mut self.clients[index].tail);
             self.parse_owned(index, tail);
@@ -129,12 +132,13 @@ impl Worker {
         }
     }
 
-    fn takes_commands(&self, index: usize) -> bool {
+    pub(super) fn takes_commands(&self, index: usize) -> bool {
         self.clients.get(index).is_some_and(|client| {
             // What is owed comes before the reply to whatever is next.
             client.wait == Wait::Nothing
                 && client.owed.is_none()
-                && client.out.len() <= bounds::CLIENT_OUT_SOFT
+                && client.exec.is_none()
+                && !self.too_much(index, client.out.len())
                 && (matches!(client.part, Part::Whole) || self.fan_has_room(index))
         })
     }
@@ -150,7 +154,10 @@ impl Worker {
         }
         let own = &client.session.own;
         let streams = own.subscriptions.any() || own.monitor || own.tracking;
-        if client.readable || client.wait != Wait::Nothing || client.owed.is_some() {
+        // While its next command is held up by a pause, the engines close it, too.
+        let paused = client.ended && client.wait == Wait::Paused;
+        let waits = client.readable || client.wait != Wait::Nothing;
+        if (waits && !paused) || client.owed.is_some() || client.exec.is_some() {
             return;
         }
         let out = client.out.is_empty();
@@ -175,20 +182,25 @@ impl Worker {
         let mut commands = Tally::default();
         // Whether what is left could be whole commands that have to wait.
         let mut waits = false;
-        self.admit_if_open(index);
+        let mut allowed = self.allowance(index);
+        let counted = allowed != u32::MAX;
         self.held = self.clients[index].held;
         loop {
-            if !self.takes_commands(index) {
+            if allowed == 0 || !self.takes_commands(index) {
                 waits = start < bytes.len();
                 break;
             }
             let (used, passed) = match self.clients[index].part {
-                Part::Front(_) => self.fan_pass_on(index, &bytes[start..]),
-                Part::Whole | Part::Leg(_) => self.pass_on(index, &bytes[start..]),
+                Part::Front(_) => self.fan_pass_on(index, &bytes[start..], allowed),
+                Part::Whole | Part::Leg(_) => self.pass_on(index, &bytes[start..], allowed),
             };
             if used > 0 {
                 start += used;
+                allowed -= passed.total();
                 commands.add_all(passed);
+                if start == bytes.len() {
+                    break;
+                }
                 continue;
             }
             let client = &mut self.clients[index];
@@ -206,42 +218,68 @@ impl Worker {
                 }
                 continue;
             }
-            let limits = limits(client);
-            let scanned = client.scanned;
-            match client.framer.advance(&bytes[start + scanned..], limits) {
-                Ok(Progress::Complete { consumed, shape }) => {
-                    client.scanned = 0;
-                    let end = start + scanned + consumed;
-                    self.behind = end < bytes.len() || client.readable;
-                    match self.dispatch(index, &bytes[start..end], shape) {
-                        Flow::Next => {
-                            count_kind(&bytes[start..end], shape, &mut commands);
-                            start = end;
-                        }
-                        // The same command is looked at again.
-                        flow => {
-                            waits = flow == Flow::Hold;
-                            break;
-                        }
-                    }
-                }
-                Ok(Progress::Incomplete { consumed }) => {
-                    client.scanned += consumed;
-                    let used = self.begin_if_long(index, &bytes[start..]);
-                    if used == 0 {
-                        break;
-                    }
-                    count_kind(&bytes[start..start + used], Shape::Array, &mut commands);
+            match self.take_one(index, &bytes[start..], &mut commands) {
+                Ok(used) => {
+                    allowed -= 1;
                     start += used;
                 }
-                Err(error) => {
-                    self.not_understood(index, error);
+                Err(held) => {
+                    waits = held;
                     break;
                 }
             }
         }
         self.parsed(index, commands, waits);
+        if counted && self.clients.contains(index) {
+            self.tell_rate_of(index);
+        }
+        if allowed == 0 && start < bytes.len() {
+            self.allowance_used(index);
+        }
         start
+    }
+
+    /// Takes the command at the start of `bytes`, the long way, and counts it. Returns its bytes, or as many
+    /// as have come if it is passed on as it comes; `Err`: not now, and whether it is whole and waits.
+    #[inline]
+    fn take_one(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        commands: &mut Tally,
+    ) -> Result<usize, bool> {
+        let client = &mut self.clients[index];
+        let limits = limits(client);
+        let scanned = client.scanned;
+        match client.framer.advance(&bytes[scanned..], limits) {
+            Ok(Progress::Complete { consumed, shape }) => {
+                client.scanned = 0;
+                let end = scanned + consumed;
+                self.behind = end < bytes.len() || client.readable;
+                match self.dispatch(index, &bytes[..end], shape) {
+                    Flow::Next => {
+                        count_kind(&bytes[..end], shape, commands);
+                        Ok(end)
+                    }
+                    // The same command is looked at again.
+                    flow => Err(flow == Flow::Hold),
+                }
+            }
+            Ok(Progress::Incomplete { consumed }) => {
+                client.scanned += consumed;
+                match self.begin_if_long(index, bytes) {
+                    0 => Err(false),
+                    used => {
+                        count_kind(&bytes[..used], Shape::Array, commands);
+                        Ok(used)
+                    }
+                }
+            }
+            Err(error) => {
+                self.not_understood(index, error);
+                Err(false)
+            }
+        }
     }
 
     /// Passes on what has come of a command that is too long to be held. Returns its bytes; 0: it is
@@ -266,7 +304,7 @@ impl Worker {
     /// connection that all share, and are nothing special, all at once. Returns their bytes and them by
     /// kind; none: the next command goes the long way.
     #[inline]
-    fn pass_on(&mut self, index: usize, bytes: &[u8]) -> (usize, Tally) {
+    fn pass_on(&mut self, index: usize, bytes: &[u8], allowed: u32) -> (usize, Tally) {
         let client = &self.clients[index];
         let known = client.lane == Lane::Shared
             && client.session.authenticated
@@ -274,7 +312,8 @@ impl Worker {
             && client.scanned == 0
             && client.framer.at_start()
             && client.streaming.is_none()
-            && !client.heavy;
+            && !client.heavy
+            && !self.served[client.served].pause.any();
         if !known {
             return (0, Tally::default());
         }
@@ -282,26 +321,14 @@ impl Worker {
             return (0, Tally::default());
         };
         let room = bounds::SHARD_OUT_MAX.saturating_sub(self.backends[place].out.len());
-        let (mut used, mut commands) = (0, Tally::default());
-        while used < room
-            && let Some((length, name)) = resp::request::whole(&bytes[used..])
-            && let Some(kind) = command::plain(name)
-        {
-            used += length;
-            commands.add(kind);
-        }
+        let (used, commands) = match allowed {
+            u32::MAX => plain_run::<false>(bytes, room, allowed),
+            _ => plain_run::<true>(bytes, room, allowed),
+        };
         if used > 0 {
             self.append(index, place, &bytes[..used], commands);
         }
         (used, commands)
-    }
-
-    /// The password may have been taken away since the client came.
-    fn admit_if_open(&mut self, index: usize) {
-        if let Some(client) = self.clients.get_mut(index) {
-            let password = &self.served[client.served].database.password;
-            client.session.authenticated |= password.is_none();
-        }
     }
 
     /// Counts the commands that were taken, and notes since when the others wait.
@@ -333,6 +360,9 @@ impl Worker {
             self.backends[place].stalled.push(name);
             self.clients[index].wait = Wait::Leg;
             self.clients[carrier].wait = Wait::Room;
+            return Ok((0, false));
+        }
+        if self.stream_waits(index) {
             return Ok((0, false));
         }
         let client = &mut self.clients[index];
@@ -383,6 +413,25 @@ impl Worker {
         }
         self.farewell(index);
     }
+}
+
+/// How far `bytes` are commands that are whole and nothing special, and how many of each kind: until there
+/// are `room` bytes, or, if they are counted, `allowed` commands.
+#[inline]
+fn plain_run<const COUNTED: bool>(bytes: &[u8], room: usize, allowed: u32) -> (usize, Tally) {
+    let (mut used, mut commands, mut left) = (0, Tally::default(), allowed);
+    while used < room
+        && (!COUNTED || left > 0)
+        && let Some((length, name)) = resp::request::whole(&bytes[used..])
+        && let Some(kind) = command::plain(name)
+    {
+        used += length;
+        commands.add(kind);
+        if COUNTED {
+            left -= 1;
+        }
+    }
+    (used, commands)
 }
 
 /// Counts a command that went another than the short way. `frame` may be the beginning of it.

@@ -3,12 +3,15 @@
 use super::Worker;
 use super::backend::{Confirm, Effect, Rewrite};
 use super::client::{Lane, Streaming};
+use super::config_set::wish;
 use super::fan::Part;
+use super::filter::Generation;
 use super::lanes::{Flow, Sending};
+use super::queued::Inside;
 use super::session::{Transaction, Watch};
 use crate::stats::ErrorKind;
 use crate::texts;
-use resp::command::{Class, classify};
+use resp::command::{Class, Subscription, classify};
 use resp::inline;
 use resp::request::{Args, Shape, encode};
 
@@ -28,6 +31,8 @@ enum Route {
     Refuse(Vec<u8>),
     /// The proxy answers.
     Local(Class),
+    /// It is queued in the transaction that is open.
+    Inside(Inside),
     /// Later: the client waits for something.
     Hold,
 }
@@ -63,10 +68,18 @@ impl Worker {
             return Flow::Next;
         };
         let class = classify(name);
+        let class = self.as_known(index, class);
+        if self.waits_for_pause(index, class, frame) {
+            return Flow::Hold;
+        }
         let client = &self.clients[index];
         if matches!(client.part, Part::Front(_)) {
             return self.fan_command(index, class, name, frame, &args);
         }
+        if class == Class::Script && client.session.authenticated {
+            self.learn_script(index, name, &args);
+        }
+        let client = &self.clients[index];
         if class == Class::Plain
             && client.session.authenticated
             && client.lane == Lane::Shared
@@ -77,8 +90,14 @@ impl Worker {
         if class == Class::Foreign {
             return self.foreign(index);
         }
+        if client.lane != Lane::Shared || class == Class::Multi {
+            self.note_write(index, class, frame);
+        }
         match self.route(index, class, name, &args, true) {
             Route::Any(sending) => self.send(index, frame, sending),
+            Route::Own(_) if class == Class::Exec && self.looks_into_exec(index, index) => {
+                self.send_exec(index, frame)
+            }
             Route::Own(sending) => {
                 if class == Class::Wait
                     && let Err(flow) = self.write_before_wait(index)
@@ -90,17 +109,64 @@ impl Worker {
                 if class == Class::Multi && flow == Flow::Next {
                     self.multi_was_sent(index, before);
                 }
+                if self.blocks_now(index, class, flow) {
+                    // The engine looks at nothing more of a client that is blocked.
+                    self.barrier(index);
+                }
                 if class == Class::Monitor && flow == Flow::Next {
                     // Afterwards replies cannot be told from what is streamed.
                     self.barrier(index);
                 }
+                if class == Class::Discard && flow == Flow::Next {
+                    self.forget_later(index);
+                }
                 flow
             }
-            Route::Instead(other, sending) => self.send_own(index, other, sending),
+            Route::Instead(other, sending) => {
+                let flow = self.send_own(index, other, sending);
+                if flow == Flow::Next {
+                    self.forget_later(index);
+                }
+                flow
+            }
             Route::Refuse(text) => self.refuse(index, &text),
+            Route::Inside(inside) => self.queue_inside(index, inside, frame),
             Route::Local(class) => self.local(index, class, frame, args),
             Route::Hold => Flow::Hold,
         }
+    }
+
+    fn send_exec(&mut self, index: usize, frame: &[u8]) -> Flow {
+        let flow = self.send_own(index, frame, Self::exec_sending());
+        if flow == Flow::Next {
+            self.exec_sent(index);
+        }
+        flow
+    }
+
+    /// A command that the engine does not know is nothing special.
+    #[inline]
+    fn as_known(&self, index: usize, class: Class) -> Class {
+        match class {
+            Class::Subscribe(Subscription::Shard) | Class::Unsubscribe(Subscription::Shard)
+                if self.generation_of(index) == Generation::Six =>
+            {
+                Class::Plain
+            }
+            known => known,
+        }
+    }
+
+    /// Whether a command of a client with one shard may block now. What comes behind it waits here, so that
+    /// the command can be taken back when the primary moves.
+    fn blocks_now(&self, index: usize, class: Class, flow: Flow) -> bool {
+        matches!(class, Class::Blocking | Class::BlockingOption | Class::Wait)
+            && flow == Flow::Next
+            && self.clients.get(index).is_some_and(|client| {
+                client.blocking > 0
+                    && client.session.own.transaction == Transaction::No
+                    && matches!(client.part, Part::Whole)
+            })
     }
 
     /// Ends a connection that speaks HTTP, without a word, as the engine does: passed on, it would
@@ -136,9 +202,14 @@ impl Worker {
         if class == Class::Foreign {
             return self.foreign(index);
         }
+        if self.waits_for_pause(index, class, part) {
+            return Flow::Hold;
+        }
+        self.note_stream(index, part);
         if matches!(self.clients[index].part, Part::Front(_)) {
             return self.begin_fan_stream(index, class, part);
         }
+        self.note_write(index, class, part);
         let flow = match self.route(index, class, name, &args, false) {
             Route::Any(sending) | Route::Own(sending) => {
                 let flow = self.send_own(index, part, sending);
@@ -146,6 +217,7 @@ impl Worker {
                     && let Lane::Own(place) = self.clients[index].lane
                 {
                     self.backends[place].half_sent = true;
+                    self.keep_part(index);
                     self.clients[index].streaming = Some(Streaming::ToShard);
                     return Flow::Next;
                 }
@@ -153,7 +225,10 @@ impl Worker {
             }
             Route::Instead(other, sending) => self.send_own(index, other, sending),
             Route::Refuse(text) => self.refuse(index, &text),
-            Route::Local(_) => self.refuse(index, b"-ERR the command is too long\r\n"),
+            Route::Inside(Inside::Refuse(text)) => self.refuse(index, &text),
+            Route::Local(_) | Route::Inside(_) => {
+                self.refuse(index, b"-ERR the command is too long\r\n")
+            }
             Route::Hold => Flow::Hold,
         };
         if flow == Flow::Next {
@@ -219,18 +294,20 @@ impl Worker {
         let session = &self.clients[index].session;
         let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
         if session.subscribed_in_resp2() && !subscribing {
-            // The engine has the right words for what is not allowed now.
-            return Route::Own(Sending::plain());
+            // The engine has the right words for what is not allowed now, unless it looks at the rights of
+            // the proxy's user first.
+            let text = not_while_subscribed(name, args, self.generation_of(index));
+            return Route::Own(Sending::rewritten(Rewrite::Guard(text.into())));
         }
         let open = session.own.transaction == Transaction::Open;
         if open && class != Class::Select {
-            let shown = texts::shown(name).to_ascii_lowercase();
-            return Route::Refuse(texts::refused_in_transaction(&shown));
+            return Route::Inside(self.inside(index, class, name, args));
         }
         let sub = args.clone().next().unwrap_or_default();
         match class {
             Class::Subscribe(kind) | Class::Unsubscribe(kind) => Route::Own(confirmed(kind, args)),
             Class::Monitor => Route::Own(Sending::effect(Effect::Monitor)),
+            Class::Config if wish(args).is_some() => Route::Local(class),
             Class::Config if sub.eq_ignore_ascii_case(b"GET") => {
                 Route::Any(Sending::rewritten(Rewrite::ConfigGet))
             }
@@ -302,7 +379,7 @@ impl Worker {
 
 /// A command that the engine may refuse to the proxy's user: then the client hears the proxy's words,
 /// without that user's name.
-fn guarded(name: &[u8], args: &Args<'_>) -> Sending {
+pub(super) fn guarded(name: &[u8], args: &Args<'_>) -> Sending {
     let mut command = texts::shown(name);
     if let Some(sub) = args.clone().next() {
         command.push(' ');
@@ -311,7 +388,30 @@ fn guarded(name: &[u8], args: &Args<'_>) -> Sending {
     Sending::rewritten(Rewrite::Guard(texts::refused(&command).into()))
 }
 
-fn confirmed(kind: resp::command::Subscription, args: &Args<'_>) -> Sending {
+/// What the engine says to a command that is not possible while messages may come.
+fn not_while_subscribed(name: &[u8], args: &Args<'_>, generation: Generation) -> Vec<u8> {
+    let mut shown = texts::shown(name).to_ascii_lowercase();
+    let known = resp::command::find(name).map_or(&[][..], |command| command.subcommands);
+    if generation >= Generation::Seven
+        && !known.is_empty()
+        && let Some(sub) = args.clone().next()
+    {
+        shown.push('|');
+        shown.push_str(&texts::shown(sub).to_ascii_lowercase());
+    }
+    let kinds = if generation >= Generation::Seven {
+        "P|S"
+    } else {
+        "P"
+    };
+    format!(
+        "-ERR Can't execute '{shown}': only ({kinds})SUBSCRIBE / ({kinds})UNSUBSCRIBE / PING / QUIT / \
+         RESET are allowed in this context\r\n"
+    )
+    .into_bytes()
+}
+
+fn confirmed(kind: Subscription, args: &Args<'_>) -> Sending {
     let count = match args.left() {
         0 => Confirm::All,
         count => Confirm::Count(count),
@@ -323,6 +423,9 @@ fn confirmed(kind: resp::command::Subscription, args: &Args<'_>) -> Sending {
 
 /// `SCRIPT KILL` and `FUNCTION KILL` must not wait behind the script that they are to end.
 fn script(name: &[u8], mut args: Args<'_>) -> Route {
+    if super::gate::is_eval(name) {
+        return Route::Any(Sending::plain());
+    }
     let sub = args.next().unwrap_or_default();
     if sub.eq_ignore_ascii_case(b"KILL") {
         return Route::Own(Sending::plain());

@@ -6,6 +6,7 @@ use super::client::{ClientId, Wait};
 use super::link::LinkId;
 use crate::bounds;
 use crate::stats::ErrorKind;
+use model::DatabaseUid;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
@@ -25,10 +26,16 @@ pub(crate) enum Timer {
     Stuck(ClientId, u64),
     /// The shard's queue of connections was full: clients try again.
     Crowded(LinkId),
+    /// The database may take commands again.
+    Rate(DatabaseUid),
     /// Unused connections are closed.
     Reap(LinkId),
     /// The engine must have ended the client by now.
     Leaving(ClientId),
+    /// The gates that close are looked at.
+    Look,
+    /// Clients have waited long enough at the gate of this shard, or what was prepared is not used.
+    Gate(usize, usize, u64),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -75,6 +82,7 @@ impl Timers {
 
 impl Worker {
     pub(super) fn fire_timers(&mut self) {
+        self.end_pauses();
         if self.timers.next().is_none() {
             return;
         }
@@ -91,14 +99,17 @@ impl Worker {
                     }
                 }
                 Timer::Retire(backend, generation) => {
-                    if self.is_backend(backend, generation) {
+                    if self.is_backend(backend, generation) && !self.move_at_last(backend) {
                         self.lose(backend, "the shard's epoch has changed");
                     }
                 }
                 Timer::Stuck(client, written) => self.check_stuck(client, written),
                 Timer::Crowded(link) => self.less_crowded(link),
+                Timer::Rate(database) => self.rate_allows(database),
                 Timer::Reap(link) => self.reap(link),
                 Timer::Leaving(client) => self.left(client),
+                Timer::Look => {}
+                Timer::Gate(served, shard, number) => self.gate_timer(served, shard, number),
             }
         }
     }
@@ -117,9 +128,8 @@ impl Worker {
             return;
         }
         if client.written != written {
-            let written = client.written;
-            self.timers
-                .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
+            let (written, after) = (client.written, self.limits(index).stuck);
+            self.timers.set(after, Timer::Stuck(id, written));
             return;
         }
         let legs: Vec<ClientId> = self.legs_of(index).map(|leg| self.client_id(leg)).collect();
@@ -135,8 +145,8 @@ impl Worker {
             self.count_error(index, ErrorKind::Unread);
             self.close_client(index);
         } else {
-            self.timers
-                .set(bounds::STUCK_CLIENT, Timer::Stuck(id, written));
+            let after = self.limits(index).stuck;
+            self.timers.set(after, Timer::Stuck(id, written));
         }
     }
 

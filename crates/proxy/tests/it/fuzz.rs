@@ -8,6 +8,7 @@ use crate::families::FAMILIES;
 use crate::support::client::{Client, command};
 use crate::support::engine::Engine;
 use crate::support::node::{Node, VALKEY};
+use model::proxy::ProxySettings;
 use resp::reply::ReplyFramer;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -88,6 +89,33 @@ const ODD: &[&str] = &[
     "ACL WHOAMI",
     "AUTH default %",
     "RESET",
+];
+
+/// What the proxy answers itself, inside a transaction.
+const INSIDE: &[&str] = &[
+    "CLIENT GETNAME",
+    "CLIENT SETNAME %",
+    "CLIENT SETNAME \"a b\"",
+    "CLIENT NOSUCH",
+    "CLIENT",
+    "CLIENT GETNAME x",
+    "CLIENT TRACKINGINFO",
+    "CLIENT GETREDIR",
+    "CLIENT NO-EVICT on",
+    "CLIENT NO-TOUCH on",
+    "CLIENT NO-TOUCH off",
+    "CLIENT SETINFO lib-name %",
+    "CLIENT UNPAUSE",
+    "CLIENT UNBLOCK 0",
+    "CLIENT KILL ID 999999999",
+    "CLIENT PAUSE 1 READ",
+    "CONFIG GET maxmemory-policy",
+    "CONFIG GET",
+    "ACL WHOAMI",
+    "ACL WHOAMI x",
+    "AUTH",
+    "AUTH default %",
+    "HELLO",
 ];
 
 impl Made {
@@ -334,6 +362,10 @@ impl Made {
                 let line = random.pick(&["SELECT 2", "SELECT 0", "BLPOP @l 0", "WATCH #", "MULTI"]);
                 self.put(line, random);
             }
+            9 if self.transaction => {
+                let line = random.pick(INSIDE);
+                self.put(line, random);
+            }
             10 => {
                 let line = if random.one_in(3) {
                     random.pick(WAITING)
@@ -507,7 +539,10 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 }
 
 fn rounds(engine: &'static str, rounds: u64) {
-    let node = Node::with(engine, |_| {});
+    rounds_of(Node::with(engine, |_| {}), engine, rounds);
+}
+
+fn rounds_of(node: Node, engine: &'static str, rounds: u64) {
     let folder = tempfile::tempdir().unwrap();
     let mut address = node.engine.direct;
     address.set_port(20_001);
@@ -548,4 +583,18 @@ fn valkey_8_0() {
 #[test]
 fn valkey_9_1() {
     rounds(VALKEY, 18);
+}
+
+#[test]
+fn two_workers_on_redis_6_2() {
+    let two = Node::with("redis-6.2.", |config| {
+        config.settings = ProxySettings::fixed(2);
+    });
+    rounds_of(two, "redis-6.2.", 6);
+}
+
+#[test]
+fn four_workers_on_valkey_9_1() {
+    let four = Node::with(VALKEY, |config| config.settings = ProxySettings::fixed(4));
+    rounds_of(four, VALKEY, 6);
 }

@@ -186,6 +186,20 @@ impl Made {
                 }
                 3 => self.fill("PING", &tag),
                 4 => self.fill("nosuch #", &tag),
+                6 => {
+                    let line = self.random.pick(&[
+                        "CLIENT SETNAME %",
+                        "CLIENT GETNAME",
+                        "CLIENT NO-EVICT on",
+                        "CLIENT GETREDIR",
+                        "CLIENT GETNAME x",
+                        "CLIENT UNBLOCK 0",
+                        "CONFIG GET maxmemory-policy",
+                        "ACL WHOAMI",
+                        "AUTH",
+                    ]);
+                    self.fill(line, &tag);
+                }
                 5 => self.fill("BLPOP @l 0", &tag),
                 _ => self.keyed(&tag),
             }
@@ -397,7 +411,10 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 }
 
 fn rounds(engine: &'static str, rounds: u64) {
-    let node = Node::sharded(engine, 4);
+    rounds_of(Node::sharded(engine, 4), engine, rounds);
+}
+
+fn rounds_of(node: Node, engine: &'static str, rounds: u64) {
     let folder = tempfile::tempdir().unwrap();
     let mut address = node.engine.direct;
     address.set_port(20_101);
@@ -427,4 +444,18 @@ fn four_shards_of_valkey_9_1() {
 #[test]
 fn four_shards_of_redis_7_0() {
     rounds("redis-7.0.", 5);
+}
+
+#[test]
+fn four_shards_of_redis_6_2_and_four_workers() {
+    let mut node = Node::sharded("redis-6.2.", 4);
+    node.threads(4);
+    rounds_of(node, "redis-6.2.", 3);
+}
+
+#[test]
+fn four_shards_of_valkey_9_1_and_two_workers() {
+    let mut node = Node::sharded(VALKEY, 4);
+    node.threads(2);
+    rounds_of(node, VALKEY, 3);
 }

@@ -8,19 +8,32 @@
     reason = "one test program"
 )]
 
+mod concealed;
 mod connections;
 mod differential;
 mod families;
 mod fault;
+mod fault_messages;
 mod flow;
 mod fuzz;
 mod fuzz_shards;
+mod gate;
+mod gate_messages;
+mod gate_own;
+mod gate_refusals;
+mod gate_scripts;
+mod gate_shards;
 mod half_closed;
 mod hostile;
 mod hostile_bytes;
+mod inside;
 mod lifecycle;
+mod limits;
 mod loss;
+mod loss_inside;
+mod odd_orders;
 mod own_connection;
+mod pause;
 mod seen;
 mod sessions;
 mod shards;
@@ -30,3 +43,5 @@ mod storm;
 mod support;
 mod truth;
 mod walk;
+mod wishes;
+mod workers;

@@ -94,7 +94,7 @@ fn published_by_all_means(key: &str, resp: u8, subscriber: &mut Client, other: &
 #[test]
 fn messages_of_many_channels_keep_their_order() {
     const MESSAGES: usize = 2000;
-    let mut node = Node::sharded(VALKEY, SHARDS);
+    let node = Node::sharded(VALKEY, SHARDS);
     let (mut subscriber, mut other) = (node.client(), node.client());
     subscriber.send(&words("PSUBSCRIBE c*"));
     next(&mut subscriber);

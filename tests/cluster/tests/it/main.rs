@@ -11,6 +11,8 @@ mod databases;
 mod installed;
 mod kills;
 mod quorum;
+mod replicas;
 mod shards;
 mod storms;
 mod story;
+mod tuning;

@@ -5,7 +5,8 @@ use super::super::parse::Invocation;
 use super::super::session::Context;
 use super::{Facts, chosen_nodes};
 use model::observation::{LatencySummary, ProxyErrors};
-use model::rest::{NodeInfo, ProxyInfo};
+use model::rest::{NodeInfo, Proxy, ProxyInfo};
+use model::tuning::ProxyMode;
 use model::units::format_size;
 
 /// `info proxy`.
@@ -14,26 +15,63 @@ use model::units::format_size;
 /// As REST answers; `node_not_found`.
 pub async fn proxy(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
     let shown = chosen_nodes(context, invocation).await?;
+    let all: Vec<Proxy> = context.rest.get("/v1/proxies").await?;
+    let settings = |node: &NodeInfo| all.iter().find(|proxy| proxy.uid == node.uid);
     if context.screen.json {
         let proxies: Vec<_> = shown
             .iter()
-            .map(|node| serde_json::json!({ "node_uid": node.uid, "proxy": node.proxy }))
+            .map(|node| {
+                let (settings, proxy) = (settings(node), &node.proxy);
+                serde_json::json!({ "node_uid": node.uid, "settings": settings, "proxy": proxy })
+            })
             .collect();
         return context.screen.object(&proxies);
     }
     for node in &shown {
-        context.screen.text(&facts_of_proxy(node));
+        context.screen.text(&facts_of_proxy(node, settings(node)));
     }
     Ok(())
 }
 
-fn facts_of_proxy(node: &NodeInfo) -> String {
+/// A number of threads as it is set.
+fn chosen(threads: u32, otherwise: &str) -> String {
+    match threads {
+        0 => otherwise.to_owned(),
+        given => given.to_string(),
+    }
+}
+
+fn add_settings(facts: &mut Facts, settings: &Proxy) {
+    facts.add(
+        "mode",
+        match settings.mode {
+            ProxyMode::Dynamic => "dynamic",
+            ProxyMode::Static => "static",
+        },
+    );
+    facts.add(
+        "scale_threshold",
+        format!("{} (%)", settings.threads_usage_threshold),
+    );
+    facts.add(
+        "scale_duration",
+        format!("{} (seconds)", settings.duration_usage_threshold),
+    );
+    facts.add(
+        "max_threads",
+        chosen(settings.max_threads, "three quarters of the cores"),
+    );
+    facts.add("threads", chosen(settings.threads, "half of the cores"));
+}
+
+fn facts_of_proxy(node: &NodeInfo, settings: Option<&Proxy>) -> String {
     let mut facts = Facts::of(&format!("proxy:{}", node.uid));
+    if let Some(settings) = settings {
+        add_settings(&mut facts, settings);
+    }
     match &node.proxy {
         Some(proxy) => {
-            // The number of threads is set when the process starts.
-            facts.add("mode", "static");
-            facts.add("threads", proxy.threads.to_string());
+            facts.add("running threads", proxy.threads.to_string());
             add_traffic(&mut facts, proxy);
             facts.add("software version", &proxy.software_version);
             facts.add("build", &proxy.software_version_sha);

@@ -7,6 +7,7 @@ use crate::terminal::Tone;
 use crate::terminal::table::{Cell, Table};
 use model::documents::{DatabaseStatus, ShardsPlacement};
 use model::rest::Bdb;
+use model::units::format_size;
 use semver::Version;
 use std::collections::BTreeSet;
 
@@ -36,6 +37,9 @@ pub fn table(snapshot: &Snapshot, wanted: Wanted<'_>) -> Table {
     }
     if wanted.extra("redis_version") {
         columns.push("REDIS_VERSION");
+    }
+    if wanted.extra("traffic") {
+        columns.extend(["CONNS", "OPS/S", "IN/S", "OUT/S", "LATENCY"]);
     }
     let mut table = Table::new("DATABASES:", columns);
     for database in &snapshot.databases {
@@ -90,7 +94,27 @@ fn row(snapshot: &Snapshot, database: &Bdb, wanted: Wanted<'_>) -> Vec<Cell> {
             Cell::new(version)
         });
     }
+    if wanted.extra("traffic") {
+        row.extend(traffic(snapshot, database));
+    }
     row
+}
+
+/// What clients did in the last second, if a proxy of it is heard.
+fn traffic(snapshot: &Snapshot, database: &Bdb) -> Vec<Cell> {
+    let Some(seen) = snapshot.traffic.get(&database.uid) else {
+        return ["-"; 5].map(Cell::new).to_vec();
+    };
+    let latency = seen.avg_latency.map_or("-".to_owned(), |micros| {
+        format!("{:.3}ms", micros / 1_000.0)
+    });
+    vec![
+        Cell::new(seen.conns.to_string()),
+        Cell::new(seen.total_req.to_string()),
+        Cell::new(format_size(seen.ingress_bytes)),
+        Cell::new(format_size(seen.egress_bytes)),
+        Cell::new(latency),
+    ]
 }
 
 fn or_none(text: &str) -> &str {

@@ -13,6 +13,9 @@ pub fn table(snapshot: &Snapshot, wanted: Wanted<'_>) -> Table {
     if wanted.extra("watchdog") {
         columns.push("WATCHDOG_STATUS");
     }
+    if wanted.extra("traffic") {
+        columns.push("CONNS");
+    }
     let mut table = Table::new("ENDPOINTS:", columns);
     for database in &snapshot.databases {
         for endpoint in &database.endpoints {
@@ -52,6 +55,10 @@ fn row(
             }
             None => Cell::new("no proxy serves it").tone(Tone::Bad),
         });
+    }
+    if wanted.extra("traffic") {
+        let connections = proxy.map(|proxy| proxy.connections.to_string());
+        row.push(Cell::new(connections.unwrap_or_else(|| "-".to_owned())));
     }
     row
 }

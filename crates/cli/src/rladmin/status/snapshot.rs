@@ -6,7 +6,7 @@ use crate::rladmin::resources::{self, find_database};
 use crate::rladmin::session::Context;
 use jiff::{SignedDuration, Timestamp};
 use model::documents::DatabaseStatus;
-use model::rest::{Bdb, ClusterInfo, LogEvent, NodeInfo, NodeStatus, ShardInfo};
+use model::rest::{Bdb, ClusterInfo, LogEvent, NodeInfo, NodeStatus, ShardInfo, StatsSample};
 use model::{ApiError, DatabaseUid, NodeUid};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub node_status: BTreeMap<NodeUid, NodeStatus>,
     /// Its databases.
     pub databases: Vec<Bdb>,
+    /// What its databases do; empty: not asked.
+    pub traffic: BTreeMap<DatabaseUid, StatsSample>,
     /// Its shards.
     pub shards: Vec<ShardInfo>,
     /// How often something failed; `Err`: why it is not known; `None`: not asked.
@@ -64,8 +66,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// As REST answers.
-    pub async fn read(context: &Context, with_failures: bool) -> Result<Self, ApiError> {
+    pub async fn read(
+        context: &Context,
+        with_failures: bool,
+        with_traffic: bool,
+    ) -> Result<Self, ApiError> {
         let rest = &context.rest;
+        let traffic = async {
+            if with_traffic {
+                rest.get("/v1/bdbs/stats/last").await
+            } else {
+                Ok(BTreeMap::new())
+            }
+        };
         let failures = async {
             Ok(if with_failures {
                 Some(read_failures(context).await)
@@ -73,11 +86,12 @@ impl Snapshot {
                 None
             })
         };
-        let (cluster, nodes, node_status, databases, shards, failures) = tokio::try_join!(
+        let (cluster, nodes, node_status, databases, traffic, shards, failures) = tokio::try_join!(
             rest.get("/v1/cluster"),
             resources::nodes(context),
             rest.get("/v1/nodes/status"),
             rest.get("/v1/bdbs"),
+            traffic,
             rest.get("/v1/shards"),
             failures,
         )?;
@@ -87,6 +101,7 @@ impl Snapshot {
             nodes: Vec::new(),
             node_status,
             databases,
+            traffic,
             shards,
             failures,
         };

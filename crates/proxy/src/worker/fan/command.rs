@@ -5,6 +5,7 @@ use crate::merge::{self, Merge, Plan};
 use crate::stats::Tally;
 use crate::worker::Worker;
 use crate::worker::client::{Lane, Streaming};
+use crate::worker::config_set::wish;
 use crate::worker::lanes::Flow;
 use crate::worker::session::ReplyMode;
 use crate::{bounds, texts};
@@ -37,13 +38,19 @@ impl Worker {
 
     /// The short way of commands with keys of one shard, see [`Worker::pass_on`]. Returns their bytes and
     /// them by kind.
-    pub(in crate::worker) fn fan_pass_on(&mut self, front: usize, bytes: &[u8]) -> (usize, Tally) {
+    pub(in crate::worker) fn fan_pass_on(
+        &mut self,
+        front: usize,
+        bytes: &[u8],
+        allowed: u32,
+    ) -> (usize, Tally) {
         let client = &self.clients[front];
         let plain = client.session.authenticated
             && client.session.reply == ReplyMode::On
             && client.scanned == 0
             && client.framer.at_start()
-            && client.streaming.is_none();
+            && client.streaming.is_none()
+            && !self.served[client.served].pause.any();
         let plain = plain
             && self.fan(front).is_some_and(|fan| {
                 fan.transaction == Queue::No
@@ -52,6 +59,7 @@ impl Worker {
             });
         let (mut used, mut commands) = (0, Tally::default());
         while plain
+            && commands.total() < allowed
             && let Some((length, name)) = request::whole(&bytes[used..])
             && let Some(kind) = command::plain(name)
         {
@@ -98,11 +106,13 @@ impl Worker {
         if !self.clients[front].session.authenticated && !greeting {
             return self.fan_reply(front, texts::NOAUTH);
         }
-        if self
+        let inside = self
             .fan(front)
-            .is_some_and(|fan| fan.transaction != Queue::No)
-            && !matches!(class, Class::Quit | Class::Reset | Class::Foreign)
-        {
+            .is_some_and(|fan| fan.transaction != Queue::No);
+        if inside || class == Class::Multi {
+            self.note_write(front, class, frame);
+        }
+        if inside && !matches!(class, Class::Quit | Class::Reset | Class::Foreign) {
             return self.fan_in_transaction(front, class, name, frame, args);
         }
         let session = &self.clients[front].session;
@@ -112,7 +122,11 @@ impl Worker {
         }
         let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
         if session.subscribed_in_resp2() && !subscribing && !leaving {
-            // The engine has the right words for what is not allowed now.
+            // The engine has the right words for what is not allowed now. Which shard knows of a
+            // subscription is seen by its confirmation.
+            if !self.barrier(front) {
+                return Flow::Hold;
+            }
             return self.at_shard(front, self.subscribed_shard(front), frame);
         }
         match class {
@@ -121,6 +135,7 @@ impl Worker {
             Class::Multi | Class::Watch | Class::Unwatch => {
                 self.fan_transaction(front, class, frame, args)
             }
+            Class::Config if wish(args).is_some() => self.local(front, class, frame, args.clone()),
             Class::Client => self.fan_client(front, frame, args),
             Class::Select => self.fan_select(front, frame, args),
             Class::Subscribe(kind) => self.fan_subscribe(front, kind, true, frame),
@@ -266,9 +281,7 @@ impl Worker {
             b"NO-TOUCH" if args.left() == 2 => {
                 self.fan_plan(front, Plan::Everywhere(Merge::Same), frame)
             }
-            b"NO-TOUCH" | b"TRACKINGINFO" | b"GETREDIR" | b"HELP" => {
-                self.at_shard(front, self.any_shard(front), frame)
-            }
+            b"NO-TOUCH" | b"TRACKINGINFO" | b"GETREDIR" | b"HELP" => self.aside(front, frame),
             _ => self.local(front, Class::Client, frame, args.clone()),
         }
     }
@@ -295,7 +308,9 @@ impl Worker {
         part: &[u8],
     ) -> Flow {
         let shard = match resp::keys::place_of_part(part) {
-            PartPlace::Known(Place::Slot(slot)) if class == Class::Plain => {
+            PartPlace::Known(Place::Slot(slot))
+                if matches!(class, Class::Plain | Class::Script) =>
+            {
                 Some(self.shard_of(front, slot))
             }
             _ => None,

@@ -208,13 +208,25 @@ impl Worker {
         if has(b"REDIRECT") {
             return self.fan_reply(front, texts::NO_REDIRECT);
         }
+        // What it changes is seen by its reply.
+        if !self.barrier(front) {
+            return Flow::Hold;
+        }
         let optin = (has(b"OPTIN") || has(b"OPTOUT")).then(|| has(b"OPTIN"));
         if let Some(fan) = self.fan_mut(front) {
-            fan.optin = optin;
-            fan.caching = None;
+            fan.optin_asked = optin;
         }
         let plan = crate::merge::Plan::Everywhere(Merge::Same);
         self.fan_plan(front, plan, frame)
+    }
+
+    /// A leg's `CLIENT TRACKING` has succeeded.
+    pub(in crate::worker) fn fan_tracked(&mut self, client: usize, on: bool) {
+        let front = self.front_of(client);
+        if let Some(fan) = self.fan_mut(front) {
+            fan.optin = fan.optin_asked.filter(|_| on);
+            fan.caching = None;
+        }
     }
 
     /// `CLIENT CACHING` is about the next command; which shard that goes to is not known yet.
@@ -238,8 +250,18 @@ impl Worker {
                 self.fan_reply(front, texts::OK)
             }
             // The engine says what is wrong.
-            _ => self.at_shard(front, self.any_shard(front), frame),
+            _ => self.aside(front, frame),
         }
+    }
+
+    /// Sends a `CLIENT` command to any shard: a `CLIENT CACHING` is not for it.
+    pub(super) fn aside(&mut self, front: usize, frame: &[u8]) -> Flow {
+        let caching = self.fan_mut(front).and_then(|fan| fan.caching.take());
+        let flow = self.at_shard(front, self.any_shard(front), frame);
+        if let Some(fan) = self.fan_mut(front) {
+            fan.caching = caching;
+        }
+        flow
     }
 
     /// Sends a `CLIENT CACHING` ahead of the command that it is for.
@@ -247,9 +269,17 @@ impl Worker {
         let Some(frame) = self.fan(front).and_then(|fan| fan.caching.clone()) else {
             return Flow::Next;
         };
+        // The command may have had to wait for something since.
+        if self.leg_state(leg).is_some_and(|leg| leg.cached) {
+            return Flow::Next;
+        }
         match self.own(leg) {
             Ok(place) => {
                 self.send_unheard(leg, place, &frame, Effect::None);
+                self.keep_caching(leg, &frame);
+                if let Some(leg) = self.leg_state(leg) {
+                    leg.cached = true;
+                }
                 Flow::Next
             }
             Err(flow) => flow,
@@ -317,7 +347,8 @@ impl Worker {
             Came::Reply => {
                 let asked = self.backends[backend].book.front();
                 if asked.is_some_and(|run| !run.discard) {
-                    self.give(client, &message, bytes);
+                    let shown = self.backends[backend].conceal(&message).into_owned();
+                    self.give(client, &shown, bytes);
                 }
             }
         }
@@ -325,7 +356,7 @@ impl Worker {
     }
 
     /// Gives a message to the client, now or when nothing is half-way to it.
-    fn hand_on(&mut self, front: usize, message: Vec<u8>, receive: &[u8]) {
+    pub(in crate::worker) fn hand_on(&mut self, front: usize, message: Vec<u8>, receive: &[u8]) {
         let Some(fan) = self.fan_mut(front) else {
             return;
         };

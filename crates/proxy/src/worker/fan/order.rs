@@ -287,6 +287,21 @@ impl Worker {
         true
     }
 
+    /// Replies that a front is due; `None`: the client is no front.
+    pub(in crate::worker) fn fan_due(&self, front: usize) -> Option<u32> {
+        let count = |due: &Due| match due {
+            Due::Replies { count, .. } => *count,
+            Due::Merged { .. } | Due::Text(_) => 1,
+        };
+        Some(self.fan(front)?.order.iter().map(count).sum())
+    }
+
+    /// Whether a front has sent part of a command.
+    pub(in crate::worker) fn fan_is_midway(&self, front: usize) -> bool {
+        self.fan(front)
+            .is_some_and(|fan| !fan.unsent.is_empty() || fan.streaming.is_some())
+    }
+
     /// Bytes that a leg keeps until it is its turn.
     pub(in crate::worker) fn holds(&self, client: usize) -> usize {
         match &self.clients[client].part {
@@ -297,8 +312,7 @@ impl Worker {
 
     /// Whether a front may take another command: what its legs hold is bounded.
     pub(in crate::worker) fn fan_has_room(&self, front: usize) -> bool {
-        self.fan(front).is_none_or(|fan| {
-            fan.held <= bounds::CLIENT_OUT_SOFT && fan.order.len() <= bounds::DUE_MAX
-        })
+        self.fan(front)
+            .is_none_or(|fan| !self.too_much(front, fan.held) && fan.order.len() <= bounds::DUE_MAX)
     }
 }

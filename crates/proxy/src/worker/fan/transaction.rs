@@ -1,12 +1,14 @@
 //! Transactions over several shards run on one of them: the one whose keys are watched, or else that of
 //! the first key after `MULTI`. What comes before that key is queued here.
 
+use super::Fan;
 use super::command::FIRST;
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
 use crate::worker::filter::Generation;
-use crate::worker::lanes::Flow;
+use crate::worker::lanes::{Flow, Sending};
+use crate::worker::queued::{Inside, PLACEHOLDER, What};
 use crate::worker::session::{ReplyMode, Transaction, Watch};
 use resp::command::Class;
 use resp::keys::Place;
@@ -122,6 +124,9 @@ impl Worker {
             Some(Queue::Lost) => return self.lost_transaction(front, class),
             _ => None,
         };
+        if answered_here(class) {
+            return self.fan_inside(front, class, name, frame, args);
+        }
         if class == Class::Select
             && let Some(number) = args.clone().next().and_then(strict_i64)
         {
@@ -137,6 +142,14 @@ impl Worker {
             | Class::BlockingOption
             | Class::Script
             | Class::Watch => resp::keys::place(frame),
+            // It has nothing to do with keys, and decides no shard.
+            Class::Unwatch if at.is_none() && args.left() == 0 => {
+                return self.queue_here(front, frame);
+            }
+            // That it names no number is an error at `EXEC`.
+            Class::Select if at.is_none() && args.left() == 1 => {
+                return self.queue_here(front, frame);
+            }
             // For these engines the error changes nothing: the transaction goes on, wherever it will be.
             Class::Multi if at.is_none() && self.generation_of(front) < Generation::Eight => {
                 return self.fan_reply(front, texts::NESTED);
@@ -170,11 +183,85 @@ impl Worker {
         {
             return flow;
         }
-        let flow = self.at_shard(front, shard, frame);
+        self.fan_queue(front, shard, class, frame, args)
+    }
+
+    /// Sends a command of a transaction to the shard that has it.
+    fn fan_queue(
+        &mut self,
+        front: usize,
+        shard: usize,
+        class: Class,
+        frame: &[u8],
+        args: &Args<'_>,
+    ) -> Flow {
+        let leg = self.leg(front, shard);
+        let looked_into = class == Class::Exec && self.looks_into_exec(front, leg);
+        let flow = if looked_into {
+            self.send_part(front, shard, |worker, leg| {
+                worker.send_own(leg, frame, Self::exec_sending())
+            })
+        } else {
+            self.at_shard(front, shard, frame)
+        };
         let over = class == Class::Exec || (class == Class::Discard && args.left() == 0);
-        if flow == Flow::Next && over {
+        if flow == Flow::Next && over && self.clients.contains(front) {
+            if looked_into {
+                self.exec_sent(front);
+            }
+            self.forget_later(front);
             self.set_queue(front, Queue::No);
             self.set_watched(front, None);
+        }
+        flow
+    }
+
+    /// A command inside a transaction that no shard can answer, or only in part.
+    fn fan_inside(
+        &mut self,
+        front: usize,
+        class: Class,
+        name: &[u8],
+        frame: &[u8],
+        args: &Args<'_>,
+    ) -> Flow {
+        // How many commands the shard has queued must be known.
+        if !self.barrier(front) {
+            return Flow::Hold;
+        }
+        let place = match self.fan(front).map(|fan| &fan.transaction) {
+            Some(Queue::At(shard)) => Some(*shard),
+            _ => None,
+        };
+        let leg = place.map(|shard| self.leg(front, shard));
+        if let (Some(shard), Some(leg)) = (place, leg)
+            && self.clients[leg].session.own.transaction == Transaction::Lost
+        {
+            return self.at_shard(front, shard, frame);
+        }
+        let (sent, sending, what) = match self.inside(front, class, name, args) {
+            Inside::Refuse(text) => return self.fan_spoil(front, place, &text),
+            Inside::Answer if self.holds_too_much(front, frame) => {
+                return self.fan_spoil(front, place, texts::TOO_MUCH_INSIDE);
+            }
+            Inside::Answer => {
+                let what = What::Answer(frame.into());
+                (PLACEHOLDER, Sending::plain(), Some(what))
+            }
+            Inside::Pass(sending, what) => (frame, sending, what),
+        };
+        let at = match leg {
+            Some(leg) => self.clients[leg].in_transaction,
+            None => self.fan(front).and_then(Fan::queued_here).unwrap_or(0),
+        };
+        let flow = match place {
+            Some(shard) => self.let_shard(front, shard, |worker, leg| {
+                worker.send_own(leg, sent, sending)
+            }),
+            None => self.queue_here(front, sent),
+        };
+        if flow == Flow::Next {
+            self.note_later(front, at, what);
         }
         flow
     }
@@ -187,6 +274,7 @@ impl Worker {
         };
         self.set_queue(front, Queue::No);
         self.set_watched(front, None);
+        self.forget_later(front);
         self.fan_reply(front, text)
     }
 
@@ -244,6 +332,8 @@ impl Worker {
             Some(Queue::At(_))
         );
         if opened {
+            // It went ahead of `MULTI`, and is for the whole transaction.
+            self.caching_used(front);
             Ok(())
         } else if flow == Flow::Next {
             self.set_queue(front, Queue::Lost);
@@ -252,6 +342,23 @@ impl Worker {
             Err(flow)
         }
     }
+}
+
+/// Whether the proxy answers a command itself, or only allows some of it.
+fn answered_here(class: Class) -> bool {
+    matches!(
+        class,
+        Class::Client
+            | Class::Config
+            | Class::Acl
+            | Class::Module
+            | Class::Auth
+            | Class::Hello
+            | Class::Monitor
+            | Class::Refused
+            | Class::Subscribe(_)
+            | Class::Unsubscribe(_)
+    )
 }
 
 /// Whether a command without a key is about the connection or the server, and means the same on any

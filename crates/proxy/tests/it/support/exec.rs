@@ -1,23 +1,32 @@
-//! What plays `cnm_exec`: hands out a configuration and keeps what the proxy says.
+//! What plays `cnm_exec`: hands out a configuration, gives orders, and keeps what the proxy says.
 
+use super::{PATIENCE, until};
+use model::DatabaseUid;
+use model::gate::{Answer, GateOrder, Line, Order};
 use model::observation::ProxyObservation;
-use model::proxy::ProxyConfig;
+use model::proxy::{FromProxy, Granted, ProxyConfig, ToProxy, Wish};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 #[derive(Default)]
 struct State {
     config: Option<ProxyConfig>,
     proxies: Vec<UnixStream>,
     observed: Vec<ProxyObservation>,
+    /// What clients wished, and the proxy that said so.
+    wishes: Vec<(Wish, UnixStream)>,
+    orders: u64,
+    answers: Vec<Answer>,
 }
 
 /// The local interface of a node, as far as a proxy uses it.
 #[derive(Clone)]
 pub struct Exec {
     state: Arc<Mutex<State>>,
+    answered: Arc<Condvar>,
 }
 
 impl Exec {
@@ -26,7 +35,9 @@ impl Exec {
         let state: Arc<Mutex<State>> = Arc::default();
         let exec = Self {
             state: Arc::clone(&state),
+            answered: Arc::default(),
         };
+        let answered = Arc::clone(&exec.answered);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
@@ -37,12 +48,23 @@ impl Exec {
                     }
                     known.proxies.push(stream.try_clone().unwrap());
                 }
-                let state = Arc::clone(&state);
+                let (state, answered) = (Arc::clone(&state), Arc::clone(&answered));
                 std::thread::spawn(move || {
+                    let back = stream.try_clone().unwrap();
                     for line in BufReader::new(stream).lines() {
                         let Ok(line) = line else { return };
-                        let observation = serde_json::from_str(&line).unwrap();
-                        state.lock().unwrap().observed.push(observation);
+                        let said = serde_json::from_str(&line).unwrap();
+                        let mut state = state.lock().unwrap();
+                        match said {
+                            FromProxy::Observation(seen) => state.observed.push(*seen),
+                            FromProxy::Wish { wish } => {
+                                state.wishes.push((wish, back.try_clone().unwrap()));
+                            }
+                            FromProxy::Answer { answer } => {
+                                state.answers.push(answer);
+                                answered.notify_all();
+                            }
+                        }
                     }
                 });
             }
@@ -57,9 +79,83 @@ impl Exec {
         state.proxies.retain(|proxy| send(proxy, config));
     }
 
+    /// Gives an order about the first database to the proxy that came last; returns its number.
+    pub fn order(&self, what: GateOrder) -> u64 {
+        let mut state = self.state.lock().unwrap();
+        state.orders += 1;
+        let id = state.orders;
+        let line = Line::Order(Order {
+            id,
+            database: DatabaseUid(1),
+            what,
+        });
+        let mut line = serde_json::to_vec(&line).unwrap();
+        line.push(b'\n');
+        let mut proxy = state.proxies.last().expect("no proxy has come");
+        proxy.write_all(&line).unwrap();
+        id
+    }
+
+    /// The answer to an order, if it has come.
+    pub fn answer_to(&self, id: u64) -> Option<Answer> {
+        let state = self.state.lock().unwrap();
+        state.answers.iter().find(|answer| answer.id == id).cloned()
+    }
+
+    /// Gives an order and waits for its answer.
+    pub fn ordered(&self, what: GateOrder) -> Answer {
+        let id = self.order(what);
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state.lock().unwrap();
+        loop {
+            if let Some(answer) = state.answers.iter().find(|answer| answer.id == id) {
+                return answer.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "an order is not answered");
+            state = self.answered.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// Cuts all connections of proxies, and waits until one has come again.
+    pub fn cut(&self) {
+        let old: Vec<UnixStream> = std::mem::take(&mut self.state.lock().unwrap().proxies);
+        for proxy in old {
+            let _ = proxy.shutdown(std::net::Shutdown::Both);
+        }
+        until("the proxy comes back", || {
+            !self.state.lock().unwrap().proxies.is_empty()
+        });
+    }
+
     /// The last thing that a proxy said.
     pub fn last(&self) -> Option<ProxyObservation> {
         self.state.lock().unwrap().observed.last().cloned()
+    }
+
+    /// What clients have wished so far.
+    pub fn wishes(&self) -> Vec<Wish> {
+        let state = self.state.lock().unwrap();
+        state.wishes.iter().map(|(wish, _)| wish.clone()).collect()
+    }
+
+    /// Says what became of a wish.
+    pub fn grant(&self, number: u64, refusal: Option<&str>) {
+        let state = self.state.lock().unwrap();
+        let mut wishes = state.wishes.iter();
+        let (_, proxy) = wishes.find(|(wish, _)| wish.number == number).unwrap();
+        let granted = Granted {
+            number,
+            refusal: refusal.map(str::to_owned),
+        };
+        assert!(send(proxy, &ToProxy::Granted { granted }));
+    }
+
+    /// Ends the connections of all proxies.
+    pub fn hang_up(&self) {
+        for proxy in &self.state.lock().unwrap().proxies {
+            let _ = proxy.shutdown(std::net::Shutdown::Both);
+        }
     }
 
     /// How often proxies have said something.
@@ -83,8 +179,8 @@ impl Exec {
     }
 }
 
-fn send(mut proxy: &UnixStream, config: &ProxyConfig) -> bool {
-    let mut line = serde_json::to_vec(config).unwrap();
+fn send(mut proxy: &UnixStream, message: &impl serde::Serialize) -> bool {
+    let mut line = serde_json::to_vec(message).unwrap();
     line.push(b'\n');
     proxy.write_all(&line).is_ok()
 }

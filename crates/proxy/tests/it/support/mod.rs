@@ -5,6 +5,7 @@ pub mod client;
 pub mod engine;
 pub mod exec;
 pub mod node;
+pub mod pair;
 pub mod process;
 pub mod relay;
 

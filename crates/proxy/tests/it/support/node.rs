@@ -7,6 +7,7 @@ use super::{process, until};
 use model::documents::SlotRange;
 use model::node_config::{NodeConfig, Ports};
 use model::proxy::{ProxyConfig, ProxyDatabase, ProxySettings, ProxyShard, ShardAddress};
+use model::tuning::DatabaseTuning;
 use model::{DatabaseUid, Epoch, NodeUid, Revision, Secret, ShardUid};
 use rustix::process::Signal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -148,6 +149,7 @@ impl Node {
                 listen: vec![endpoint],
                 password: None,
                 max_connections: 0,
+                tuning: DatabaseTuning::default(),
                 shards: vec![ProxyShard {
                     uid: ShardUid(1),
                     slots: SlotRange {
@@ -161,7 +163,8 @@ impl Node {
                     serving: true,
                 }],
             }],
-            settings: ProxySettings { threads: 1 },
+            settings: ProxySettings::fixed(1),
+            takes_wishes: true,
         };
         change(&mut config);
         let exec = Exec::start(&node.proxy_socket());
@@ -281,6 +284,17 @@ impl Node {
                 .last()
                 .is_some_and(|observed| observed.applied == self.config.revision)
         });
+    }
+
+    /// Changes the number of workers.
+    pub fn threads(&mut self, count: u32) {
+        self.reconfigure(|config| config.settings = ProxySettings::fixed(count));
+        until("so many workers serve", || {
+            self.exec
+                .last()
+                .is_some_and(|observed| observed.threads == count)
+        });
+        self.wait_served();
     }
 
     pub fn client(&self) -> Client {

@@ -34,6 +34,7 @@ struct Shared {
 pub struct Relay {
     shared: Arc<Shared>,
     pub address: SocketAddr,
+    target: SocketAddr,
 }
 
 impl Relay {
@@ -48,6 +49,7 @@ impl Relay {
         let relay = Self {
             shared: Arc::clone(&shared),
             address: listener.local_addr().unwrap(),
+            target,
         };
         std::thread::spawn(move || {
             for proxy in listener.incoming() {
@@ -61,6 +63,11 @@ impl Relay {
             }
         });
         relay
+    }
+
+    /// Where it leads.
+    pub fn target(&self) -> SocketAddr {
+        self.target
     }
 
     /// Replies wait, until one of the other orders comes.

@@ -122,11 +122,11 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
             listen: vec![setting.endpoint],
             password: None,
             max_connections: 0,
+            tuning: model::tuning::DatabaseTuning::default(),
             shards,
         }],
-        settings: ProxySettings {
-            threads: setting.threads,
-        },
+        settings: ProxySettings::fixed(setting.threads),
+        takes_wishes: false,
     }
 }
 

@@ -1,0 +1,88 @@
+//! The shard as it is shown.
+
+use super::ShardTask;
+use crate::engine_process::EngineProcess;
+use model::observation::{EngineState, ShardObservation};
+use model::release::EngineId;
+use model::{DatabaseUid, Generation};
+
+impl ShardTask {
+    pub(super) fn publish(&self) {
+        if self.ledger.is_some() || self.broken.is_some() {
+            self.shared.publish(self.shard, self.observation());
+        }
+    }
+
+    /// The shard as it is shown; `None` when nothing was started here.
+    pub(super) fn observation(&self) -> Option<ShardObservation> {
+        let Some(ledger) = &self.ledger else {
+            return self.broken.as_ref().and_then(|_| self.unknown());
+        };
+        let process = ledger.process.as_ref().filter(|_| self.engine.is_some());
+        let info = self.info.clone().unwrap_or_default();
+        let role = self.agreed_role();
+        let answers = matches!(self.state, EngineState::Running | EngineState::Loading);
+        Some(ShardObservation {
+            shard: self.shard,
+            database: ledger.spec.database,
+            generation: process.map_or(ledger.spec.generation, |process| process.generation),
+            state: self.state,
+            role: role.map(|record| record.role),
+            epoch: role.map(|record| record.epoch),
+            pid: self.engine.as_ref().map(EngineProcess::pid),
+            run_id: process.and_then(|process| process.run_id.clone()),
+            engine: process
+                .map_or(&ledger.spec.engine, |process| &process.engine)
+                .clone(),
+            used_memory: info.used_memory,
+            fragmentation: info.fragmentation,
+            keys: info.keys,
+            connections: info.connections,
+            loading_percent: if info.loading {
+                info.loading_percent
+            } else {
+                0.0
+            },
+            error: self.error.clone(),
+            replication: self
+                .info
+                .as_ref()
+                .filter(|_| answers && process.is_some())
+                .map(|info| info.replication.clone()),
+        })
+    }
+
+    /// The engine that runs, as it was started.
+    pub(super) fn running_engine(&self) -> Option<EngineId> {
+        let process = self.ledger.as_ref()?.process.as_ref()?;
+        self.engine.as_ref().map(|_| process.engine.clone())
+    }
+
+    /// A shard of which nothing is known but its folder's name.
+    fn unknown(&self) -> Option<ShardObservation> {
+        let newest = self
+            .shared
+            .catalogue
+            .engines()
+            .last()
+            .map(|engine| engine.id.clone());
+        Some(ShardObservation {
+            shard: self.shard,
+            database: DatabaseUid(0),
+            generation: Generation(0),
+            state: EngineState::Failed,
+            role: None,
+            epoch: None,
+            pid: None,
+            run_id: None,
+            engine: newest.or_else(|| "valkey-0.0.0".parse::<EngineId>().ok())?,
+            used_memory: 0,
+            fragmentation: 0.0,
+            keys: 0,
+            connections: 0,
+            loading_percent: 0.0,
+            error: self.broken.clone(),
+            replication: None,
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! `migrate`.
+
+use super::failure::Failure;
+use super::grammar;
+use super::operation::follow;
+use super::parse::Invocation;
+use super::resources;
+use super::session::Context;
+use model::rest::{ActionsStarted, MigrateRequest};
+
+/// `migrate {shard <id…> | db <db> | node <node>} … target_node <node>`.
+///
+/// # Errors
+/// That it is not clear which shards are meant; as REST answers; why it failed.
+pub async fn migrate(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
+    let request = request(context, invocation).await?;
+    let answer: ActionsStarted = context
+        .rest
+        .post("/v1/shards/actions/migrate", &request)
+        .await?;
+    for operation in &answer.action_uids {
+        follow(context, &operation.0).await?;
+    }
+    if context.screen.json {
+        return context.screen.object(&answer);
+    }
+    context.screen.line("Done");
+    Ok(())
+}
+
+async fn request(context: &Context, invocation: &Invocation) -> Result<MigrateRequest, Failure> {
+    let usage = |why: &str| Failure::usage(why, invocation.command.usage());
+    let named = ["shard", "db", "node"].map(|word| invocation.has(word));
+    if named.iter().filter(|is| **is).count() != 1 {
+        return Err(usage("name shards, a db or a node, one of the three"));
+    }
+    let which = ["all_shards", "all_master_shards", "all_slave_shards"].map(|w| invocation.has(w));
+    match (named[0], which.iter().filter(|is| **is).count()) {
+        (true, 0) | (false, 1) => {}
+        (true, _) => return Err(usage("with shards there is nothing more to choose")),
+        (false, _) => {
+            return Err(usage(
+                "say which: all_shards, all_master_shards or all_slave_shards",
+            ));
+        }
+    }
+    let role = match which {
+        [_, true, _] => Some("master"),
+        [_, _, true] => Some("slave"),
+        _ => None,
+    };
+    let shard_uids = invocation
+        .list("shard")
+        .iter()
+        .map(|text| grammar::shard(text))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Failure::Other)?;
+    let bdb_uid = match invocation.database("db") {
+        Some(wanted) => Some(resources::database(context, &wanted).await?.uid),
+        None => None,
+    };
+    Ok(MigrateRequest {
+        shard_uids: named[0].then_some(shard_uids),
+        bdb_uid,
+        node_uid: invocation.node("node"),
+        role: role.map(str::to_owned),
+        target_node_uid: invocation
+            .node("target_node")
+            .ok_or_else(|| usage("target_node is missing"))?,
+        override_policy: invocation.has("override_policy").then_some(true),
+    })
+}

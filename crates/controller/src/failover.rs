@@ -1,0 +1,3 @@
+//! Unplanned: a primary is gone, a replica takes its place.
+
+pub mod plan;

@@ -1,0 +1,198 @@
+//! Who takes the place of a primary that is gone. Pure.
+//!
+//! A primary counts as gone when its own agent says so: its process has ended, or another one has been
+//! started. The store names the new primary and its epoch first; then its agent is ordered, which
+//! looks at the replica once more; then the store learns that it serves. Between the first and the last
+//! nobody serves: proxies hold what clients send.
+
+use crate::observed::Observations;
+use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
+use crate::state::{Change, ClusterState, Stored};
+use jiff::Timestamp;
+use model::documents::{Role, Severity, Shard, keys};
+use model::limits::{FAILOVERS_KEPT, FAILOVERS_MAX, FAILOVERS_WITHIN};
+use serde_json::json;
+use std::time::Instant;
+use store::Txn;
+
+/// What a replica set needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Its primary stays, or comes back by itself.
+    Stays,
+    /// Its primary is gone and may not be replaced yet; nor may it come back.
+    Waits(String),
+    /// A transaction, and why.
+    Store(Txn, String),
+}
+
+/// Looks at one replica set.
+#[must_use]
+pub fn plan(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+    now: Timestamp,
+) -> Verdict {
+    let Fate::Gone(cause) = replica_set::fate(observed, set.primary, instant) else {
+        return Verdict::Stays;
+    };
+    let served = set.last_served();
+    let mut candidates = Vec::new();
+    let mut frozen = Vec::new();
+    for replica in &set.replicas {
+        match replica_set::candidate(observed, replica, served, instant) {
+            Some(Ok(candidate)) => candidates.push(candidate),
+            Some(Err(Doubt::Frozen(reason))) => frozen.push(reason),
+            Some(Err(Doubt::Gone(_))) | None => {}
+        }
+    }
+    let Some(best) = replica_set::best(&candidates) else {
+        if !frozen.is_empty() {
+            return held(state, set, format!("{cause}; {}", frozen.join("; ")), now);
+        }
+        return nobody(state, set, &cause, now);
+    };
+    let recent = set
+        .primary
+        .failovers
+        .iter()
+        .filter(|then| is_recent(**then, now))
+        .count();
+    if recent >= FAILOVERS_MAX {
+        let reason = format!(
+            "{cause}; {recent} failovers within {} s: the next one waits until that is over",
+            FAILOVERS_WITHIN.as_secs()
+        );
+        return held(state, set, reason, now);
+    }
+    promotion(state, observed, set, &best, &cause, now)
+}
+
+fn is_recent(then: Timestamp, now: Timestamp) -> bool {
+    let age = now.duration_since(then);
+    age.is_negative() || age.unsigned_abs() < FAILOVERS_WITHIN
+}
+
+/// What keeps a set without a primary is stored once, as an alert that the tools show.
+fn held(state: &ClusterState, set: &ReplicaSet<'_>, reason: String, now: Timestamp) -> Verdict {
+    if set.primary.trouble.is_some() {
+        return Verdict::Waits(reason);
+    }
+    let mut doc = set.primary.doc.clone();
+    doc.trouble = Some(reason.clone());
+    let mut change = Change::of(state, now);
+    change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
+    change.event(
+        Severity::Critical,
+        "failover_waits",
+        &[
+            ("bdb_uid", json!(doc.database)),
+            ("shard_uid", json!(doc.uid)),
+            ("reason", json!(reason)),
+        ],
+    );
+    Verdict::Store(change.into_txn(), reason)
+}
+
+/// No replica has the data. The primary comes back with its own, if it was the one that served; one
+/// that was to be promoted and never did gives the role back to it.
+fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestamp) -> Verdict {
+    let served = set.last_served();
+    let unconfirmed = set.primary.serving != Some(set.primary.epoch);
+    let server = set
+        .replicas
+        .iter()
+        .find(|shard| shard.serving == served && served.is_some());
+    let (true, Some(server)) = (unconfirmed, server) else {
+        return Verdict::Stays;
+    };
+    let reason = format!(
+        "{cause}, before it served: redis:{} comes back with its own data",
+        server.uid
+    );
+    Verdict::Store(
+        new_primary(state, set, server, (None, None), now).into_txn(),
+        reason,
+    )
+}
+
+fn promotion(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    best: &Candidate<'_>,
+    cause: &str,
+    now: Timestamp,
+) -> Verdict {
+    let run_id = best
+        .shard
+        .synced
+        .as_ref()
+        .map(|record| record.run_id.clone());
+    let mut change = new_primary(state, set, best.shard, (run_id, Some(&best.history)), now);
+    let last_heard = observed.last_offset(set.primary.uid);
+    change.event(
+        Severity::Error,
+        "shard_failover",
+        &[
+            ("bdb_uid", json!(set.primary.database)),
+            ("shard_uid", json!(set.primary.uid)),
+            ("node_uid", json!(set.primary.node)),
+            ("new_shard_uid", json!(best.shard.uid)),
+            ("new_node_uid", json!(best.shard.node)),
+            ("epoch", json!(set.primary.epoch.next())),
+            ("cause", json!(cause)),
+            ("offset", json!(best.offset)),
+            ("last_known_offset", json!(last_heard)),
+        ],
+    );
+    let reason = format!(
+        "{cause}: redis:{} becomes primary of epoch {}",
+        best.shard.uid,
+        set.primary.epoch.next()
+    );
+    Verdict::Store(change.into_txn(), reason)
+}
+
+/// Gives the role to another shard, in the next epoch of the set. Records stay: until the new primary
+/// serves, they are of the last epoch in which anybody wrote.
+pub(crate) fn new_primary(
+    state: &ClusterState,
+    set: &ReplicaSet<'_>,
+    next: &Stored<Shard>,
+    (run_id, history): (Option<String>, Option<&str>),
+    now: Timestamp,
+) -> Change {
+    let epoch = set.primary.epoch.next();
+    let mut failovers = set.primary.failovers.clone();
+    failovers.push(now);
+    let surplus = failovers.len().saturating_sub(FAILOVERS_KEPT);
+    failovers.drain(..surplus);
+    let mut change = Change::of(state, now);
+    for member in set.members() {
+        let mut doc = member.doc.clone();
+        doc.epoch = epoch;
+        doc.role_since = Some(now);
+        doc.trouble = None;
+        if member.uid == next.uid {
+            doc.role = Role::Primary;
+            if let (Some(record), Some(history)) = (&mut doc.synced, history) {
+                // Its agent compares with what its data are called now.
+                history.clone_into(&mut record.replication_id);
+            }
+            doc.run_id.clone_from(&run_id);
+            doc.failovers.clone_from(&failovers);
+        } else {
+            doc.role = Role::Replica;
+            doc.failovers.clear();
+            if member.uid == set.primary.uid {
+                doc.run_id = None;
+                doc.synced = None;
+            }
+        }
+        change.replace(keys::shard(member.uid), member.revision, &doc);
+    }
+    change
+}

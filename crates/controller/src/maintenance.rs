@@ -1,0 +1,4 @@
+//! A node is emptied: for a while (maintenance mode), or for good (removal).
+
+pub mod plan;
+pub(crate) mod request;

@@ -1,0 +1,195 @@
+//! The next step of an operation that moves roles or shards, once everything else of its database is
+//! settled. Pure.
+
+use crate::database::plan::Step;
+use crate::observed::Observations;
+use crate::placement::plan as placement;
+use crate::replica_set::{self, ReplicaSet};
+use crate::request::new_shard;
+use crate::state::{Change, ClusterState, Stored};
+use crate::switchover::plan as switchover;
+use jiff::Timestamp;
+use model::documents::{Database, Operation, Role, Shard, keys};
+use model::{ApiError, NodeUid, ShardUid};
+use std::time::Instant;
+use store::Txn;
+
+/// The next step of the operation that works on a database; `None`: it has nothing left to do.
+#[must_use]
+pub fn next(
+    (state, observed): (&ClusterState, &Observations),
+    database: &Stored<Database>,
+    instant: Instant,
+    now: Timestamp,
+) -> Option<Step> {
+    let running = database.operation.as_ref()?;
+    let operation = state.operations.iter().find(|o| o.uid == *running)?;
+    let work = Work {
+        state,
+        observed,
+        database,
+        operation,
+        instant,
+        now,
+    };
+    work.next_role().or_else(|| work.next_migration())
+}
+
+struct Work<'a> {
+    state: &'a ClusterState,
+    observed: &'a Observations,
+    database: &'a Stored<Database>,
+    operation: &'a Stored<Operation>,
+    instant: Instant,
+    now: Timestamp,
+}
+
+impl<'a> Work<'a> {
+    /// The next primary that is to hand its role over.
+    fn next_role(&self) -> Option<Step> {
+        let shard = *self.operation.shards.first()?;
+        let sets = replica_set::of_database(self.state, self.database);
+        match sets.iter().find(|set| set.primary.uid == shard) {
+            Some(set) => self.hand_over(set, None),
+            // It has lost the role meanwhile, to a failover: what was wanted has happened.
+            None => Some(self.note(
+                format!("redis:{shard} is no master any more"),
+                |operation| {
+                    operation.shards.remove(0);
+                },
+            )),
+        }
+    }
+
+    fn hand_over(&self, set: &ReplicaSet<'_>, target: Option<ShardUid>) -> Option<Step> {
+        let both = (set, &self.database.doc);
+        let wanted = switchover::check(
+            (self.state, self.observed),
+            both,
+            target,
+            &self.operation.uid,
+            self.instant,
+        );
+        match wanted {
+            Ok(wanted) => Some(Step::Move(Box::new(wanted))),
+            Err(reason) => {
+                let database = self.database.uid;
+                let running = &self.operation.uid;
+                let txn = switchover::refuse(self.state, database, running, &reason, self.now)?;
+                Some(Step::Store { txn, reason })
+            }
+        }
+    }
+
+    /// The next shard that is to be brought to another node. Its copy is synced by the time that this is
+    /// asked: until then its database is not settled.
+    fn next_migration(&self) -> Option<Step> {
+        let migration = self.operation.migrations.first()?.clone();
+        let shard = self.state.shards.iter().find(|s| s.uid == migration.shard);
+        let Some(shard) = shard else {
+            return Some(self.note(
+                format!("redis:{} has moved", migration.shard),
+                |operation| {
+                    operation.migrations.remove(0);
+                },
+            ));
+        };
+        let sets = replica_set::of_database(self.state, self.database);
+        let set = sets
+            .iter()
+            .find(|set| set.members().any(|member| member.uid == shard.uid))?;
+        match migration.copy {
+            None => Some(self.copy(set, shard, migration.node)),
+            Some(copy) if shard.role == Role::Primary => self.hand_over(set, Some(copy)),
+            Some(_) => {
+                let mut doc = shard.doc.clone();
+                doc.removed_by = Some(self.operation.uid.clone());
+                doc.synced = None;
+                let mut change = Change::of(self.state, self.now);
+                change.replace(keys::shard(shard.uid), shard.revision, &doc);
+                Some(Step::Store {
+                    txn: change.into_txn(),
+                    reason: format!("redis:{} has a copy in its place", shard.uid),
+                })
+            }
+        }
+    }
+
+    fn copy(&self, set: &ReplicaSet<'_>, shard: &'a Stored<Shard>, node: NodeUid) -> Step {
+        let made = copy_of((self.state, self.observed), shard, node, self.instant);
+        let made = made.map(|port| {
+            let uid = self.state.cluster.next_shard;
+            let copy = Shard {
+                node,
+                port,
+                role: Role::Replica,
+                slots: shard.slots,
+                epoch: set.primary.epoch,
+                engine: shard.engine.clone(),
+                memory_bytes: shard.memory_bytes,
+                ..new_shard(uid, self.database, set.primary.users.clone())
+            };
+            let mut change = Change::of(self.state, self.now);
+            change.cluster().next_shard = uid.next();
+            change.create(keys::shard(uid), &copy);
+            let mut doc = self.operation.doc.clone();
+            if let Some(migration) = doc.migrations.first_mut() {
+                migration.copy = Some(uid);
+            }
+            change.replace(keys::operation(&doc.uid), self.operation.revision, &doc);
+            (change.into_txn(), uid)
+        });
+        match made {
+            Ok((txn, uid)) => Step::Store {
+                txn,
+                reason: format!(
+                    "redis:{uid} becomes a copy of redis:{} on node:{node}",
+                    shard.uid
+                ),
+            },
+            Err(error) => self.give_up(error.description),
+        }
+    }
+
+    fn give_up(&self, reason: String) -> Step {
+        let database = self.database.uid;
+        let txn = switchover::refuse(self.state, database, &self.operation.uid, &reason, self.now);
+        Step::Store {
+            txn: txn.unwrap_or_default(),
+            reason,
+        }
+    }
+
+    fn note(&self, reason: String, change_it: impl Fn(&mut Operation)) -> Step {
+        let mut doc = self.operation.doc.clone();
+        change_it(&mut doc);
+        let mut change = Change::of(self.state, self.now);
+        change.replace(keys::operation(&doc.uid), self.operation.revision, &doc);
+        let txn: Txn = change.into_txn();
+        Step::Store { txn, reason }
+    }
+}
+
+/// Whether a node has room for a copy of a shard; the copy's port.
+///
+/// # Errors
+/// `insufficient_resources` with the reason.
+pub(crate) fn copy_of(
+    (state, observed): (&ClusterState, &Observations),
+    shard: &Shard,
+    node: NodeUid,
+    instant: Instant,
+) -> Result<u16, ApiError> {
+    placement::room_on(
+        state,
+        observed,
+        &shard.engine,
+        (node, shard.memory_bytes),
+        instant,
+    )?;
+    let ports = placement::shard_ports(state, 1)?;
+    ports
+        .first()
+        .copied()
+        .ok_or_else(|| model::ErrorCode::InsufficientResources.into())
+}

@@ -1,0 +1,153 @@
+//! An operator wants shards on another node. Pure: what is refused changes nothing.
+
+use super::plan::copy_of;
+use crate::observed::Observations;
+use crate::request::{Fresh, not_busy, operation};
+use crate::state::{Change, ClusterState, Stored};
+use model::documents::{
+    Database, DatabaseStatus, Migration, Operation, OperationKind, Role, Shard, keys,
+};
+use model::intent::{IntentOutcome, MigrateWhat};
+use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid};
+use std::collections::BTreeMap;
+use store::Txn;
+
+/// Brings shards to another node, one operation a database.
+pub(crate) fn migrate(
+    (state, observed): (&ClusterState, &Observations),
+    (what, node, override_policy): (&MigrateWhat, NodeUid, bool),
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    if state.node(node).is_none() {
+        return Err(ErrorCode::NodeNotFound.into());
+    }
+    let mut wanted: BTreeMap<DatabaseUid, Vec<Migration>> = BTreeMap::new();
+    for shard in chosen(state, what)? {
+        if shard.node == node {
+            // Of all shards of a database or a node, those that are there already stay.
+            if matches!(what, MigrateWhat::Shards { .. }) {
+                return Err(refused(format!(
+                    "redis:{} is on node:{node} already: choose another node",
+                    shard.uid
+                )));
+            }
+            continue;
+        }
+        may_be_there((state, observed), shard, (node, override_policy), fresh)?;
+        wanted.entry(shard.database).or_default().push(Migration {
+            shard: shard.uid,
+            node,
+            copy: None,
+        });
+    }
+    if wanted.is_empty() {
+        return Err(refused(format!("there is nothing to bring to node:{node}")));
+    }
+    let mut change = Change::of(state, fresh.now);
+    let mut operations = Vec::new();
+    for (uid, migrations) in wanted {
+        let database = state.database(uid).ok_or(ErrorCode::DbNotFound)?;
+        let name = if operations.is_empty() {
+            fresh.operation.clone()
+        } else {
+            OperationUid(format!("{}-{uid}", fresh.operation))
+        };
+        let operation = Operation {
+            uid: name.clone(),
+            migrations,
+            ..operation(OperationKind::MigrateShards, uid, fresh)
+        };
+        begin(&mut change, database, &operation)?;
+        operations.push(name);
+    }
+    let outcome = IntentOutcome {
+        database: None,
+        operation: operations.first().cloned(),
+        operations,
+    };
+    Ok((change.into_txn(), outcome))
+}
+
+/// Has an operation work on a database.
+pub(crate) fn begin(
+    change: &mut Change,
+    database: &Stored<Database>,
+    operation: &Operation,
+) -> Result<(), ApiError> {
+    not_busy(database)?;
+    let mut doc = database.doc.clone();
+    doc.status = DatabaseStatus::ActiveChangePending;
+    doc.operation = Some(operation.uid.clone());
+    change.replace(keys::database(database.uid), database.revision, &doc);
+    change.create(keys::operation(&operation.uid), operation);
+    Ok(())
+}
+
+fn chosen<'a>(
+    state: &'a ClusterState,
+    what: &MigrateWhat,
+) -> Result<Vec<&'a Stored<Shard>>, ApiError> {
+    let with_role = |role: &Option<Role>, shard: &Shard| role.is_none_or(|r| r == shard.role);
+    match what {
+        MigrateWhat::Shards { shards } if shards.is_empty() => {
+            Err(ErrorCode::ShardUidsRequired.into())
+        }
+        MigrateWhat::Shards { shards } => {
+            let find = |uid| {
+                let found = state.shards.iter().find(|s| s.uid == uid);
+                found.ok_or_else(|| {
+                    ApiError::new(
+                        ErrorCode::ShardNotExist,
+                        format!(
+                            "there is no shard redis:{uid}: {}",
+                            ErrorCode::ShardNotExist.remedy()
+                        ),
+                    )
+                })
+            };
+            let mut all = Vec::new();
+            for uid in shards {
+                let shard = find(*uid)?;
+                if !all.iter().any(|known: &&Stored<Shard>| known.uid == *uid) {
+                    all.push(shard);
+                }
+            }
+            Ok(all)
+        }
+        MigrateWhat::Database { database, role } => {
+            state.database(*database).ok_or(ErrorCode::DbNotFound)?;
+            let shards = state.shards_of(*database);
+            Ok(shards.filter(|s| with_role(role, s)).collect())
+        }
+        MigrateWhat::Node { node, role } => {
+            state.node(*node).ok_or(ErrorCode::NodeNotFound)?;
+            let there = state.shards.iter().filter(|s| s.node == *node);
+            Ok(there.filter(|s| with_role(role, s)).collect())
+        }
+    }
+}
+
+fn may_be_there(
+    (state, observed): (&ClusterState, &Observations),
+    shard: &Stored<Shard>,
+    (node, override_policy): (NodeUid, bool),
+    fresh: &Fresh<'_>,
+) -> Result<(), ApiError> {
+    let sibling = state
+        .shards_of(shard.database)
+        .find(|s| s.slots == shard.slots && s.node == node && s.uid != shard.uid);
+    if let Some(sibling) = sibling
+        && !override_policy
+    {
+        return Err(refused(format!(
+            "node:{node} has redis:{} already, another copy of the slots of redis:{}: choose another \
+             node, or say override_policy",
+            sibling.uid, shard.uid
+        )));
+    }
+    copy_of((state, observed), shard, node, fresh.instant).map(|_| ())
+}
+
+fn refused(reason: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidParam, reason)
+}

@@ -1,0 +1,191 @@
+//! Replica sets: the shards of a database that hold the same slots, one of them the primary.
+
+use crate::observed::{self, Observations};
+use crate::state::{ClusterState, Stored};
+use model::documents::{Database, Role, Shard};
+use model::observation::{EngineState, ShardObservation};
+use model::{Epoch, ShardUid};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// A primary and its replicas. Shards that are being removed are no copies any more.
+#[derive(Clone, Debug)]
+pub struct ReplicaSet<'a> {
+    /// Its primary.
+    pub primary: &'a Stored<Shard>,
+    /// Its replicas, by uid.
+    pub replicas: Vec<&'a Stored<Shard>>,
+}
+
+impl ReplicaSet<'_> {
+    /// The last epoch in which a primary of this set served. Records of it are what counts: in a later
+    /// one no client has written yet.
+    #[must_use]
+    pub fn last_served(&self) -> Option<Epoch> {
+        self.members().filter_map(|shard| shard.serving).max()
+    }
+
+    /// The primary, then the replicas.
+    pub fn members(&self) -> impl Iterator<Item = &Stored<Shard>> {
+        std::iter::once(self.primary).chain(self.replicas.iter().copied())
+    }
+}
+
+/// The replica sets of a database, by slots.
+#[must_use]
+pub fn of_database<'a>(state: &'a ClusterState, database: &Database) -> Vec<ReplicaSet<'a>> {
+    let copies = |role: Role| {
+        state
+            .shards_of(database.uid)
+            .filter(move |shard| shard.role == role && shard.removed_by.is_none())
+    };
+    let mut sets: Vec<ReplicaSet<'a>> = copies(Role::Primary)
+        .map(|primary| ReplicaSet {
+            primary,
+            replicas: copies(Role::Replica)
+                .filter(|replica| replica.slots == primary.slots)
+                .collect(),
+        })
+        .collect();
+    sets.sort_by_key(|set| (set.primary.slots.first, set.primary.uid));
+    sets
+}
+
+/// Where a shard's engine listens.
+#[must_use]
+pub fn address(state: &ClusterState, shard: &Shard) -> Option<SocketAddr> {
+    let ip: IpAddr = state.node(shard.node)?.address.parse().ok()?;
+    Some(SocketAddr::new(ip, shard.port))
+}
+
+/// What is known of the process that holds the role of a primary.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate<'a> {
+    /// Nothing that counts: its node is not heard.
+    Unknown(String),
+    /// It never had the role, so it cannot be lost.
+    NotYet,
+    /// It is gone for sure: its agent says so. Another process of the same shard may run.
+    Gone(String),
+    /// It is there.
+    Alive(&'a ShardObservation),
+}
+
+/// See [`Fate`].
+#[must_use]
+pub fn fate<'a>(observed: &'a Observations, shard: &Shard, instant: Instant) -> Fate<'a> {
+    let Some(run_id) = &shard.run_id else {
+        return Fate::NotYet;
+    };
+    let Some(node) = observed.fresh(shard.node, instant) else {
+        return Fate::Unknown(format!("node:{} is not heard", shard.node));
+    };
+    let name = format!("redis:{}", shard.uid);
+    match observed::shard(node, shard.uid) {
+        None => Fate::Gone(format!("{name} is not on node:{}", shard.node)),
+        Some(seen) => match (seen.state, &seen.run_id) {
+            (EngineState::Stopped | EngineState::Failed, _) => {
+                Fate::Gone(format!("{name} has stopped"))
+            }
+            (_, Some(other)) if other != run_id => Fate::Gone(format!("{name} was started again")),
+            _ => Fate::Alive(seen),
+        },
+    }
+}
+
+/// A replica that holds what was recorded of it and could be promoted now.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    /// Its document.
+    pub shard: &'a Stored<Shard>,
+    /// How far its data go.
+    pub offset: u64,
+    /// Replication id of its data.
+    pub history: String,
+}
+
+/// Whether a recorded replica could be promoted now, or why not. `None`: it has no record that counts.
+#[must_use]
+pub fn candidate<'a>(
+    observed: &Observations,
+    shard: &'a Stored<Shard>,
+    last_served: Option<Epoch>,
+    instant: Instant,
+) -> Option<Result<Candidate<'a>, Doubt>> {
+    let record = shard.synced.as_ref()?;
+    if Some(record.epoch) != last_served {
+        return None;
+    }
+    let name = format!("redis:{}", shard.uid);
+    let Some(node) = observed.fresh(shard.node, instant) else {
+        let reason = format!("{name} has the data, but node:{} is not heard", shard.node);
+        return Some(Err(Doubt::Frozen(reason)));
+    };
+    let gone = || Some(Err(Doubt::Gone(format!("{name} had the data and is gone"))));
+    let Some(seen) = observed::shard(node, shard.uid) else {
+        return gone();
+    };
+    match (seen.state, &seen.run_id) {
+        (EngineState::Stopped | EngineState::Failed, _) => return gone(),
+        (_, Some(run_id)) if *run_id != record.run_id => return gone(),
+        (EngineState::Running, Some(_)) => {}
+        _ => {
+            let reason = format!("{name} has the data, but does not answer");
+            return Some(Err(Doubt::Frozen(reason)));
+        }
+    }
+    let Some(replication) = &seen.replication else {
+        let reason = format!("{name} has the data, but has not told how far");
+        return Some(Err(Doubt::Frozen(reason)));
+    };
+    let same_history = replication.replication_id == record.replication_id
+        || replication.replication_id2 == record.replication_id;
+    if replication.sync_in_progress || !same_history || replication.offset < record.offset_floor {
+        return Some(Err(Doubt::Gone(format!(
+            "{name} has other data than was recorded"
+        ))));
+    }
+    Some(Ok(Candidate {
+        shard,
+        offset: replication.offset,
+        history: replication.replication_id.clone(),
+    }))
+}
+
+/// Why a recorded replica cannot be promoted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It may still be there: its record counts, and nothing may take its place.
+    Frozen(String),
+    /// Its data are gone for sure.
+    Gone(String),
+}
+
+/// The uid of the best of some candidates: the one with the most data, then the lowest uid.
+#[must_use]
+pub fn best<'a>(candidates: &[Candidate<'a>]) -> Option<Candidate<'a>> {
+    candidates
+        .iter()
+        .max_by_key(|c| (c.offset, std::cmp::Reverse(c.shard.uid)))
+        .cloned()
+}
+
+/// Names of shards, for people.
+#[must_use]
+pub fn names(shards: impl IntoIterator<Item = ShardUid>) -> String {
+    let names: Vec<String> = shards
+        .into_iter()
+        .map(|uid| format!("redis:{uid}"))
+        .collect();
+    names.join(", ")
+}
+
+/// A record goes on into a later epoch in which the data of the one before go on: the replica has a part
+/// of their history, and what it lacks of the new epoch is bounded as ever, by the time after which a
+/// replica without a link is not synced any more.
+pub(crate) fn carry_record(shard: &mut Shard, served: Option<Epoch>, next: Epoch) {
+    match &mut shard.synced {
+        Some(record) if Some(record.epoch) == served => record.epoch = next,
+        _ => shard.synced = None,
+    }
+}

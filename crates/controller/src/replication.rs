@@ -1,0 +1,4 @@
+//! Replicas follow their primary, and what makes them promotable is recorded.
+
+pub mod plan;
+pub(crate) mod request;

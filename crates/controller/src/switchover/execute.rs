@@ -1,0 +1,440 @@
+//! The move itself. Everything that must survive is stored before it is acted on; whatever ends this
+//! task in the middle, [`settle`] finds out from the engines how far it came.
+//!
+//! 1. Both engines get the users of the next epoch, proxies open connections to the target.
+//! 2. The move is stored.
+//! 3. Proxies hold: nothing reaches the old primary any more.
+//! 4. The old primary hands over (`FAILOVER TO`) while the target acknowledges every millisecond.
+//! 5. Proxies go on with the target, in the next epoch.
+//! 6. The target's agent takes the role over, and the store learns of it.
+
+use super::plan::{self, Move, Party};
+use super::recovery::{self, OldPrimary, Recovery, Target};
+use crate::reconcile::{NodeError, Nodes};
+use crate::state::ClusterState;
+use futures::future::join_all;
+use model::command::AgentCommand;
+use model::documents::{RoleMove, Shard};
+use model::gate::{GateAnswer, GateCall, GateStep};
+use model::observation::{EngineState, ShardObservation};
+use model::replication::{HandOverTarget, ReplicationObservation, SyncedRecord};
+use model::{Epoch, ShardUid};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{Store, Txn, TxnResult};
+
+/// How long users and connections may take to be there.
+const PREPARE_WITHIN: Duration = Duration::from_secs(5);
+/// How long proxies may take to hold: what is in flight must come back first. Longer than a commit to a
+/// slow disk, shorter than any client's patience.
+const HOLD_WITHIN: Duration = Duration::from_millis(500);
+/// After how long commands that wait behind a gate get an error that says to try again.
+const PATIENCE_MS: u32 = 5_000;
+/// How long the engines may take.
+const HAND_OVER_MS: u32 = 2_000;
+/// How long proxies may take to go on; those that do not are told again with their configuration.
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks at engines that are at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long it is looked for the end of a move, before the planner is asked again.
+const SETTLE_WITHIN: Duration = Duration::from_secs(20);
+/// Tries to write what others write too.
+const TRIES: usize = 10;
+
+/// What a move needs of the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Hands {
+    pub(crate) store: Store,
+    pub(crate) nodes: Arc<dyn Nodes>,
+}
+
+/// Carries a move out, to a stored end if that is possible.
+pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
+    let old = wanted.old.shard;
+    tracing::info!(shard = %old, to = %wanted.new.shard, "a move begins");
+    if let Err(reason) = hands.prepare(&wanted).await {
+        tracing::warn!(shard = %old, "the move is not begun: {reason}");
+        let refusal = |state: &ClusterState, now| {
+            plan::refuse(state, wanted.database, &wanted.operation, &reason, now)
+        };
+        hands.write(refusal).await;
+        return;
+    }
+    let epoch = wanted.epoch.next();
+    if !hands
+        .write(|state, now| plan::begin(state, &wanted, now))
+        .await
+    {
+        let refusal = |state: &ClusterState, now| {
+            let reason = "the replica set changed meanwhile: try again";
+            plan::refuse(state, wanted.database, &wanted.operation, reason, now)
+        };
+        hands.write(refusal).await;
+        return;
+    }
+    let done = match hands.hold(&wanted).await {
+        Ok(()) => hands.hand_over(&wanted).await,
+        Err(reason) => Err(reason),
+    };
+    match done {
+        Ok(seen) => {
+            let record = record(&seen, &wanted.old.run_id, epoch);
+            let held = hands.release(&wanted).await;
+            tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, "moved");
+            if let Err(error) = hands.take_over(&wanted.new, epoch).await {
+                tracing::warn!(%error, "the new primary's agent has not taken the role over yet");
+            }
+            hands
+                .write(|state, now| {
+                    plan::commit(state, (old, epoch), (held.held_us, record.clone()), now)
+                })
+                .await;
+        }
+        Err(reason) => {
+            tracing::warn!(shard = %old, "the move fails: {reason}");
+            hands.settle(&wanted.old, &wanted.new, epoch, &reason).await;
+        }
+    }
+}
+
+/// Finds out how a move ended that another process began, and stores it.
+pub(crate) async fn settle(hands: Hands, old: Party, new: Party, moving: RoleMove) {
+    let reason = "the primary node changed in the middle of the move";
+    hands.settle(&old, &new, moving.epoch, reason).await;
+}
+
+impl Hands {
+    async fn order(
+        &self,
+        party: &Party,
+        command: AgentCommand,
+        within: Duration,
+    ) -> Result<Option<ShardObservation>, NodeError> {
+        let order = self.nodes.order(party.node, command);
+        tokio::time::timeout(within, order)
+            .await
+            .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
+    }
+
+    async fn gates(
+        &self,
+        wanted: &Move,
+        what: GateStep,
+        within: Duration,
+    ) -> Vec<Result<GateAnswer, NodeError>> {
+        let calls = wanted.proxies.iter().map(|node| {
+            let call = GateCall {
+                database: wanted.database,
+                shard: wanted.old.shard,
+                epoch: wanted.epoch,
+                what,
+            };
+            let answer = self.nodes.gate(*node, call);
+            async move {
+                tokio::time::timeout(within, answer)
+                    .await
+                    .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
+                    .map_err(|error| match error {
+                        NodeError::Unreachable(reason) => {
+                            NodeError::Unreachable(format!("proxy of node:{node}: {reason}"))
+                        }
+                        refused @ NodeError::Refused(_) => refused,
+                    })
+            }
+        });
+        join_all(calls).await
+    }
+
+    async fn prepare(&self, wanted: &Move) -> Result<(), String> {
+        let users = |party: &Party| AgentCommand::PrepareEpoch {
+            shard: party.shard,
+            generation: party.generation,
+            run_id: party.run_id.clone(),
+            epoch: wanted.epoch.next(),
+            users: party.users.clone(),
+        };
+        let (old, new) = tokio::join!(
+            self.order(&wanted.old, users(&wanted.old), PREPARE_WITHIN),
+            self.order(&wanted.new, users(&wanted.new), PREPARE_WITHIN),
+        );
+        old.map_err(|e| format!("redis:{}: {e}", wanted.old.shard))?;
+        new.map_err(|e| format!("redis:{}: {e}", wanted.new.shard))?;
+        let next = wanted.new.shard;
+        for answer in self
+            .gates(wanted, GateStep::Prepare { next }, PREPARE_WITHIN)
+            .await
+        {
+            answer.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn hold(&self, wanted: &Move) -> Result<(), String> {
+        let hold = GateStep::Hold {
+            patience_ms: PATIENCE_MS,
+        };
+        for answer in self.gates(wanted, hold, HOLD_WITHIN).await {
+            answer.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The engines change roles; how the old one replicates then.
+    async fn hand_over(&self, wanted: &Move) -> Result<ReplicationObservation, String> {
+        let hand_over = AgentCommand::HandOver {
+            shard: wanted.old.shard,
+            generation: wanted.old.generation,
+            run_id: wanted.old.run_id.clone(),
+            epoch: wanted.epoch.next(),
+            target: HandOverTarget {
+                shard: wanted.new.shard,
+                address: wanted.new.address,
+                run_id: wanted.new.run_id.clone(),
+            },
+            deadline_ms: HAND_OVER_MS,
+        };
+        let press = AgentCommand::PressAcks {
+            shard: wanted.new.shard,
+            generation: wanted.new.generation,
+            run_id: wanted.new.run_id.clone(),
+            milliseconds: HAND_OVER_MS,
+        };
+        let within = Duration::from_millis(u64::from(HAND_OVER_MS)) + HOLD_WITHIN;
+        let press = self.order(&wanted.new, press, within);
+        tokio::pin!(press);
+        let mut pressed = None;
+        let old = {
+            let hand_over = self.order(&wanted.old, hand_over, within);
+            tokio::pin!(hand_over);
+            loop {
+                tokio::select! {
+                    answer = &mut hand_over => break answer,
+                    answer = &mut press, if pressed.is_none() => pressed = Some(answer),
+                }
+            }
+        };
+        if let Err(error) = old {
+            // The other order ends by itself; nobody waits for it.
+            return Err(format!("redis:{}: {error}", wanted.old.shard));
+        }
+        let new = match pressed {
+            Some(answer) => answer,
+            None => press.await,
+        };
+        let history = |seen: Result<Option<ShardObservation>, NodeError>, shard: ShardUid| {
+            seen.map_err(|e| format!("redis:{shard}: {e}"))?
+                .and_then(|seen| seen.replication)
+                .ok_or_else(|| format!("redis:{shard} has not told how it replicates"))
+        };
+        let old = history(old, wanted.old.shard)?;
+        let new = history(new, wanted.new.shard)?;
+        if old.is_primary || !new.is_primary || old.replication_id != new.replication_id {
+            return Err("the engines do not agree that the role was handed over".to_owned());
+        }
+        Ok(old)
+    }
+
+    /// Who does not answer is told with its configuration, once the move is stored.
+    async fn release(&self, wanted: &Move) -> GateAnswer {
+        let next = wanted.new.shard;
+        let mut all = GateAnswer::default();
+        for answer in self
+            .gates(wanted, GateStep::Release { next }, RELEASE_WITHIN)
+            .await
+        {
+            match answer {
+                Ok(answer) => {
+                    all.proxies += answer.proxies;
+                    all.held_us = all.held_us.max(answer.held_us);
+                    all.waited += answer.waited;
+                }
+                Err(error) => tracing::warn!(%error, "a proxy was not released at once"),
+            }
+        }
+        all
+    }
+
+    async fn take_over(
+        &self,
+        new: &Party,
+        epoch: Epoch,
+    ) -> Result<Option<ShardObservation>, NodeError> {
+        let command = AgentCommand::TakeOver {
+            shard: new.shard,
+            generation: new.generation,
+            run_id: new.run_id.clone(),
+            epoch,
+            users: new.users.clone(),
+        };
+        self.order(new, command, PREPARE_WITHIN).await
+    }
+
+    /// Both agents refuse from here on what belongs to the move; then the old engine decides.
+    async fn settle(&self, old: &Party, new: &Party, epoch: Epoch, reason: &str) {
+        let begun = Instant::now();
+        let deadline = Duration::from_millis(u64::from(HAND_OVER_MS)) + HOLD_WITHIN;
+        while begun.elapsed() < SETTLE_WITHIN {
+            let stop = |party: &Party| AgentCommand::SettleMove {
+                shard: party.shard,
+                generation: party.generation,
+                epoch,
+            };
+            let (old_seen, new_seen) = tokio::join!(
+                self.order(old, stop(old), PREPARE_WITHIN),
+                self.order(new, stop(new), PREPARE_WITHIN),
+            );
+            let action = recovery::decide(
+                old_primary(&old_seen, &old.run_id),
+                target(&new_seen, &new.run_id),
+                begun.elapsed() > deadline,
+            );
+            tracing::info!(shard = %old.shard, ?action, "settling a move: {reason}");
+            let ends = (old.shard, epoch);
+            let record = match process(&old_seen, &old.run_id) {
+                Some(Some(seen)) if !seen.is_primary => record(seen, &old.run_id, epoch),
+                _ => None,
+            };
+            let stored = match action {
+                // The gates open by the commit, never before it.
+                Recovery::Forward { .. } => {
+                    if let Err(error) = self.take_over(new, epoch).await {
+                        tracing::warn!(%error, "the role is not taken over yet");
+                    }
+                    self.write(|state, now| plan::commit(state, ends, (0, record.clone()), now))
+                        .await
+                }
+                Recovery::Undo | Recovery::Failover { .. } => {
+                    self.write(|state, now| plan::undo(state, ends, reason, now))
+                        .await
+                }
+                Recovery::Abort => self.abort(old).await,
+                Recovery::KillTargetAndAbort => {
+                    let kill = AgentCommand::KillEngine {
+                        shard: new.shard,
+                        generation: new.generation,
+                        run_id: new.run_id.clone(),
+                    };
+                    self.ordered(new, kill).await && self.abort(old).await
+                }
+                Recovery::Poll => false,
+            };
+            if stored {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn abort(&self, old: &Party) -> bool {
+        let abort = AgentCommand::AbortHandOver {
+            shard: old.shard,
+            generation: old.generation,
+            run_id: old.run_id.clone(),
+        };
+        self.ordered(old, abort).await
+    }
+
+    /// An order on the way to an end: it is not the end.
+    async fn ordered(&self, party: &Party, command: AgentCommand) -> bool {
+        if let Err(error) = self.order(party, command, PREPARE_WITHIN).await {
+            tracing::warn!(%error, "settling a move");
+        }
+        false
+    }
+
+    /// Writes what a planner makes of the newest state. Whether it was written; `false` as well when
+    /// there is nothing to write.
+    async fn write(
+        &self,
+        planned: impl Fn(&ClusterState, jiff::Timestamp) -> Option<Txn> + Send,
+    ) -> bool {
+        for _ in 0..TRIES {
+            let state = match self
+                .store
+                .barrier()
+                .await
+                .map(|state| ClusterState::read(&state))
+            {
+                Ok(Ok(Some(state))) => state,
+                Ok(Ok(None)) => return false,
+                Ok(Err(error)) | Err(error) => {
+                    tracing::warn!(%error, "cannot read the store in a move");
+                    return false;
+                }
+            };
+            let Some(txn) = planned(&state, jiff::Timestamp::now()) else {
+                return false;
+            };
+            match self.store.txn(txn).await {
+                Ok(TxnResult::Applied { .. }) => return true,
+                Ok(TxnResult::Conflict { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write to the store in a move");
+                    return false;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The record of an old primary that has become a completed replica.
+fn record(seen: &ReplicationObservation, run_id: &str, epoch: Epoch) -> Option<SyncedRecord> {
+    (seen.link_up && !seen.sync_in_progress).then(|| SyncedRecord {
+        run_id: run_id.to_owned(),
+        replication_id: seen.replication_id.clone(),
+        offset_floor: seen.offset,
+        epoch,
+    })
+}
+
+/// What an agent answered about a process: `None`: no answer to that; `Some(None)`: it is gone.
+fn process<'a>(
+    answer: &'a Result<Option<ShardObservation>, NodeError>,
+    run_id: &str,
+) -> Option<Option<&'a ReplicationObservation>> {
+    let seen = answer.as_ref().ok()?.as_ref();
+    let meant = seen.filter(|seen| {
+        seen.run_id.as_deref() == Some(run_id)
+            && !matches!(seen.state, EngineState::Stopped | EngineState::Failed)
+    });
+    match meant {
+        None => Some(None),
+        // A process that does not say how it replicates is as good as not heard.
+        Some(seen) => seen.replication.as_ref().map(Some),
+    }
+}
+
+fn old_primary(answer: &Result<Option<ShardObservation>, NodeError>, run_id: &str) -> OldPrimary {
+    match process(answer, run_id) {
+        None => OldPrimary::Unreachable,
+        Some(None) => OldPrimary::Gone,
+        Some(Some(seen)) => match (seen.failover_state.as_str(), seen.is_primary) {
+            ("waiting-for-sync", _) => OldPrimary::WaitingForSync,
+            ("failover-in-progress", _) => OldPrimary::InProgress,
+            (_, true) => OldPrimary::Primary,
+            (_, false) => OldPrimary::Completed,
+        },
+    }
+}
+
+fn target(answer: &Result<Option<ShardObservation>, NodeError>, run_id: &str) -> Target {
+    match process(answer, run_id) {
+        None => Target::Unreachable,
+        Some(None) => Target::Gone,
+        Some(Some(seen)) if seen.is_primary => Target::Primary,
+        Some(Some(_)) => Target::Replica,
+    }
+}
+
+/// A party to a move, from what is stored.
+pub(crate) fn party(state: &ClusterState, shard: &Shard, run_id: &str) -> Option<Party> {
+    Some(Party {
+        shard: shard.uid,
+        node: shard.node,
+        generation: shard.generation,
+        run_id: run_id.to_owned(),
+        address: crate::replica_set::address(state, shard)?,
+        users: shard.users.clone(),
+    })
+}

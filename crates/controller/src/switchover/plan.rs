@@ -1,0 +1,336 @@
+//! Whether a primary can hand its role over, and what is stored before and after. Pure.
+
+use crate::observed::{self, Observations};
+use crate::placement::plan::proxies;
+use crate::replica_set::{self, Fate, ReplicaSet};
+use crate::state::{Change, ClusterState, Stored};
+use jiff::Timestamp;
+use model::documents::{
+    Database, DatabaseStatus, EngineUsers, MoveReport, Operation, OperationStatus, Role, RoleMove,
+    Severity, Shard, keys,
+};
+use model::limits::ACK_LAG_MAX;
+use model::observation::ShardObservation;
+use model::replication::SyncedRecord;
+use model::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, ShardUid};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::time::Instant;
+use store::Txn;
+
+/// One of the two engines of a move.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Party {
+    /// Which shard.
+    pub shard: ShardUid,
+    /// Its node.
+    pub node: NodeUid,
+    /// Generation that it was started from.
+    pub generation: Generation,
+    /// Its process.
+    pub run_id: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its users.
+    pub users: EngineUsers,
+}
+
+/// A move that may be begun.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Move {
+    /// On whose behalf.
+    pub operation: OperationUid,
+    /// Whose primary.
+    pub database: DatabaseUid,
+    /// The primary.
+    pub old: Party,
+    /// The replica that takes its role.
+    pub new: Party,
+    /// The primary's epoch; the new one's is the next.
+    pub epoch: Epoch,
+    /// Nodes whose proxies serve the database and are heard.
+    pub proxies: Vec<NodeUid>,
+}
+
+/// Looks whether a set's primary can hand its role over now, and to whom: the one that is wanted, or the
+/// replica with the most data among those that are recorded as synced, and follow.
+///
+/// # Errors
+/// Why not, in words for the operator.
+pub fn check(
+    (state, observed): (&ClusterState, &Observations),
+    (set, database): (&ReplicaSet<'_>, &Database),
+    wanted: Option<ShardUid>,
+    operation: &OperationUid,
+    instant: Instant,
+) -> Result<Move, String> {
+    let primary = set.primary;
+    let name = format!("redis:{}", primary.uid);
+    if !primary.is_serving() {
+        return Err(format!("{name} does not serve yet"));
+    }
+    let seen = match replica_set::fate(observed, primary, instant) {
+        Fate::Alive(seen) if observed::is_primary_of(seen, primary.epoch) => seen,
+        Fate::Unknown(reason) | Fate::Gone(reason) => return Err(reason),
+        Fate::Alive(_) | Fate::NotYet => return Err(format!("{name} does not answer")),
+    };
+    let mut reasons = Vec::new();
+    let mut candidates = Vec::new();
+    let replicas = set.replicas.iter().copied();
+    for replica in replicas.filter(|shard| wanted.is_none_or(|uid| uid == shard.uid)) {
+        match follows(state, observed, (primary, seen), replica, instant) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    let Some(best) = replica_set::best(&candidates) else {
+        if reasons.is_empty() {
+            return Err(format!("{name} has no replica"));
+        }
+        return Err(reasons.join("; "));
+    };
+    let proxies: Vec<NodeUid> = proxies(state, database)
+        .into_iter()
+        .filter(|node| observed.fresh(*node, instant).is_some())
+        .collect();
+    let run_id = best.shard.synced.as_ref().map(|r| r.run_id.clone());
+    Ok(Move {
+        operation: operation.clone(),
+        database: database.uid,
+        old: party(state, primary, primary.run_id.clone())?,
+        new: party(state, best.shard, run_id)?,
+        epoch: primary.epoch,
+        proxies,
+    })
+}
+
+fn party(state: &ClusterState, shard: &Shard, run_id: Option<String>) -> Result<Party, String> {
+    let address = replica_set::address(state, shard);
+    let (Some(address), Some(run_id)) = (address, run_id) else {
+        return Err(format!("redis:{} is not known well enough", shard.uid));
+    };
+    Ok(Party {
+        shard: shard.uid,
+        node: shard.node,
+        generation: shard.generation,
+        run_id,
+        address,
+        users: shard.users.clone(),
+    })
+}
+
+fn follows<'a>(
+    state: &ClusterState,
+    observed: &Observations,
+    (primary, seen): (&Stored<Shard>, &ShardObservation),
+    replica: &'a Stored<Shard>,
+    instant: Instant,
+) -> Result<replica_set::Candidate<'a>, String> {
+    let name = format!("redis:{}", replica.uid);
+    let candidate = replica_set::candidate(observed, replica, Some(primary.epoch), instant)
+        .ok_or_else(|| format!("{name} is not synced"))?
+        .map_err(|doubt| match doubt {
+            replica_set::Doubt::Frozen(reason) | replica_set::Doubt::Gone(reason) => reason,
+        })?;
+    let address = replica_set::address(state, replica);
+    let replicas = seen.replication.iter().flat_map(|r| &r.replicas);
+    let sight = replicas
+        .filter(|seen| Some(seen.address) == address)
+        .find(|seen| seen.online && seen.lag_seconds <= ACK_LAG_MAX);
+    if sight.is_none() || observed.unlinked_since(replica.uid).is_some() {
+        return Err(format!("{name} does not follow redis:{} now", primary.uid));
+    }
+    Ok(candidate)
+}
+
+/// The transaction that begins a move: from here on it must be known how it ended.
+#[must_use]
+pub fn begin(state: &ClusterState, wanted: &Move, now: Timestamp) -> Option<Txn> {
+    let primary = unmoved(state, wanted)?;
+    let mut doc = primary.doc.clone();
+    doc.moving = Some(RoleMove {
+        operation: wanted.operation.clone(),
+        target: wanted.new.shard,
+        target_run_id: wanted.new.run_id.clone(),
+        epoch: wanted.epoch.next(),
+        begun: now,
+    });
+    let target = state.shards.iter().find(|s| s.uid == wanted.new.shard)?;
+    target.synced.as_ref()?;
+    let mut change = Change::of(state, now);
+    change.replace(keys::shard(doc.uid), primary.revision, &doc);
+    // Its record must still stand when the move is stored.
+    change.replace(keys::shard(target.uid), target.revision, &target.doc);
+    Some(change.into_txn())
+}
+
+fn unmoved<'a>(state: &'a ClusterState, wanted: &Move) -> Option<&'a Stored<Shard>> {
+    state.shards.iter().find(|shard| {
+        shard.uid == wanted.old.shard
+            && shard.is_serving()
+            && shard.epoch == wanted.epoch
+            && shard.run_id.as_ref() == Some(&wanted.old.run_id)
+            && shard.moving.is_none()
+    })
+}
+
+/// The primary of a move that was begun and of which it is not stored how it ended.
+fn begun(state: &ClusterState, primary: ShardUid, epoch: Epoch) -> Option<&Stored<Shard>> {
+    state.shards.iter().find(|shard| {
+        shard.uid == primary && shard.moving.as_ref().is_some_and(|m| m.epoch == epoch)
+    })
+}
+
+/// The transaction after the target has become primary of `epoch`. `old_record`: what the old primary
+/// has, if it is known to be its replica now.
+#[must_use]
+pub fn commit(
+    state: &ClusterState,
+    (primary, epoch): (ShardUid, Epoch),
+    (held_us, old_record): (u64, Option<SyncedRecord>),
+    now: Timestamp,
+) -> Option<Txn> {
+    let old = begun(state, primary, epoch)?;
+    let moving = old.moving.clone()?;
+    let mut change = Change::of(state, now);
+    for member in members(state, old) {
+        let mut doc = member.doc.clone();
+        doc.epoch = epoch;
+        doc.role_since = Some(now);
+        doc.trouble = None;
+        if member.uid == moving.target {
+            doc.role = Role::Primary;
+            doc.run_id = Some(moving.target_run_id.clone());
+            doc.serving = Some(epoch);
+            doc.synced = None;
+            doc.failovers.clone_from(&old.failovers);
+        } else if member.uid == old.uid {
+            doc.role = Role::Replica;
+            doc.run_id = None;
+            doc.moving = None;
+            doc.synced.clone_from(&old_record);
+            doc.failovers.clear();
+        } else {
+            replica_set::carry_record(&mut doc, old.serving, epoch);
+        }
+        change.replace(keys::shard(member.uid), member.revision, &doc);
+    }
+    let report = MoveReport {
+        from: old.uid,
+        to: moving.target,
+        epoch,
+        held_us,
+    };
+    change.event(
+        Severity::Info,
+        "shard_moved",
+        &[
+            ("bdb_uid", json!(old.database)),
+            ("shard_uid", json!(old.uid)),
+            ("new_shard_uid", json!(moving.target)),
+            ("epoch", json!(epoch)),
+            ("held_us", json!(held_us)),
+        ],
+    );
+    if let Some(operation) = operation(state, &moving.operation) {
+        let mut doc = operation.doc.clone();
+        doc.shards.retain(|uid| *uid != old.uid);
+        doc.moved.push(report);
+        doc.waiting_on = None;
+        change.replace(keys::operation(&operation.uid), operation.revision, &doc);
+    }
+    Some(change.into_txn())
+}
+
+/// The transaction after a move that did not happen: the old primary has an epoch of its own after the
+/// move's, in which no gate is closed. If it is there it goes on; if it is gone, the failover finds the
+/// records of the epoch in which it served. The operation ends with the reason.
+#[must_use]
+pub fn undo(
+    state: &ClusterState,
+    (primary, epoch): (ShardUid, Epoch),
+    reason: &str,
+    now: Timestamp,
+) -> Option<Txn> {
+    let old = begun(state, primary, epoch)?;
+    let moving = old.moving.clone()?;
+    let mut change = Change::of(state, now);
+    for member in members(state, old) {
+        let mut doc = member.doc.clone();
+        doc.epoch = epoch.next();
+        doc.role_since = Some(now);
+        doc.moving = None;
+        change.replace(keys::shard(member.uid), member.revision, &doc);
+    }
+    give_up(
+        state,
+        &mut change,
+        old.database,
+        &moving.operation,
+        reason,
+        now,
+    );
+    Some(change.into_txn())
+}
+
+/// The transaction that ends an operation which cannot begin its next move. Nothing was changed.
+#[must_use]
+pub fn refuse(
+    state: &ClusterState,
+    database: DatabaseUid,
+    uid: &OperationUid,
+    reason: &str,
+    now: Timestamp,
+) -> Option<Txn> {
+    let running = operation(state, uid).is_some_and(|operation| operation.ended.is_none());
+    if !running {
+        return None;
+    }
+    let mut change = Change::of(state, now);
+    give_up(state, &mut change, database, uid, reason, now);
+    Some(change.into_txn())
+}
+
+fn members<'a>(
+    state: &'a ClusterState,
+    primary: &'a Stored<Shard>,
+) -> impl Iterator<Item = &'a Stored<Shard>> {
+    state
+        .shards_of(primary.database)
+        .filter(|shard| shard.slots == primary.slots && shard.removed_by.is_none())
+}
+
+fn operation<'a>(state: &'a ClusterState, uid: &OperationUid) -> Option<&'a Stored<Operation>> {
+    state.operations.iter().find(|o| o.uid == *uid)
+}
+
+fn give_up(
+    state: &ClusterState,
+    change: &mut Change,
+    database: DatabaseUid,
+    uid: &OperationUid,
+    reason: &str,
+    now: Timestamp,
+) {
+    if let Some(operation) = operation(state, uid) {
+        let mut doc = operation.doc.clone();
+        doc.status = OperationStatus::Failed;
+        doc.error = Some(reason.to_owned());
+        doc.waiting_on = None;
+        doc.ended = Some(now);
+        change.replace(keys::operation(&operation.uid), operation.revision, &doc);
+    }
+    if let Some(database) = state.database(database)
+        && database.operation.as_ref() == Some(uid)
+    {
+        let mut doc = database.doc.clone();
+        doc.operation = None;
+        doc.status = DatabaseStatus::Active;
+        change.replace(keys::database(database.uid), database.revision, &doc);
+    }
+    change.event(
+        Severity::Warning,
+        "shard_move_failed",
+        &[("bdb_uid", json!(database)), ("reason", json!(reason))],
+    );
+}

@@ -1,0 +1,99 @@
+//! An operator wants primaries to hand their role over. Pure: what is refused changes nothing.
+
+use super::plan;
+use crate::migration::request::begin;
+use crate::observed::Observations;
+use crate::replica_set;
+use crate::request::{Fresh, not_busy, operation};
+use crate::state::{Change, ClusterState, Stored};
+use model::documents::{Operation, OperationKind, Role, Shard};
+use model::intent::IntentOutcome;
+use model::{ApiError, DatabaseUid, ErrorCode, ShardUid};
+use store::Txn;
+
+pub(crate) fn failover_shards(
+    state: &ClusterState,
+    observed: &Observations,
+    (database, shards, immediate): (Option<DatabaseUid>, &[ShardUid], bool),
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let first = shards.first().ok_or(ErrorCode::ShardUidsRequired)?;
+    let found: Vec<&Stored<Shard>> = shards
+        .iter()
+        .map(|uid| shard(state, *uid))
+        .collect::<Result<_, _>>()?;
+    let owner = database.unwrap_or(shard(state, *first)?.database);
+    for shard in &found {
+        if shard.database != owner {
+            return Err(ApiError::new(
+                ErrorCode::FailoverShardsDifferentBdb,
+                format!(
+                    "redis:{} is of database db:{}, not db:{owner}: name shards of one database",
+                    shard.uid, shard.database
+                ),
+            ));
+        }
+        if shard.role != Role::Primary {
+            return Err(ApiError::new(
+                ErrorCode::ShardIsSlave,
+                format!(
+                    "redis:{} is no master: name the one that has the role now",
+                    shard.uid
+                ),
+            ));
+        }
+    }
+    let database = state.database(owner).ok_or(ErrorCode::DbNotFound)?;
+    not_busy(database)?;
+    for set in replica_set::of_database(state, database) {
+        if shards.contains(&set.primary.uid) {
+            plan::check(
+                (state, observed),
+                (&set, database),
+                None,
+                &fresh.operation,
+                fresh.instant,
+            )
+            .map_err(|reason| not_possible(set.primary.uid, &reason))?;
+        }
+    }
+    let mut wanted = Vec::new();
+    for uid in shards {
+        if !wanted.contains(uid) {
+            wanted.push(*uid);
+        }
+    }
+    let operation = Operation {
+        shards: wanted,
+        immediate,
+        ..operation(OperationKind::FailoverShards, owner, fresh)
+    };
+    let mut change = Change::of(state, fresh.now);
+    begin(&mut change, database, &operation)?;
+    let outcome = IntentOutcome {
+        database: Some(owner),
+        operation: Some(fresh.operation.clone()),
+        ..IntentOutcome::default()
+    };
+    Ok((change.into_txn(), outcome))
+}
+
+fn shard(state: &ClusterState, uid: ShardUid) -> Result<&Stored<Shard>, ApiError> {
+    let found = state.shards.iter().find(|s| s.uid == uid);
+    found.ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::ShardNotExist,
+            format!(
+                "there is no shard redis:{uid}: {}",
+                ErrorCode::ShardNotExist.remedy()
+            ),
+        )
+    })
+}
+
+fn not_possible(primary: ShardUid, reason: &str) -> ApiError {
+    ApiError::new(
+        ErrorCode::ReplicaNotSynced,
+        format!("redis:{primary} cannot hand over now: {reason}. Nothing was changed"),
+    )
+}

@@ -1,0 +1,400 @@
+//! Replica sets: created, synced, recorded, and what happens when one of them is gone.
+
+use crate::world::World;
+use model::documents::{OperationStatus, Role, Shard};
+use model::intent::{DatabaseChange, DatabaseSpec, Intent};
+use model::limits::FAILOVERS_MAX;
+use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
+
+const PRIMARY: ShardUid = ShardUid(1);
+const REPLICA: ShardUid = ShardUid(2);
+
+fn spec(count: u32) -> Intent {
+    Intent::CreateDatabase(DatabaseSpec {
+        name: "demo".into(),
+        memory_size: 1 << 30,
+        shards_count: Some(count),
+        replication: Some(true),
+        ..DatabaseSpec::default()
+    })
+}
+
+fn created() -> World {
+    let mut world = World::with_nodes(3);
+    world.request(&spec(1)).unwrap();
+    world.settle();
+    world
+}
+
+fn shard(world: &World, uid: ShardUid) -> Shard {
+    let cluster = world.cluster();
+    cluster
+        .shards
+        .iter()
+        .find(|s| s.uid == uid)
+        .unwrap()
+        .doc
+        .clone()
+}
+
+#[test]
+fn creation_ends_when_replicas_are_synced() {
+    let mut world = World::with_nodes(3);
+    world.request(&spec(1)).unwrap();
+    insta::assert_snapshot!(world.settle(), @r"
+    node:1 starts: redis:1 does not run on node:1
+    store: redis:1 is a new process: epoch 1
+    node:1 makes primary: redis:1 has no role in epoch 1
+    store: redis:1 is primary of epoch 1
+    node:2 starts: redis:2 does not run on node:2
+    node:2 follows: redis:2 does not follow redis:1 in epoch 1
+    store: redis:2 is synced in epoch 1
+    store: database db:1 is served by every proxy
+    ");
+    let (primary, replica) = (shard(&world, PRIMARY), shard(&world, REPLICA));
+    assert_eq!((primary.role, replica.role), (Role::Primary, Role::Replica));
+    assert_ne!(primary.node, replica.node);
+    assert_eq!(primary.slots, replica.slots);
+    assert_eq!(primary.users.repl, replica.users.repl);
+    // The limit of the database covers both.
+    assert_eq!(primary.memory_bytes + replica.memory_bytes, 1 << 30);
+    let record = replica.synced.unwrap();
+    assert_eq!(record.epoch, Epoch(1));
+    assert_eq!(world.settle(), "", "a settled cluster has nothing to do");
+}
+
+#[test]
+fn no_two_copies_of_a_slot_are_on_one_node() {
+    let mut world = World::with_nodes(3);
+    world.request(&spec(12)).unwrap();
+    let cluster = world.cluster();
+    assert_eq!(cluster.shards.len(), 24);
+    for primary in cluster.shards.iter().filter(|s| s.role == Role::Primary) {
+        let replicas: Vec<_> = cluster
+            .shards
+            .iter()
+            .filter(|s| s.role == Role::Replica && s.slots == primary.slots)
+            .collect();
+        assert_eq!(replicas.len(), 1);
+        assert_ne!(replicas[0].node, primary.node);
+    }
+    let refused = World::with_nodes(1).request(&spec(1)).unwrap_err();
+    assert_eq!(refused.error_code, ErrorCode::InsufficientResources);
+    assert!(
+        refused.description.contains("node:1 has the primary"),
+        "{}",
+        refused.description
+    );
+}
+
+#[test]
+fn a_crashed_primary_is_replaced_by_its_replica() {
+    let mut world = created();
+    world.write(PRIMARY, 1000);
+    world.crash(PRIMARY);
+    insta::assert_snapshot!(world.settle(), @r"
+    store: redis:1 has stopped: redis:2 becomes primary of epoch 2
+    node:2 promotes: redis:2 has no role in epoch 2
+    store: redis:2 is primary of epoch 2
+    node:1 starts: redis:1 has stopped
+    node:1 follows: redis:1 does not follow redis:2 in epoch 2
+    store: redis:1 is synced in epoch 2
+    ");
+    assert_eq!(shard(&world, REPLICA).serving, Some(Epoch(2)));
+    assert_eq!(shard(&world, PRIMARY).role, Role::Replica);
+    assert!(shard(&world, PRIMARY).synced.is_some());
+}
+
+/// It is back before anybody heard that it was gone: what it has now is less than its replica has.
+#[test]
+fn a_primary_that_restarts_at_once_is_replaced_too() {
+    let mut world = created();
+    let seen = world.seen(PRIMARY);
+    seen.run_id = Some("another".into());
+    seen.role = None;
+    seen.epoch = None;
+    seen.replication = None;
+    world.settle();
+    assert_eq!(shard(&world, REPLICA).serving, Some(Epoch(2)));
+}
+
+#[test]
+fn an_unsynced_replica_is_never_promoted() {
+    let mut world = created();
+    let replica = world.seen(REPLICA).replication.as_mut().unwrap();
+    (replica.sync_in_progress, replica.link_up) = (true, false);
+    world.settle();
+    assert_eq!(shard(&world, REPLICA).synced, None);
+    world.crash(PRIMARY);
+    let story = world.settle();
+    assert!(
+        story.contains("redis:1 is a new process: epoch 2"),
+        "{story}"
+    );
+    assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(2)));
+    assert_eq!(shard(&world, REPLICA).role, Role::Replica);
+}
+
+/// The replica with the data is on a node that is not heard: the primary may not begin without them.
+#[test]
+fn a_record_that_cannot_be_looked_at_vetoes() {
+    let mut world = created();
+    world.silent.push(shard(&world, REPLICA).node);
+    world.crash(PRIMARY);
+    let story = world.settle();
+    assert!(story.contains("is not heard"), "{story}");
+    let primary = shard(&world, PRIMARY);
+    assert_eq!((primary.role, primary.epoch), (Role::Primary, Epoch(1)));
+    assert!(
+        primary
+            .trouble
+            .unwrap()
+            .contains("redis:2 has the data, but node:")
+    );
+    world.silent.clear();
+    world.settle();
+    assert_eq!(shard(&world, REPLICA).serving, Some(Epoch(2)));
+    assert_eq!(shard(&world, REPLICA).trouble, None);
+}
+
+/// Its node alone is silent: whether its engine runs is not known.
+#[test]
+fn a_primary_on_a_silent_node_is_not_replaced() {
+    let mut world = created();
+    world.silent.push(shard(&world, PRIMARY).node);
+    assert_eq!(world.settle(), "");
+    assert_eq!(world.epoch(PRIMARY), Epoch(1));
+}
+
+#[test]
+fn while_the_primary_is_not_heard_records_stay() {
+    let mut world = created();
+    world.silent.push(shard(&world, PRIMARY).node);
+    world.seen(REPLICA).replication.as_mut().unwrap().link_up = false;
+    world.settle();
+    assert!(shard(&world, REPLICA).synced.is_some());
+}
+
+/// The chosen replica dies before it serves: nobody has written in its epoch, so the old primary's own
+/// data are the newest.
+#[test]
+fn a_target_that_dies_before_it_serves_gives_the_role_back() {
+    let mut world = created();
+    world.crash(PRIMARY);
+    world.settle_one();
+    assert_eq!(shard(&world, REPLICA).role, Role::Primary);
+    world.crash(REPLICA);
+    let story = world.settle();
+    assert!(
+        story.contains("redis:1 comes back with its own data"),
+        "{story}"
+    );
+    assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(3)));
+    assert!(shard(&world, REPLICA).synced.is_some());
+}
+
+#[test]
+fn failovers_do_not_follow_each_other_without_end() {
+    let mut world = created();
+    for round in 0..FAILOVERS_MAX {
+        let primary = [PRIMARY, REPLICA][round % 2];
+        world.crash(primary);
+        world.settle();
+        assert_ne!(shard(&world, primary).role, Role::Primary);
+    }
+    let primary = [PRIMARY, REPLICA][FAILOVERS_MAX % 2];
+    world.crash(primary);
+    world.settle();
+    let stopped = shard(&world, primary);
+    assert_eq!(stopped.role, Role::Primary);
+    assert!(stopped.trouble.unwrap().contains("failovers within 60 s"));
+}
+
+#[test]
+fn a_lost_replica_comes_back_and_is_recorded_again() {
+    let mut world = created();
+    world.crash(REPLICA);
+    insta::assert_snapshot!(world.settle(), @r"
+    node:2 starts: redis:2 has stopped
+    store: redis:2 is not synced any more: another process or epoch
+    node:2 follows: redis:2 does not follow redis:1 in epoch 1
+    store: redis:2 is synced in epoch 1
+    ");
+    assert_eq!(shard(&world, REPLICA).synced.unwrap().epoch, Epoch(1));
+}
+
+/// Both at once, without persistence: nothing is left, and nobody claims otherwise.
+#[test]
+fn when_all_copies_are_gone_the_primary_comes_back() {
+    let mut world = created();
+    world.crash(PRIMARY);
+    world.crash(REPLICA);
+    let story = world.settle();
+    assert!(
+        story.contains("redis:1 is a new process: epoch 2"),
+        "{story}"
+    );
+    assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(2)));
+    assert!(shard(&world, REPLICA).synced.is_some());
+}
+
+#[test]
+fn a_silent_replica_that_its_primary_does_not_see_is_not_synced() {
+    let mut world = created();
+    let node: NodeUid = shard(&world, REPLICA).node;
+    world.silent.push(node);
+    world.settle();
+    assert!(
+        shard(&world, REPLICA).synced.is_some(),
+        "its primary sees it"
+    );
+    let primary = world.seen(PRIMARY).replication.as_mut().unwrap();
+    primary.replicas.clear();
+    world.settle();
+    assert_eq!(shard(&world, REPLICA).synced, None);
+}
+
+fn switch(world: &mut World, on: bool, memory_size: Option<u64>) -> Result<(), ErrorCode> {
+    let change = DatabaseChange {
+        replication: Some(on),
+        memory_size,
+        ..DatabaseChange::default()
+    };
+    let intent = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(change),
+    };
+    world.request(&intent).map(|_| ()).map_err(|e| e.error_code)
+}
+
+#[test]
+fn replication_is_switched_off_and_on() {
+    let mut world = created();
+    switch(&mut world, false, None).unwrap();
+    let story = world.settle();
+    assert!(
+        story.contains("removes: redis:2 is not wanted any more"),
+        "{story}"
+    );
+    let state = world.cluster();
+    assert_eq!(state.shards.len(), 1);
+    assert_eq!(
+        state.shards[0].memory_bytes,
+        1 << 30,
+        "it has all of it now"
+    );
+    // It uses more than half of the limit: its half would be too small.
+    world.seen(PRIMARY).used_memory = 600 << 20;
+    assert_eq!(
+        switch(&mut world, true, None),
+        Err(ErrorCode::InsufficientResources)
+    );
+    switch(&mut world, true, Some(2 << 30)).unwrap();
+    world.settle();
+    let replica = shard(&world, ShardUid(3));
+    assert!(replica.synced.is_some());
+    assert_eq!(replica.memory_bytes, 1 << 30);
+    assert_ne!(replica.node, shard(&world, PRIMARY).node);
+    assert_eq!(world.settle(), "");
+}
+
+/// As many as one transaction of the store can hold.
+#[test]
+fn replication_of_the_largest_database_is_switched_on() {
+    let mut world = World::with_nodes(3);
+    let spec = DatabaseSpec {
+        name: "large".into(),
+        memory_size: 1 << 30,
+        shards_count: Some(model::limits::SHARDS_COUNT_MAX),
+        ..DatabaseSpec::default()
+    };
+    world.request(&Intent::CreateDatabase(spec)).unwrap();
+    while world.cluster().databases[0].operation.is_some() {
+        world.settle_all();
+    }
+    switch(&mut world, true, None).unwrap();
+}
+
+fn failover(world: &mut World, shards: &[u64]) -> Result<(), ErrorCode> {
+    let intent = Intent::FailoverShards {
+        database: None,
+        shards: shards.iter().copied().map(ShardUid).collect(),
+        immediate: false,
+    };
+    world.request(&intent).map(|_| ()).map_err(|e| e.error_code)
+}
+
+#[test]
+fn a_primary_hands_over_on_request() {
+    let mut world = created();
+    failover(&mut world, &[1]).unwrap();
+    insta::assert_snapshot!(world.settle(), @r"
+    redis:1 moves to redis:2
+    store: database db:1 is served by every proxy
+    ");
+    let (old, new) = (shard(&world, PRIMARY), shard(&world, REPLICA));
+    assert_eq!((old.role, new.role), (Role::Replica, Role::Primary));
+    assert_eq!((old.moving, new.serving), (None, Some(Epoch(2))));
+    assert!(old.synced.is_some());
+    let cluster = world.cluster();
+    let operation = cluster.operations.last().unwrap();
+    assert_eq!(operation.status, OperationStatus::Completed);
+    assert_eq!(
+        (operation.moved[0].from, operation.moved[0].to),
+        (PRIMARY, REPLICA)
+    );
+    assert!(new.failovers.is_empty(), "it was no failure");
+}
+
+#[test]
+fn several_primaries_hand_over_one_after_the_other() {
+    let mut world = World::with_nodes(3);
+    world.request(&spec(4)).unwrap();
+    world.settle();
+    failover(&mut world, &[1, 3, 1]).unwrap();
+    let story = world.settle();
+    assert_eq!(story.matches(" moves to ").count(), 2, "{story}");
+    assert_eq!(world.cluster().databases[0].operation, None);
+}
+
+#[test]
+fn what_cannot_be_handed_over_is_refused_and_nothing_changes() {
+    let mut world = created();
+    let before = world.state.clone();
+    for (shards, code) in [
+        (vec![], ErrorCode::ShardUidsRequired),
+        (vec![9], ErrorCode::ShardNotExist),
+        (vec![2], ErrorCode::ShardIsSlave),
+    ] {
+        assert_eq!(failover(&mut world, &shards), Err(code));
+    }
+    let replica = world.seen(REPLICA).replication.as_mut().unwrap();
+    replica.link_up = false;
+    assert_eq!(failover(&mut world, &[1]), Err(ErrorCode::ReplicaNotSynced));
+    world.seen(REPLICA).replication.as_mut().unwrap().link_up = true;
+    world.seen(PRIMARY).replication.as_mut().unwrap().replicas[0].lag_seconds = 60;
+    assert_eq!(failover(&mut world, &[1]), Err(ErrorCode::ReplicaNotSynced));
+    world.seen(PRIMARY).replication.as_mut().unwrap().replicas[0].lag_seconds = 0;
+    assert_eq!(world.state, before);
+    failover(&mut world, &[1]).unwrap();
+    assert_eq!(failover(&mut world, &[1]), Err(ErrorCode::Busy));
+}
+
+/// Between the request and its turn the replica loses its data: it is waited for, by name.
+#[test]
+fn a_move_waits_for_a_replica_that_syncs() {
+    let mut world = created();
+    failover(&mut world, &[1]).unwrap();
+    let replica = world.seen(REPLICA).replication.as_mut().unwrap();
+    (replica.link_up, replica.sync_in_progress) = (false, true);
+    let story = world.settle();
+    assert!(
+        story.contains("waits: redis:2 gets all data from its primary"),
+        "{story}"
+    );
+    assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(1)));
+    let replica = world.seen(REPLICA).replication.as_mut().unwrap();
+    (replica.link_up, replica.sync_in_progress) = (true, false);
+    world.settle();
+    assert_eq!(shard(&world, REPLICA).serving, Some(Epoch(2)));
+}

@@ -1,0 +1,236 @@
+//! A node is emptied, for a while or for good.
+
+use crate::world::World;
+use model::documents::{OperationStatus, Role, Shard};
+use model::intent::{DatabaseSpec, Intent};
+use model::{ErrorCode, NodeUid, ShardUid};
+
+fn create(world: &mut World, name: &str, replication: bool, shards: u32) {
+    let spec = DatabaseSpec {
+        name: name.into(),
+        memory_size: 256 << 20,
+        shards_count: Some(shards),
+        replication: Some(replication),
+        ..DatabaseSpec::default()
+    };
+    world.request(&Intent::CreateDatabase(spec)).unwrap();
+    world.settle();
+}
+
+fn shards(world: &World) -> Vec<Shard> {
+    let cluster = world.cluster();
+    cluster.shards.iter().map(|s| s.doc.clone()).collect()
+}
+
+fn on(world: &World, node: NodeUid) -> Vec<Shard> {
+    let mut all = shards(world);
+    all.retain(|shard| shard.node == node);
+    all
+}
+
+fn roles(world: &World, node: NodeUid) -> Vec<(u64, u16, Role)> {
+    let mut all: Vec<_> = on(world, node)
+        .iter()
+        .map(|s| (s.database.0, s.slots.first, s.role))
+        .collect();
+    all.sort_by_key(|(database, first, _)| (*database, *first));
+    all
+}
+
+fn ask(world: &mut World, intent: &Intent) -> Result<(), ErrorCode> {
+    world.request(intent).map(|_| ()).map_err(|e| e.error_code)
+}
+
+fn switch_on(node: NodeUid) -> Intent {
+    Intent::MaintenanceOn {
+        node,
+        keep_slave_shards: false,
+        overwrite_snapshot: false,
+    }
+}
+
+fn switch_off(node: NodeUid) -> Intent {
+    Intent::MaintenanceOff {
+        node,
+        skip_shards_restore: false,
+    }
+}
+
+fn world() -> World {
+    let mut world = World::with_nodes(3);
+    create(&mut world, "replicated", true, 3);
+    create(&mut world, "alone", false, 2);
+    world
+}
+
+#[test]
+fn maintenance_empties_a_node_and_gives_everything_back() {
+    for node in (1..=3).map(NodeUid) {
+        let mut world = world();
+        let before = roles(&world, node);
+        ask(&mut world, &switch_on(node)).unwrap();
+        let story = world.settle();
+        assert_eq!(roles(&world, node), [], "{story}");
+        assert!(
+            world
+                .cluster()
+                .databases
+                .iter()
+                .all(|d| d.operation.is_none())
+        );
+        for primary in shards(&world).iter().filter(|s| s.role == Role::Primary) {
+            assert!(primary.is_serving());
+        }
+        // Nothing new comes here meanwhile.
+        create(&mut world, "new", true, 1);
+        assert_eq!(roles(&world, node), []);
+        ask(&mut world, &switch_off(node)).unwrap();
+        let story = world.settle();
+        assert_eq!(roles(&world, node), before, "{story}");
+        assert_eq!(world.cluster().node(node).unwrap().maintenance, None);
+        assert_eq!(world.settle(), "");
+    }
+}
+
+/// Primaries with a replica elsewhere hand over; they are not copied first.
+#[test]
+fn replicas_may_stay() {
+    let mut world = World::with_nodes(3);
+    create(&mut world, "replicated", true, 1);
+    let node = shards(&world)[0].node;
+    let intent = Intent::MaintenanceOn {
+        node,
+        keep_slave_shards: true,
+        overwrite_snapshot: false,
+    };
+    ask(&mut world, &intent).unwrap();
+    let story = world.settle();
+    assert!(!story.contains("becomes a copy"), "{story}");
+    assert_eq!(roles(&world, node), [(1, 0, Role::Replica)]);
+    ask(&mut world, &switch_off(node)).unwrap();
+    world.settle();
+    assert_eq!(roles(&world, node), [(1, 0, Role::Primary)]);
+}
+
+/// In two nodes there is no other place for a replica: it stays, its primary's role does not.
+#[test]
+fn without_room_replicas_stay() {
+    let mut world = World::with_nodes(2);
+    create(&mut world, "replicated", true, 1);
+    let node = shards(&world)[0].node;
+    ask(&mut world, &switch_on(node)).unwrap();
+    world.settle();
+    assert_eq!(roles(&world, node), [(1, 0, Role::Replica)]);
+}
+
+#[test]
+fn on_twice_is_off_twice() {
+    let mut world = world();
+    let node = NodeUid(2);
+    let before = roles(&world, node);
+    for _ in 0..2 {
+        ask(&mut world, &switch_on(node)).unwrap();
+        world.settle();
+    }
+    ask(&mut world, &switch_off(node)).unwrap();
+    world.settle();
+    assert_eq!(roles(&world, node), []);
+    ask(&mut world, &switch_off(node)).unwrap();
+    world.settle();
+    assert_eq!(roles(&world, node), before);
+    assert_eq!(
+        ask(&mut world, &switch_off(node)),
+        Err(ErrorCode::InvalidParam)
+    );
+}
+
+/// Nodes in maintenance mode and nodes that are not heard count as lost.
+#[test]
+fn a_majority_stays() {
+    let mut world = world();
+    ask(&mut world, &switch_on(NodeUid(1))).unwrap();
+    world.settle();
+    let before = world.state.clone();
+    assert_eq!(
+        ask(&mut world, &switch_on(NodeUid(2))),
+        Err(ErrorCode::NoMajorityLeft)
+    );
+    assert_eq!(world.state, before);
+    ask(&mut world, &switch_off(NodeUid(1))).unwrap();
+    world.settle();
+    world.silent.push(NodeUid(3));
+    assert_eq!(
+        ask(&mut world, &switch_on(NodeUid(2))),
+        Err(ErrorCode::NoMajorityLeft)
+    );
+    let mut alone = World::with_nodes(1);
+    assert_eq!(
+        ask(&mut alone, &switch_on(NodeUid(1))),
+        Err(ErrorCode::NoMajorityLeft)
+    );
+}
+
+#[test]
+fn a_node_leaves_when_it_is_empty() {
+    let mut world = world();
+    let node = shards(&world)[0].node;
+    ask(&mut world, &Intent::RemoveNode { node }).unwrap();
+    let story = world.settle();
+    assert!(
+        story.contains(&format!("node:{node} has nothing left on it and goes")),
+        "{story}"
+    );
+    let cluster = world.cluster();
+    assert!(cluster.node(node).is_none());
+    assert_eq!(cluster.shards.len(), 8);
+    assert!(
+        cluster
+            .operations
+            .iter()
+            .all(|o| o.status == OperationStatus::Completed)
+    );
+    assert_eq!(
+        ask(&mut world, &Intent::RemoveNode { node }),
+        Err(ErrorCode::NodeNotFound)
+    );
+}
+
+#[test]
+fn a_node_whose_shards_have_no_other_place_does_not_leave() {
+    let mut world = World::with_nodes(2);
+    create(&mut world, "replicated", true, 1);
+    let before = world.state.clone();
+    let intent = Intent::RemoveNode { node: NodeUid(1) };
+    assert_eq!(
+        ask(&mut world, &intent),
+        Err(ErrorCode::InsufficientResources)
+    );
+    assert_eq!(world.state, before);
+}
+
+#[test]
+fn a_dead_node_leaves_and_its_replicas_are_made_anew() {
+    let mut world = World::with_nodes(3);
+    create(&mut world, "replicated", true, 1);
+    let (primary, replica) = (shards(&world)[0].clone(), shards(&world)[1].clone());
+    world.silent.push(replica.node);
+    world
+        .seen(primary.uid)
+        .replication
+        .as_mut()
+        .unwrap()
+        .replicas
+        .clear();
+    ask(&mut world, &Intent::RemoveNode { node: replica.node }).unwrap();
+    world.settle();
+    let cluster = world.cluster();
+    assert!(cluster.node(replica.node).is_none());
+    let copies = shards(&world);
+    assert_eq!(copies.len(), 2);
+    assert_eq!(copies[1].uid, ShardUid(3));
+    assert!(copies[1].synced.is_some());
+    // Its data are there alone.
+    world.silent.push(primary.node);
+    let intent = Intent::RemoveNode { node: primary.node };
+    assert!(ask(&mut world, &intent).is_err());
+}

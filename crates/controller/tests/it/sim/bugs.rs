@@ -1,0 +1,111 @@
+//! Known bugs, put back at the edges of the planners. Each must be caught.
+
+use super::Sim;
+use controller::switchover::plan as switchover;
+use jiff::Timestamp;
+use model::documents::{Role, keys};
+use model::replication::SyncedRecord;
+use serde_json::json;
+use store::Txn;
+
+/// A bug that other products had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Every replica that runs counts as synced (a promoted replica in the middle of its first sync).
+    UnsyncedPromoted,
+    /// What was acknowledged was not on disk: a crash of the store takes the last transaction back.
+    AcknowledgedBeforeDisk,
+    /// A primary node that was replaced goes on ordering.
+    StalePrimaryNode,
+    /// A gate is judged by whether the target answers, not by what the old primary says.
+    GateByReachability,
+    /// How far a move came is known only to the process that carries it out.
+    ProgressInMemory,
+}
+
+impl Bug {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::UnsyncedPromoted,
+        Self::AcknowledgedBeforeDisk,
+        Self::StalePrimaryNode,
+        Self::GateByReachability,
+        Self::ProgressInMemory,
+    ];
+}
+
+impl Sim {
+    /// Before the planner looks.
+    pub(super) fn forge(&mut self) {
+        match self.bug {
+            Some(Bug::UnsyncedPromoted) => self.forge_records(),
+            Some(Bug::AcknowledgedBeforeDisk) => self.world.lose_last_transaction(),
+            Some(Bug::StalePrimaryNode) => self.world.order_by_an_old_state(),
+            _ => {}
+        }
+    }
+
+    fn forge_records(&mut self) {
+        let cluster = self.world.cluster();
+        for shard in cluster.shards.iter().filter(|s| s.role == Role::Replica) {
+            let (Some(run_id), Some(history)) =
+                (self.world.run_id(shard.uid), self.world.history(shard.uid))
+            else {
+                continue;
+            };
+            let primary = cluster
+                .shards_of(shard.database)
+                .find(|s| s.role == Role::Primary && s.slots == shard.slots);
+            let Some(served) = primary.and_then(|p| p.serving) else {
+                continue;
+            };
+            // It says that it is whole, too.
+            if shard.synced.is_none() {
+                self.world.forged.insert(shard.uid);
+            }
+            if let Some(replication) = &mut self.world.seen(shard.uid).replication {
+                replication.sync_in_progress = false;
+            }
+            let mut doc = shard.doc.clone();
+            doc.synced = Some(SyncedRecord {
+                run_id,
+                replication_id: history,
+                offset_floor: 0,
+                epoch: served,
+            });
+            self.world.apply(&Txn {
+                put: vec![(keys::shard(shard.uid), json!(doc))],
+                ..Txn::default()
+            });
+        }
+    }
+
+    /// Stores a move as done because its target answers.
+    pub(super) fn moves_blindly(&mut self, wanted: &switchover::Move) -> bool {
+        if self.bug != Some(Bug::GateByReachability) {
+            return false;
+        }
+        let ends = (wanted.old.shard, wanted.epoch.next());
+        self.world.take_over(wanted.new.shard, wanted.epoch.next());
+        let txn = switchover::commit(
+            &self.world.cluster(),
+            ends,
+            (0, None),
+            Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
+        self.world.apply(&txn);
+        true
+    }
+
+    /// The move as it would be if it had not been stored.
+    pub(super) fn forget(&mut self, primary: model::ShardUid) {
+        let cluster = self.world.cluster();
+        let shard = cluster.shards.iter().find(|s| s.uid == primary).unwrap();
+        let mut doc = shard.doc.clone();
+        doc.moving = None;
+        self.world.apply(&Txn {
+            put: vec![(keys::shard(primary), json!(doc))],
+            ..Txn::default()
+        });
+    }
+}

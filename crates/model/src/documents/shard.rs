@@ -1,0 +1,184 @@
+//! One engine process of a database.
+
+use crate::ids::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, ShardUid};
+use crate::release::EngineId;
+use crate::replication::SyncedRecord;
+use crate::secret::Secret;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What a shard is in its replica set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes writes. Printed `master`.
+    Primary,
+    /// Follows the primary. Printed `slave`.
+    Replica,
+}
+
+impl Role {
+    /// The operator's word for it.
+    #[must_use]
+    pub const fn operator_word(self) -> &'static str {
+        match self {
+            Self::Primary => "master",
+            Self::Replica => "slave",
+        }
+    }
+}
+
+/// A range of hash slots, both ends included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SlotRange {
+    /// First slot.
+    pub first: u16,
+    /// Last slot.
+    pub last: u16,
+}
+
+/// One engine process of a database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Schema of this document: 1.
+    pub schema: u32,
+    /// Its id.
+    pub uid: ShardUid,
+    /// Its database.
+    pub database: DatabaseUid,
+    /// Its node.
+    pub node: NodeUid,
+    /// Its port on that node's address.
+    pub port: u16,
+    /// What it is.
+    pub role: Role,
+    /// Slots of its replica set.
+    pub slots: SlotRange,
+    /// Epoch of its replica set: raised whenever the primary changes or restarts.
+    pub epoch: Epoch,
+    /// Version of the wanted process: raised whenever it must be started anew.
+    pub generation: Generation,
+    /// Engine of this process.
+    pub engine: EngineId,
+    /// Memory limit of this process, bytes.
+    pub memory_bytes: u64,
+    /// Run id of the process that holds the role of `epoch`, once the agent confirmed it. Another
+    /// run id means that the engine restarted and needs a new epoch.
+    #[serde(default)]
+    pub run_id: Option<String>,
+    /// Epoch in which its agent has confirmed the role; proxies use the shard only when it is
+    /// `epoch`.
+    #[serde(default)]
+    pub serving: Option<Epoch>,
+    /// What makes it promotable: of a replica, or of a new primary whose promotion is not confirmed
+    /// yet.
+    #[serde(default)]
+    pub synced: Option<SyncedRecord>,
+    /// When the role of `epoch` was decided; `None`: at creation.
+    #[serde(default)]
+    pub role_since: Option<Timestamp>,
+    /// The last automatic failovers of its replica set, oldest first, at most
+    /// [`crate::limits::FAILOVERS_KEPT`].
+    #[serde(default)]
+    pub failovers: Vec<Timestamp>,
+    /// Why nobody has the role of its primary, if something keeps it: an alert.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// Of a primary: the move of its role that was begun, until it is known how it ended.
+    #[serde(default)]
+    pub moving: Option<RoleMove>,
+    /// The operation that removes it; it is no copy any more.
+    #[serde(default)]
+    pub removed_by: Option<OperationUid>,
+    /// Passwords of the users inside the engine; `repl` and `proxy` are those of its replica set.
+    pub users: EngineUsers,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Shard {
+    /// Whether proxies may use it: a primary whose agent confirmed the role of this epoch.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.role == Role::Primary && self.serving == Some(self.epoch)
+    }
+
+    /// The user that proxies use in this epoch.
+    #[must_use]
+    pub fn proxy_user(&self) -> String {
+        proxy_user(self.epoch)
+    }
+}
+
+/// A planned move of a primary's role that was begun: stored before the first proxy is gated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleMove {
+    /// On whose behalf.
+    pub operation: OperationUid,
+    /// The replica that is to become primary.
+    pub target: ShardUid,
+    /// Its process.
+    pub target_run_id: String,
+    /// The epoch in which it would be primary.
+    pub epoch: Epoch,
+    /// When it was begun.
+    pub begun: Timestamp,
+}
+
+/// Name of the proxies' user of one epoch.
+#[must_use]
+pub fn proxy_user(epoch: Epoch) -> String {
+    format!("proxy@e{epoch}")
+}
+
+/// ACL rules of that user: what clients may do, which is what is neither `@admin` nor `@dangerous` and
+/// a little more; the same words in every engine. What would break the platform (roles, shutdown, saving, managed settings, users) is not
+/// among them; the proxy answers those itself or refuses them by name.
+pub const PROXY_RIGHTS: &[&str] = &[
+    "~*",
+    "&*",
+    "+@all",
+    "-@admin",
+    "-@dangerous",
+    "+flushall",
+    "+flushdb",
+    "+info",
+    "+keys",
+    "+monitor",
+    "+restore",
+    "+role",
+    "+sort",
+    "+swapdb",
+    "+config|get",
+    "+latency|history",
+    "+latency|latest",
+    "+latency|reset",
+    "+slowlog|get",
+    "+slowlog|len",
+    "+slowlog|reset",
+    "+client|caching",
+    "+client|getname",
+    "+client|getredir",
+    "+client|id",
+    "+client|info",
+    "+client|kill",
+    "+client|list",
+    "+client|reply",
+    "+client|setname",
+    "+client|tracking",
+    "+client|trackinginfo",
+    "+client|unblock",
+];
+
+/// Passwords of the users inside an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineUsers {
+    /// Of `cnm`, the agent's user.
+    pub cnm: Secret,
+    /// Of `repl`, the replication user.
+    pub repl: Secret,
+    /// Of `proxy@e<epoch>`.
+    pub proxy: Secret,
+}

@@ -1,0 +1,399 @@
+//! Commands inside a transaction that the proxy answers itself, as `CLIENT`.
+//!
+//! The engine gets a `PING` for each, so that it queues something. What it says to that at `EXEC` is
+//! replaced by the proxy's own answer, which is made then, in the order of the commands. Settings whose
+//! reply is looked into, and what changes the session, go to the engine as they are and are noted.
+
+use super::Worker;
+use super::backend::{Effect, Rewrite};
+use super::client::Wait;
+use super::effects::without_secrets;
+use super::fan::Part;
+use super::filter::Generation;
+use super::lanes::{Flow, Sending};
+use super::session::{ReplyMode, Transaction, Watch};
+use crate::merge::items;
+use crate::texts;
+use resp::command::{self, Class, classify};
+use resp::reply::Head;
+use resp::request::Args;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// What the engine queues in place of a command that the proxy answers.
+pub(super) const PLACEHOLDER: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// Most bytes of such commands in one transaction.
+const HELD_MAX: usize = 1024 * 1024;
+/// Longest reply to an `EXEC` that the proxy looks into, bytes.
+pub(super) const EXEC_REPLY_MAX: usize = 64 * 1024 * 1024;
+
+/// What is done at `EXEC`.
+#[derive(Debug)]
+pub(crate) struct Later {
+    /// With which element of the reply, the first being 0.
+    at: usize,
+    what: What,
+}
+
+/// What is done with an element of the reply to `EXEC`.
+#[derive(Debug)]
+pub(super) enum What {
+    /// The proxy answers this command instead.
+    Answer(Box<[u8]>),
+    /// It changes the session, unless it is an error.
+    Effect(Effect),
+    /// Secrets are blanked.
+    ConfigGet,
+}
+
+/// What becomes of a command inside a transaction.
+pub(super) enum Inside {
+    /// The engine gets it, and its reply at `EXEC` is looked at.
+    Pass(Sending, Option<What>),
+    /// The proxy answers it at `EXEC`.
+    Answer,
+    /// This error spoils the transaction.
+    Refuse(Vec<u8>),
+}
+
+/// An `EXEC` whose reply is being made.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    later: VecDeque<Later>,
+    /// The engine's reply; empty: it has not come.
+    reply: Vec<u8>,
+    /// Its elements that are not given yet.
+    items: VecDeque<Range<usize>>,
+    done: usize,
+    out: Vec<u8>,
+    /// `None`: it is not known yet whether the client wants it.
+    wanted: Option<bool>,
+}
+
+impl Worker {
+    /// What becomes of a command inside a transaction that cannot go to the engine as any other. `args`
+    /// are those after the name.
+    pub(super) fn inside(
+        &self,
+        index: usize,
+        class: Class,
+        name: &[u8],
+        args: &Args<'_>,
+    ) -> Inside {
+        let sub = args.clone().next().unwrap_or_default();
+        let is = |word: &[u8]| sub.eq_ignore_ascii_case(word);
+        let seven = self.generation_of(index) >= Generation::Seven;
+        let guarded = || Inside::Pass(super::route::guarded(name, args), None);
+        match class {
+            Class::Client => self.client_inside(index, args),
+            Class::Config | Class::Acl | Class::Module if args.left() == 0 => {
+                Inside::Refuse(texts::arity(&texts::shown(name).to_ascii_lowercase()))
+            }
+            Class::Config | Class::Acl | Class::Module if is(b"HELP") => guarded(),
+            Class::Config if is(b"GET") && seven && args.left() < 2 => {
+                Inside::Refuse(texts::arity("config|get"))
+            }
+            Class::Config if is(b"GET") => Inside::Pass(Sending::plain(), Some(What::ConfigGet)),
+            Class::Module if is(b"LIST") => guarded(),
+            Class::Acl if is(b"WHOAMI") => {
+                if seven && args.left() > 1 {
+                    Inside::Refuse(texts::arity("acl|whoami"))
+                } else {
+                    Inside::Answer
+                }
+            }
+            Class::Auth if args.left() == 0 => Inside::Refuse(texts::arity("auth")),
+            Class::Auth => Inside::Answer,
+            Class::Hello => {
+                let known = self.clients[index].session.resp;
+                // A change of the version in the middle of a reply is not possible.
+                match resp::number::strict_i64(sub) {
+                    Some(version @ 2..=3) if version != i64::from(known) => {
+                        Inside::Refuse(texts::refused_in_transaction("hello"))
+                    }
+                    _ => Inside::Answer,
+                }
+            }
+            Class::Config | Class::Acl | Class::Module => Inside::Refuse(texts::refused(&format!(
+                "{} {}",
+                texts::shown(name),
+                texts::shown(sub)
+            ))),
+            Class::Refused => Inside::Refuse(texts::refused(&texts::shown(name))),
+            _ => {
+                let shown = texts::shown(name).to_ascii_lowercase();
+                Inside::Refuse(texts::refused_in_transaction(&shown))
+            }
+        }
+    }
+
+    fn client_inside(&self, index: usize, args: &Args<'_>) -> Inside {
+        let mut rest = args.clone();
+        let Some(sub) = rest.next() else {
+            return Inside::Refuse(texts::arity("client"));
+        };
+        let generation = self.generation_of(index);
+        if let Some(text) = wrong_inside(sub, rest.left(), generation) {
+            return Inside::Refuse(text);
+        }
+        let several = matches!(self.clients[index].part, Part::Front(_));
+        let word = rest.clone().next().unwrap_or_default();
+        let on = match word {
+            word if word.eq_ignore_ascii_case(b"ON") => Some(true),
+            word if word.eq_ignore_ascii_case(b"OFF") => Some(false),
+            _ => None,
+        };
+        let redirect = rest.any(|word| word.eq_ignore_ascii_case(b"REDIRECT"));
+        match sub.to_ascii_uppercase().as_slice() {
+            // They are about all shards, and the transaction is at one.
+            sub @ (b"TRACKING" | b"NO-TOUCH") if several => {
+                Inside::Refuse(texts::refused_over_shards(&format!(
+                    "CLIENT {} inside a transaction",
+                    texts::shown(sub)
+                )))
+            }
+            b"TRACKING" if !redirect => {
+                let effect = on.map(|on| What::Effect(Effect::Tracking(on)));
+                Inside::Pass(Sending::plain(), effect)
+            }
+            b"NO-TOUCH" if generation >= Generation::Eight => {
+                let effect = on.map(|on| What::Effect(Effect::NoTouch(on)));
+                Inside::Pass(Sending::plain(), effect)
+            }
+            b"CACHING" | b"TRACKINGINFO" | b"GETREDIR" | b"HELP" => {
+                Inside::Pass(Sending::plain(), None)
+            }
+            _ => Inside::Answer,
+        }
+    }
+
+    /// Does with a command of a one-shard database what was found.
+    pub(super) fn queue_inside(&mut self, index: usize, inside: Inside, frame: &[u8]) -> Flow {
+        let at = self.clients[index].in_transaction;
+        let (flow, what) = match inside {
+            Inside::Refuse(text) => return self.refuse(index, &text),
+            Inside::Pass(sending, what) => (self.send_own(index, frame, sending), what),
+            Inside::Answer if self.holds_too_much(index, frame) => {
+                return self.refuse(index, texts::TOO_MUCH_INSIDE);
+            }
+            Inside::Answer => {
+                let flow = self.send_own(index, PLACEHOLDER, Sending::plain());
+                (flow, Some(What::Answer(frame.into())))
+            }
+        };
+        if flow == Flow::Next {
+            self.note_later(index, at, what);
+        }
+        flow
+    }
+
+    /// Whether a transaction would hold more commands than it may.
+    pub(super) fn holds_too_much(&self, index: usize, frame: &[u8]) -> bool {
+        let held = self.clients[index]
+            .later
+            .iter()
+            .map(|later| match &later.what {
+                What::Answer(frame) => frame.len(),
+                _ => 0,
+            });
+        held.sum::<usize>() + frame.len() > HELD_MAX
+    }
+
+    /// Notes what is to be done with an element of the reply to `EXEC`.
+    pub(super) fn note_later(&mut self, index: usize, at: usize, what: Option<What>) {
+        if let (Some(what), Some(client)) = (what, self.clients.get_mut(index)) {
+            client.later.push_back(Later { at, what });
+        }
+    }
+
+    /// Whether the reply to an `EXEC` of this client, or by this leg of it, is to be looked into.
+    pub(super) fn looks_into_exec(&self, index: usize, carrier: usize) -> bool {
+        let own = &self.clients[carrier].session.own;
+        !self.clients[index].later.is_empty()
+            // The reply to a leg's `MULTI` may be under way.
+            && own.transaction != Transaction::Lost
+            && own.watch != Watch::Lost
+    }
+
+    /// What `CLIENT LIST` says about a client's transaction: how many commands it has; -1: there is none.
+    pub(super) fn queued_commands(&self, index: usize) -> i64 {
+        let client = &self.clients[index];
+        let count = match (&client.part, &client.exec) {
+            (_, Some(exec)) => exec.done + exec.items.len(),
+            _ if client.session.own.transaction == Transaction::No => return -1,
+            (Part::Front(fan), None) => match fan.queued_here() {
+                Some(count) => count,
+                None => self
+                    .legs_of(index)
+                    .map(|leg| self.clients[leg].in_transaction)
+                    .max()
+                    .unwrap_or(0),
+            },
+            (Part::Whole | Part::Leg(_), None) => client.in_transaction,
+        };
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+
+    /// The transaction is over, and nothing of it is to be done.
+    pub(super) fn forget_later(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.later = VecDeque::new();
+        }
+    }
+
+    /// How such an `EXEC` is sent: nobody hears the engine's reply as it is.
+    pub(super) fn exec_sending() -> Sending {
+        let mut sending = Sending::effect(Effect::Exec);
+        sending.rewrite = Rewrite::Exec;
+        sending
+    }
+
+    /// It is sent. The client waits for its reply.
+    pub(super) fn exec_sent(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.exec = Some(Box::new(Exec {
+            later: std::mem::take(&mut client.later),
+            reply: Vec::new(),
+            items: VecDeque::new(),
+            done: 0,
+            out: Vec::new(),
+            wanted: None,
+        }));
+        self.barrier(index);
+    }
+
+    /// The engine's reply to an `EXEC` has come, over a connection of this client or leg.
+    pub(super) fn exec_came(&mut self, carrier: usize, reply: Vec<u8>, head: &Head) {
+        let index = self.front_of(carrier);
+        let Some(exec) = &mut self.clients[index].exec else {
+            return;
+        };
+        // An error, or null: nothing ran.
+        let found = items(&reply).unwrap_or_default();
+        let header = reply.len() - found.iter().map(|item| item.len()).sum::<usize>();
+        let mut end = header;
+        exec.items = found
+            .iter()
+            .map(|item| {
+                let start = end;
+                end += item.len();
+                start..end
+            })
+            .collect();
+        let mut effects = Vec::new();
+        for later in &exec.later {
+            if let (What::Effect(effect), Some(item)) = (&later.what, found.get(later.at))
+                && !item.starts_with(b"-")
+            {
+                effects.push(*effect);
+            }
+        }
+        exec.out = reply[..header].to_vec();
+        exec.reply = reply;
+        for effect in effects {
+            self.take_effect(carrier, effect, head);
+        }
+    }
+
+    /// Goes on with the reply to an `EXEC`; `false`: it waits for something, or the client is gone.
+    pub(super) fn go_on_with_exec(&mut self, index: usize) -> bool {
+        loop {
+            if self.clients[index].exec.is_none() {
+                return true;
+            }
+            if self.clients[index].wait != Wait::Nothing || !self.barrier(index) {
+                return false;
+            }
+            // An answer of all workers may be there at once.
+            if let Some(owed) = self.clients[index].owed.take() {
+                self.answer(index, &owed);
+            }
+            let client = &mut self.clients[index];
+            let Some(exec) = &mut client.exec else {
+                return true;
+            };
+            if exec.wanted.is_none() {
+                exec.wanted = Some(client.session.takes_reply());
+            }
+            let Some(item) = exec.items.pop_front() else {
+                self.give_exec(index);
+                return true;
+            };
+            let at = exec.done;
+            exec.done += 1;
+            let later = exec.later.pop_front_if(|later| later.at == at);
+            let heard = client.session.reply != ReplyMode::Off;
+            match later.map(|later| later.what) {
+                Some(What::Answer(frame)) => {
+                    let there = self.answer_inside(index, &frame);
+                    if !there {
+                        return false;
+                    }
+                }
+                Some(What::ConfigGet) if heard => {
+                    let shown = without_secrets(&exec.reply[item], client.session.resp);
+                    exec.out.extend_from_slice(&shown);
+                }
+                _ if heard => exec.out.extend_from_slice(&exec.reply[item]),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs a command of a transaction that the proxy answers; `false`: the client is gone.
+    fn answer_inside(&mut self, index: usize, frame: &[u8]) -> bool {
+        let id = self.client_id(index);
+        let mut args = Args::of(frame);
+        let class = args.next().map_or(Class::Plain, classify);
+        self.local(index, class, frame, args);
+        self.find(id).is_some()
+    }
+
+    /// Keeps an answer for the reply to an `EXEC` that is being made; `false`: none is.
+    pub(super) fn keep_for_exec(&mut self, index: usize, bytes: &[u8]) -> bool {
+        let client = &mut self.clients[index];
+        let Some(exec) = &mut client.exec else {
+            return false;
+        };
+        if client.session.reply != ReplyMode::Off {
+            exec.out.extend_from_slice(bytes);
+        }
+        true
+    }
+
+    /// Gives the client the reply to an `EXEC`, as far as it is made.
+    pub(super) fn give_exec(&mut self, index: usize) {
+        let Some(exec) = self.clients[index].exec.take() else {
+            return;
+        };
+        if exec.wanted == Some(true) {
+            self.give(index, &exec.out, &[]);
+        }
+    }
+}
+
+/// What the engine says to a `CLIENT` subcommand when it is to be queued, if it is wrong: older engines
+/// look at it only at `EXEC`.
+fn wrong_inside(sub: &[u8], arguments: u64, generation: Generation) -> Option<Vec<u8>> {
+    if generation == Generation::Six {
+        return None;
+    }
+    let typed = texts::shown(sub);
+    let lower = typed.to_ascii_lowercase();
+    let known = command::find(b"CLIENT")
+        .and_then(|client| client.subcommand(sub))
+        .filter(|_| super::client_command::since(&lower) <= generation);
+    match known {
+        None => {
+            Some(format!("-ERR unknown subcommand '{typed}'. Try CLIENT HELP.\r\n").into_bytes())
+        }
+        Some(known) if !known.takes(arguments + 2) => {
+            Some(texts::arity(&format!("client|{lower}")))
+        }
+        Some(_) if lower == "import-source" => Some(texts::refused("CLIENT IMPORT-SOURCE")),
+        Some(_) if lower == "reply" && generation >= Generation::Nine => {
+            Some(texts::refused_in_transaction("client|reply"))
+        }
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,161 @@
+//! Gates on one of several shards: its clients' parts move, the other shards' do not.
+
+use crate::support::client::{Client, words};
+use crate::support::engine::PASSWORD;
+use crate::support::node::{Node, VALKEY};
+use crate::support::until;
+use model::gate::GateOrder;
+use model::{Epoch, ShardUid};
+use resp::value::Value;
+
+/// The second of three shards gets a new epoch under a gate; the engine stays.
+struct Moves {
+    node: Node,
+    epoch: u64,
+}
+
+impl Moves {
+    fn start() -> Self {
+        Self {
+            node: Node::sharded(VALKEY, 3),
+            epoch: 1,
+        }
+    }
+
+    fn turn(&mut self, meanwhile: impl FnOnce()) {
+        let uid = ShardUid(2);
+        let rights = model::documents::PROXY_RIGHTS.join(" ");
+        let mut direct = Client::connect(self.node.more[0].direct);
+        let mut user = |epoch: u64, rights: &str| {
+            let line = format!("ACL SETUSER proxy@e{epoch} reset on >{PASSWORD} {rights}");
+            assert_eq!(direct.text(&line), "+OK\r\n");
+        };
+        user(self.epoch + 1, &rights);
+        let mut next = self.node.config.databases[0].shards[1].clone();
+        next.epoch = Epoch(self.epoch + 1);
+        next.user = format!("proxy@e{}", self.epoch + 1);
+        let exec = self.node.exec.clone();
+        let order = |what| assert_eq!(exec.ordered(what).refusal, None);
+        order(GateOrder::Prepare {
+            shard: uid,
+            epoch: Epoch(self.epoch),
+            next: next.clone(),
+        });
+        order(GateOrder::Hold {
+            shard: uid,
+            epoch: Epoch(self.epoch),
+            patience_ms: 60_000,
+        });
+        user(self.epoch, "");
+        meanwhile();
+        order(GateOrder::Release {
+            shard: uid,
+            next: next.clone(),
+        });
+        self.node
+            .reconfigure(|config| config.databases[0].shards[1] = next);
+        self.epoch += 1;
+    }
+}
+
+/// A key of a shard.
+fn key(shard: usize, name: &str) -> String {
+    (0..)
+        .map(|n| format!("{name}{n}"))
+        .find(|key| usize::from(resp::slot::key_slot(key.as_bytes())) * 3 / 16_384 == shard)
+        .unwrap()
+}
+
+#[test]
+fn parts_of_clients_move() {
+    let mut moves = Moves::start();
+    let client = || moves.node.client();
+    let (mut blocked, mut elsewhere, mut open, mut watching) =
+        (client(), client(), client(), client());
+    let (here, there) = (key(1, "q"), key(0, "q"));
+    let mut direct = Client::connect(moves.node.more[0].direct);
+    blocked.send(&words(&format!("BLPOP {here} 0")));
+    // What comes behind it waits for it.
+    blocked.send(&words(&format!("INCR {}", key(0, "n"))));
+    elsewhere.send(&words(&format!("BLPOP {there} 0")));
+    assert_eq!(open.text("MULTI"), "+OK\r\n");
+    assert_eq!(open.text("PING"), "+QUEUED\r\n");
+    assert_eq!(open.text(&format!("INCR {}", key(1, "n"))), "+QUEUED\r\n");
+    assert_eq!(watching.text(&format!("WATCH {}", key(1, "w"))), "+OK\r\n");
+    let mut is_blocked = |count: usize| {
+        until("it blocks", || {
+            let list = direct.text("CLIENT LIST");
+            list.lines().filter(|line| line.contains("flags=b")).count() == count
+        });
+    };
+    for _ in 0..3 {
+        is_blocked(1);
+        moves.turn(|| {});
+    }
+    is_blocked(1);
+    let mut other = moves.node.client();
+    assert_eq!(other.text(&format!("RPUSH {here} x")), ":1\r\n");
+    assert_eq!(other.text(&format!("RPUSH {there} y")), ":1\r\n");
+    let popped =
+        |key: &str, value: char| format!("*2\r\n${}\r\n{key}\r\n$1\r\n{value}\r\n", key.len());
+    assert_eq!(String::from_utf8_lossy(&blocked.raw()), popped(&here, 'x'));
+    assert_eq!(blocked.raw(), b":1\r\n");
+    assert_eq!(
+        String::from_utf8_lossy(&elsewhere.raw()),
+        popped(&there, 'y')
+    );
+    assert_eq!(open.text("EXEC"), "*2\r\n+PONG\r\n:1\r\n");
+    assert_eq!(watching.text("MULTI"), "+OK\r\n");
+    assert_eq!(
+        watching.text(&format!("SET {} 1", key(1, "w"))),
+        "+QUEUED\r\n"
+    );
+    watching.send(&words("EXEC"));
+    assert_eq!(watching.raw(), b"*-1\r\n");
+}
+
+#[test]
+fn messages_and_invalidations_of_all_shards_go_on() {
+    let mut moves = Moves::start();
+    let mut subscriber = moves.node.client();
+    subscriber.send(&words("SUBSCRIBE a b"));
+    subscriber.raw();
+    subscriber.raw();
+    let mut pattern = moves.node.client();
+    pattern.ask("HELLO 3");
+    pattern.send(&words("PSUBSCRIBE *"));
+    pattern.raw();
+    let mut cache = moves.node.client();
+    cache.ask("HELLO 3");
+    assert_eq!(cache.text("CLIENT TRACKING ON"), "+OK\r\n");
+    let mut writer = moves.node.client();
+    let directs: Vec<_> = [0, 1].map(|n| moves.node.more[n].direct).into();
+    for round in 0..6 {
+        cache.text(&format!("GET {}", key(1, "t")));
+        cache.text(&format!("GET {}", key(2, "t")));
+        // Published at the shard itself, while it is held and before.
+        let mut direct = Client::connect(directs[0]);
+        direct.text(&format!("PUBLISH a before{round}"));
+        moves.turn(|| drop(direct.text(&format!("PUBLISH a held{round}"))));
+        writer.text(&format!("PUBLISH b after{round}"));
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            for (client, at) in [(&mut subscriber, 2), (&mut pattern, 3)] {
+                match client.reply() {
+                    Value::Array(items) | Value::Push(items) => {
+                        got.push(String::from_utf8(items[at].text().unwrap().to_vec()).unwrap());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        got.sort();
+        let wanted = ["after", "after", "before", "before", "held", "held"];
+        assert_eq!(got, wanted.map(|word| format!("{word}{round}")));
+        // All is to be forgotten; the other shard still tells.
+        assert_eq!(cache.raw(), b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        writer.text(&format!("SET {} {round}", key(2, "t")));
+        let told = cache.raw();
+        assert!(told.starts_with(b">2\r\n$10\r\ninvalidate\r\n*1"));
+    }
+}
