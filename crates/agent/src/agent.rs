@@ -391,6 +391,7 @@ fn shard_of(command: &AgentCommand) -> ShardUid {
         | AgentCommand::Configure { shard, .. }
         | AgentCommand::Follow { shard, .. }
         | AgentCommand::Promote { shard, .. }
+        | AgentCommand::Keep { shard, .. }
         | AgentCommand::PrepareEpoch { shard, .. }
         | AgentCommand::HandOver { shard, .. }
         | AgentCommand::PressAcks { shard, .. }

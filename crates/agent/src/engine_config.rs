@@ -245,7 +245,8 @@ fn network(
     put("repl-diskless-load", &["disabled"]);
     // Long enough for a replica that loads; a link whose other end is silent is given up then.
     put("repl-timeout", &["30"]);
-    put("repl-ping-replica-period", &["10"]);
+    // A primary that is not heard for a few of these is one that its replicas have lost.
+    put("repl-ping-replica-period", &["1"]);
     // However long it was without replicas: one that comes back need not get everything.
     put("repl-backlog-ttl", &["0"]);
     // A database serves on when its replicas are gone.

@@ -54,6 +54,21 @@ pub(crate) fn epoch_user(engine: &EngineId, epoch: Epoch, password: &Secret) -> 
     command
 }
 
+/// `ACL SETUSER` of the user by which proxies get promises.
+pub(crate) fn keeper(user: &str, password: &Secret) -> Vec<String> {
+    let password = password_rule(password);
+    words(&[
+        "ACL",
+        "SETUSER",
+        user,
+        "reset",
+        "resetchannels",
+        "on",
+        &password,
+        "+ping",
+    ])
+}
+
 /// `ACL SETUSER` that takes away the right to write; works on live connections too.
 pub(crate) fn no_writes(user: &str) -> Vec<String> {
     words(&["ACL", "SETUSER", user, "-@write"])

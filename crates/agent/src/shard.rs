@@ -6,6 +6,7 @@ mod adopt;
 mod checks;
 mod follow;
 mod hand_over;
+mod keeper;
 mod observe;
 mod probe;
 mod promote;
@@ -36,6 +37,10 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often links between engines are looked at while something depends on them.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A replica that hears its primary is looked at once in so many of these: that it does not is what a
+/// failover waits for.
+const LINKED_LOOKS: u32 = 3;
 
 /// What an order brings.
 pub(crate) type Answer = Result<Option<ShardObservation>, AgentRefusal>;
@@ -103,6 +108,8 @@ pub(crate) struct ShardTask {
     ran: bool,
     /// Whether the engine itself agrees with the role in the ledger.
     role_confirmed: bool,
+    /// Who gets its promises.
+    keeper: keeper::Keeper,
     /// Whether users of epochs that are over may be left.
     retiring: Option<retire::Retiring>,
     /// Whether a snapshot was asked for, to complete a change of persistence.
@@ -136,6 +143,7 @@ impl ShardTask {
             answered: false,
             ran: false,
             role_confirmed: false,
+            keeper: keeper::Keeper::new(),
             retiring: None,
             snapshot_asked: false,
             failures: None,
@@ -164,6 +172,7 @@ impl ShardTask {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked = 0_u32;
         loop {
             let life = tokio::select! {
                 order = orders.recv() => match order {
@@ -178,8 +187,11 @@ impl ShardTask {
                     self.probe().await;
                     Life::GoesOn
                 }
-                _ = looks.tick(), if self.is_watched() => {
-                    self.look_at_links().await;
+                _ = looks.tick(), if self.is_watched() || self.is_linked() => {
+                    looked = looked.wrapping_add(1);
+                    if self.is_watched() || looked.is_multiple_of(LINKED_LOOKS) {
+                        self.look_at_links().await;
+                    }
                     Life::GoesOn
                 }
             };
@@ -298,8 +310,13 @@ impl ShardTask {
                 epoch,
                 record,
                 users,
+                wait_promises,
                 ..
-            } => self.promote(of, run_id, epoch, &record, &users).await,
+            } => {
+                let how = (&record, wait_promises);
+                self.promote(of, run_id, epoch, how, &users).await
+            }
+            keep @ AgentCommand::Keep { .. } => self.keep(keep).await,
             AgentCommand::Follow {
                 generation: of,
                 run_id,

@@ -18,6 +18,7 @@ use model::gate::{GateAnswer, GateCall};
 use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{Intent, IntentOutcome, JoinGrant, JoinRequest};
 use model::observation::{NodeObservation, ShardObservation};
+use model::proxy::{LeaseCall, LeaseOutcome};
 use model::rest::NodeCheck;
 use model::view::{ClusterView, Observed};
 use model::{ApiError, ErrorCode, NodeUid};
@@ -268,6 +269,15 @@ impl InternodeClient {
     /// [`CallError`]; what the proxies say is inside the answer.
     pub async fn gate(&self, address: &str, call: &GateCall) -> Result<GateResult, CallError> {
         self.json(address, "/gate", call, Duration::from_secs(15))
+            .await
+    }
+
+    /// Asks the primary node for a proxy's lease.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn lease(&self, address: &str, call: &LeaseCall) -> Result<LeaseOutcome, CallError> {
+        self.json(address, "/lease", call, Duration::from_secs(1))
             .await
     }
 

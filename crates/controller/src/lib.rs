@@ -11,6 +11,7 @@
 //! | [`replication`] | replicas follow their primary; what makes them promotable is recorded |
 //! | [`failover`] | a primary is gone, a replica takes its place |
 //! | [`switchover`] | a primary hands its role to a replica, and no client notices |
+//! | [`leases`] | until when proxies may answer clients of replicated databases |
 //! | [`maintenance`] | a node is emptied for a while, or for good |
 //! | [`migration`] | a shard is brought to another node |
 //! | [`database`] | a database's life: engines started, roles given, deleted |
@@ -20,6 +21,7 @@
 
 pub mod database;
 pub mod failover;
+pub mod leases;
 pub mod maintenance;
 pub mod membership;
 pub mod migration;

@@ -1,8 +1,9 @@
 //! What was heard of each node, and when. Lives in memory of the primary node alone: a new primary
 //! node starts with nothing, and nothing vetoes.
 
+use crate::leases::Leases;
 use model::NodeUid;
-use model::limits::HEARTBEAT_LOST;
+use model::limits::{HEARTBEAT_LOST, NODE_SILENT};
 use model::observation::{NodeObservation, ProxyObservation, ShardObservation};
 use model::{Epoch, ShardUid};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Observations {
     unlinked: BTreeMap<ShardUid, Instant>,
     /// The last offset that each primary told.
     offsets: BTreeMap<ShardUid, u64>,
+    /// Leases that proxies hold.
+    pub leases: Leases,
 }
 
 impl Observations {
@@ -83,13 +86,6 @@ impl Observations {
         self.offsets.get(&shard).copied()
     }
 
-    /// Forgets everything, when this node becomes the primary node.
-    pub fn clear(&mut self) {
-        self.nodes.clear();
-        self.unlinked.clear();
-        self.offsets.clear();
-    }
-
     /// All of it.
     pub fn iter(&self) -> impl Iterator<Item = &Heard> {
         self.nodes.values()
@@ -100,6 +96,25 @@ impl Observations {
     pub fn fresh(&self, node: NodeUid, now: Instant) -> Option<&NodeObservation> {
         let heard = self.nodes.get(&node)?;
         (now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST).then_some(&heard.observation)
+    }
+
+    /// How long a node has been silent; one that was never heard, since this node is the primary node.
+    /// `None`: not known.
+    #[must_use]
+    pub fn silence(&self, node: NodeUid, now: Instant) -> Option<Duration> {
+        let since = self.leases.since();
+        let silent = since.map(|since| now.saturating_duration_since(since));
+        self.age(node, now).or(silent)
+    }
+
+    /// How soon the next node will have been silent for [`NODE_SILENT`] if nothing more is heard of it.
+    #[must_use]
+    pub fn next_silent(&self, now: Instant) -> Option<Duration> {
+        let ages = self
+            .nodes
+            .values()
+            .map(|heard| now.saturating_duration_since(heard.at));
+        ages.filter_map(|age| NODE_SILENT.checked_sub(age)).min()
     }
 
     /// How long ago a node was heard last.

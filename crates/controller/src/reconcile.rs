@@ -3,17 +3,19 @@
 
 use crate::database::execute::Executor;
 use crate::database::plan;
+use crate::leases::ProxyId;
 use crate::membership::plan::wanted_voters;
 use crate::observed::Observations;
 use crate::request::{self, Fresh, RandomUsers};
 use crate::state::{Change, ClusterState, Stored};
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
-use model::documents::{Node, Severity, keys};
+use model::documents::{Node, Role, Severity, Shard, keys};
 use model::gate::{GateAnswer, GateCall};
 use model::intent::{Intent, IntentOutcome};
 use model::observation::ShardObservation;
-use model::{ApiError, ErrorCode, NodeUid, OperationUid};
+use model::proxy::LeaseOutcome;
+use model::{ApiError, ErrorCode, NodeUid, OperationUid, Revision};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +72,8 @@ pub struct Controller {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Since when this node is the primary node; `None`: it is not, or has not noticed yet.
     primary_since: Arc<Mutex<Option<Instant>>>,
+    /// The revision for which it was looked which one changed a primary last, and that one.
+    ordered: Arc<Mutex<Option<(Revision, Revision)>>>,
     /// Nodes whose state differed from this one's: told once.
     different: Arc<Mutex<BTreeSet<NodeUid>>>,
 }
@@ -84,6 +88,7 @@ impl Controller {
             nudge: Arc::new(Notify::new()),
             turn: Arc::default(),
             primary_since: Arc::default(),
+            ordered: Arc::default(),
             different: Arc::default(),
         }
     }
@@ -104,6 +109,51 @@ impl Controller {
             .unwrap_or_else(PoisonError::into_inner)
             .record(observation, Instant::now());
         self.nudge.notify_one();
+    }
+
+    /// A proxy wants its lease. It gets one if a quorum confirms, after it asked, that this is the primary
+    /// node, and if it has applied every change of who is primary.
+    pub async fn lease(&self, proxy: ProxyId, applied: Revision) -> LeaseOutcome {
+        if self.store.barrier().await.is_err() {
+            return LeaseOutcome::Unknown;
+        }
+        // Whoever plans after this has seen it, and whoever stored before is seen here.
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = self.store.status();
+        let ordered = self.ordered();
+        let (true, Ok(ordered)) = (status.is_leader, ordered) else {
+            return LeaseOutcome::Unknown;
+        };
+        let now = Instant::now();
+        observed.leases.in_term(status.term, now);
+        match observed.leases.give(proxy, applied, ordered, now) {
+            Ok(news) => {
+                if news {
+                    self.nudge.notify_one();
+                }
+                LeaseOutcome::Granted
+            }
+            Err(refusal) => LeaseOutcome::Refused(refusal),
+        }
+    }
+
+    /// The newest revision in which a primary was changed. It is looked for once a revision.
+    fn ordered(&self) -> Result<Revision, StoreError> {
+        let state = self.store.state();
+        let mut known = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((revision, ordered)) = *known
+            && revision == state.revision
+        {
+            return Ok(ordered);
+        }
+        let shards = state.list::<Shard>(keys::SHARDS)?;
+        let primaries = shards
+            .iter()
+            .filter(|(shard, _)| shard.role == Role::Primary);
+        let newest = primaries.map(|(_, revision)| *revision).max();
+        let ordered = Revision(newest.unwrap_or(0));
+        *known = Some((state.revision, ordered));
+        Ok(ordered)
     }
 
     /// The turn to read, plan and write; they are given in the order in which they are asked for.
@@ -220,9 +270,16 @@ impl Controller {
                     let _turn = self.turn.lock().await;
                     executor.take_in(ended).await;
                 }
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(self.next_look()) => {}
             }
         }
+    }
+
+    /// When the loop looks though nothing happened: at the latest when a node has just been silent for long.
+    fn next_look(&self) -> Duration {
+        let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = observed.next_silent(Instant::now());
+        silent.map_or(LOOK_EVERY, |silent| silent.min(LOOK_EVERY))
     }
 
     async fn round(&self, executor: &mut Executor) {
@@ -234,6 +291,15 @@ impl Controller {
                 Err(error) => return tracing::error!(%error, "cannot read the store"),
             };
             let now = jiff::Timestamp::now();
+            let status = self.store.status();
+            if !status.is_leader {
+                return;
+            }
+            self.observed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .leases
+                .in_term(status.term, Instant::now());
             let mut plan = plan::plan(&state, &self.observations(), Instant::now(), now);
             let steps = std::mem::take(&mut plan.steps);
             if steps.is_empty() {

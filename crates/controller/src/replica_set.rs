@@ -2,7 +2,8 @@
 
 use crate::observed::{self, Observations};
 use crate::state::{ClusterState, Stored};
-use model::documents::{Database, Role, Shard};
+use model::documents::{Database, Role, Shard, keeper_user};
+use model::limits::{NODE_SILENT, REPLICA_SILENT};
 use model::observation::{EngineState, ShardObservation};
 use model::{Epoch, ShardUid};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,13 @@ impl ReplicaSet<'_> {
     #[must_use]
     pub fn last_served(&self) -> Option<Epoch> {
         self.members().filter_map(|shard| shard.serving).max()
+    }
+
+    /// The user by which proxies get the promises of its copies, all of them, whether they are synced
+    /// or not.
+    #[must_use]
+    pub fn keeper_user(&self) -> String {
+        keeper_user(self.primary.epoch, self.members().map(|shard| shard.uid))
     }
 
     /// The primary, then the replicas.
@@ -91,6 +99,48 @@ pub fn fate<'a>(observed: &'a Observations, shard: &Shard, instant: Instant) -> 
             _ => Fate::Alive(seen),
         },
     }
+}
+
+/// Why a primary may be replaced though nobody says that it is gone: its node has been silent for
+/// [`NODE_SILENT`], and each recorded replica is heard and has lost it. `None`: it may not.
+#[must_use]
+pub fn unheard(observed: &Observations, set: &ReplicaSet<'_>, instant: Instant) -> Option<String> {
+    let silent = |shard: &Shard| {
+        let silence = observed.silence(shard.node, instant);
+        silence.is_some_and(|silence| silence >= NODE_SILENT)
+    };
+    let primary = set.primary;
+    if !silent(primary) {
+        return None;
+    }
+    let served = set.last_served();
+    let recorded = |shard: &&&Stored<Shard>| {
+        let record = shard.synced.as_ref();
+        served.is_some() && record.is_some_and(|record| Some(record.epoch) == served)
+    };
+    let mut recorded = set.replicas.iter().filter(recorded).peekable();
+    recorded.peek()?;
+    recorded
+        .all(|shard| !silent(shard) && has_lost_its_primary(observed, shard, instant))
+        .then(|| {
+            let names = (primary.node, primary.uid);
+            format!(
+                "node:{} is not heard, and no replica hears redis:{}",
+                names.0, names.1
+            )
+        })
+}
+
+/// Whether a replica's engine hears nothing from its primary.
+fn has_lost_its_primary(observed: &Observations, shard: &Shard, instant: Instant) -> bool {
+    let seen = observed
+        .fresh(shard.node, instant)
+        .and_then(|node| observed::shard(node, shard.uid));
+    seen.and_then(|seen| seen.replication.as_ref())
+        .is_some_and(|replication| {
+            let silent = replication.last_io_seconds >= REPLICA_SILENT;
+            !replication.is_primary && (!replication.link_up || silent)
+        })
 }
 
 /// A replica that holds what was recorded of it and could be promoted now.

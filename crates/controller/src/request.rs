@@ -254,6 +254,8 @@ fn create_database(
         tuning,
         notify_keyspace_events,
         tags: spec.tags.clone(),
+        // No proxy has ever served it without.
+        leased: replication,
         operation: Some(fresh.operation.clone()),
         created: fresh.now,
         changed: fresh.now,
@@ -342,6 +344,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         failovers: Vec::new(),
         trouble: None,
         moving: None,
+        fence: None,
         removed_by: None,
         users,
         extra: serde_json::Map::new(),

@@ -132,7 +132,14 @@ pub async fn call(member: &Member, call: GateCall) -> Result<GateAnswer, String>
         shard,
         epoch,
         what,
+        term,
     } = call;
+    let known = member.store.status().term;
+    if term != 0 && term < known {
+        return Err(format!(
+            "this is an order of an earlier primary node: of term {term}, {known} is known"
+        ));
+    }
     let next = |uid: ShardUid| in_next_epoch(member, uid, &call);
     let order = match what {
         GateStep::Prepare { next: uid } => GateOrder::Prepare {

@@ -3,7 +3,7 @@
 
 use crate::local::{Answer, Failure};
 use crate::member::Member;
-use crate::{bootstrap, gates, primary, view};
+use crate::{bootstrap, gates, leases, primary, view};
 use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -19,6 +19,7 @@ use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{Intent, IntentOutcome, JoinGrant, JoinRequest};
 use model::node_config::NodeConfig;
 use model::observation::NodeObservation;
+use model::proxy::{LeaseCall, LeaseOutcome};
 use model::rest::NodeCheck;
 use model::view::ClusterView;
 use model::{ApiError, ErrorCode, NodeUid};
@@ -130,6 +131,7 @@ fn router(member: Arc<Member>) -> Router {
         .route("/heartbeat", post(heartbeat))
         .route("/agent", post(agent))
         .route("/gate", post(gate))
+        .route("/lease", post(lease))
         .route("/view", post(view_here))
         .route("/intent", post(intent))
         .route("/admit", post(admit))
@@ -184,6 +186,13 @@ async fn agent(
 
 async fn gate(State(member): State<Arc<Member>>, Json(call): Json<GateCall>) -> Json<GateResult> {
     Json(gates::call(&member, call).await)
+}
+
+async fn lease(
+    State(member): State<Arc<Member>>,
+    Json(call): Json<LeaseCall>,
+) -> Json<LeaseOutcome> {
+    Json(leases::here(&member, call).await)
 }
 
 async fn view_here(State(member): State<Arc<Member>>) -> Answer<ClusterView> {

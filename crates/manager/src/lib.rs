@@ -14,6 +14,7 @@
 //! | [`heartbeat`] | telling the primary node of this one |
 //! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
 //! | [`gates`] | orders to it, while a primary moves |
+//! | [`leases`] | what proxies ask for, passed on to the primary node |
 //! | [`internode`], [`local`] | the two interfaces: other nodes, this node's programs |
 //! | [`transport`] | how the store and the controller reach other nodes |
 
@@ -24,6 +25,7 @@ pub mod gates;
 pub mod heartbeat;
 pub mod history;
 pub mod internode;
+pub mod leases;
 pub mod local;
 pub mod member;
 pub mod primary;

@@ -1,20 +1,22 @@
 //! The configuration of this node's `dmcproxy`: made from the store, sent whole after each change.
 
 use crate::gates::Pending;
+use crate::leases::Leases;
 use crate::member::Member;
 use crate::wishes::Wishes;
 use anyhow::Context as _;
 use controller::placement::plan::{primaries, proxies};
+use controller::replica_set;
 use controller::state::ClusterState;
 use model::documents::{Database, DatabaseStatus, Shard};
 use model::node_config::NodeConfig;
 use model::proxy::{
-    FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress, ToProxy,
+    Copies, FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress, ToProxy,
 };
 use model::tuning::DatabaseTuning;
-use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
+use model::{DatabaseUid, Epoch, NodeUid, Revision, ShardUid};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,11 +78,13 @@ pub async fn serve(member: Arc<Member>, listener: UnixListener) {
 }
 
 async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyhow::Result<()> {
+    let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let process = process.and_then(|pid| u32::try_from(pid).ok());
+    let mut leases = Leases::of(process.context("the proxy's process is not known")?);
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     let mut revisions = member.store.watch();
-    let mut sent: Option<ProxyConfig> = None;
-    let mut closed: Option<Closed> = None;
+    let mut told = Told::default();
     let mut orders = member.gates.open(connection);
     let mut pending = Pending::default();
     let mut wishes = Wishes::default();
@@ -90,7 +94,7 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
     let mut news = true;
     loop {
         if std::mem::take(&mut news) {
-            send_if_new(member, &mut write, &mut sent, &mut closed).await?;
+            send_if_new(member, &mut write, &mut told).await?;
         }
         tokio::select! {
             changed = revisions.changed() => {
@@ -113,6 +117,15 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
                         member.proxies.heard(connection, Some(*seen));
                     }
                     FromProxy::Answer { answer } => pending.answered(answer),
+                    FromProxy::Renewal { renewal } => {
+                        if told.looked < member.store.state().revision {
+                            send_if_new(member, &mut write, &mut told).await?;
+                        }
+                        let applied = told.applied(renewal.applied);
+                        if let Some(lease) = leases.renew(member, renewal, applied) {
+                            send_line(&mut write, &ToProxy::Lease { lease }).await?;
+                        }
+                    }
                     FromProxy::Wish { wish } => {
                         if let Some(granted) = wishes.take(member, wish) {
                             send_line(&mut write, &ToProxy::Granted { granted }).await?;
@@ -122,6 +135,9 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
             }
             granted = wishes.next() => {
                 send_line(&mut write, &ToProxy::Granted { granted }).await?;
+            }
+            lease = leases.next() => {
+                send_line(&mut write, &ToProxy::Lease { lease }).await?;
             }
             () = &mut silence => anyhow::bail!("the proxy has fallen silent"),
         }
@@ -144,16 +160,37 @@ async fn read_line<R: tokio::io::AsyncBufRead + Unpin>(
 /// hold, so it must not serve them before they have another epoch.
 type Closed = BTreeSet<(ShardUid, Epoch)>;
 
+/// What a proxy has been told.
+#[derive(Default)]
+struct Told {
+    sent: Option<ProxyConfig>,
+    closed: Option<Closed>,
+    /// The newest revision of which it has been told everything that concerns it.
+    looked: Revision,
+}
+
+impl Told {
+    /// The revision of which a proxy has applied everything that concerns it, if it has applied the
+    /// configuration of this one.
+    fn applied(&self, applied: Revision) -> Revision {
+        let newest = self.sent.as_ref().map(|sent| sent.revision);
+        if newest == Some(applied) {
+            self.looked
+        } else {
+            applied
+        }
+    }
+}
+
 async fn send_if_new(
     member: &Member,
     write: &mut tokio::net::unix::OwnedWriteHalf,
-    sent: &mut Option<ProxyConfig>,
-    closed: &mut Option<Closed>,
+    told: &mut Told,
 ) -> anyhow::Result<()> {
     let Some(mut state) = ClusterState::read(&member.store.state())? else {
         return Ok(());
     };
-    let closed = closed.get_or_insert_with(|| {
+    let closed = told.closed.get_or_insert_with(|| {
         let moving = state.shards.iter().filter(|s| s.moving.is_some());
         moving.map(|s| (s.uid, s.epoch)).collect()
     });
@@ -163,14 +200,14 @@ async fn send_if_new(
         }
     }
     let config = build(&state, member.identity.node, &member.program.config);
+    let sent = told.sent.as_ref();
     let same = sent
-        .as_ref()
         .is_some_and(|old| old.databases == config.databases && old.settings == config.settings);
-    if same {
-        return Ok(());
+    if !same {
+        send_line(write, &config).await?;
+        told.sent = Some(config);
     }
-    send_line(write, &config).await?;
-    *sent = Some(config);
+    told.looked = state.revision;
     Ok(())
 }
 
@@ -201,6 +238,7 @@ pub fn build(state: &ClusterState, me: NodeUid, config: &NodeConfig) -> ProxyCon
             max_connections: d.max_connections,
             tuning: tuning_of(state, d, me),
             shards: proxy_shards(state, me, config, d.uid),
+            lease: lease(state, me, config, d),
         })
         .collect();
     ProxyConfig {
@@ -262,10 +300,50 @@ fn proxy_shards(
     let several = primaries.len() > 1;
     primaries
         .into_iter()
-        .filter(|shard| several || shard.is_serving())
+        .filter(|shard| several || shard.is_usable())
         .map(|shard| proxy_shard(state, me, config, shard))
         .collect::<Option<_>>()
         .unwrap_or_default()
+}
+
+/// Whose promises stand in for a lease; `None`: none is needed.
+fn lease(
+    state: &ClusterState,
+    me: NodeUid,
+    config: &NodeConfig,
+    database: &Database,
+) -> Option<Vec<Copies>> {
+    let sets = replica_set::of_database(state, database);
+    let needed = database.leased || sets.iter().any(|set| !set.replicas.is_empty());
+    needed.then(|| {
+        let copies = sets.iter().filter_map(|set| {
+            let addresses = set
+                .members()
+                .map(|shard| address_of(state, me, config, shard))
+                .collect::<Option<_>>()?;
+            Some(Copies {
+                shard: set.primary.uid,
+                epoch: set.primary.epoch,
+                user: set.keeper_user(),
+                password: set.primary.users.proxy.clone(),
+                addresses,
+            })
+        });
+        copies.collect()
+    })
+}
+
+/// Where a proxy of this node reaches an engine.
+fn address_of(
+    state: &ClusterState,
+    me: NodeUid,
+    config: &NodeConfig,
+    shard: &Shard,
+) -> Option<ShardAddress> {
+    if shard.node == me {
+        return Some(ShardAddress::Unix(config.shard_socket(shard.uid)));
+    }
+    replica_set::address(state, shard).map(ShardAddress::Tcp)
 }
 
 pub(crate) fn proxy_shard(
@@ -274,12 +352,7 @@ pub(crate) fn proxy_shard(
     config: &NodeConfig,
     shard: &Shard,
 ) -> Option<ProxyShard> {
-    let address = if shard.node == me {
-        ShardAddress::Unix(config.shard_socket(shard.uid))
-    } else {
-        let ip: IpAddr = state.node(shard.node)?.address.parse().ok()?;
-        ShardAddress::Tcp(SocketAddr::new(ip, shard.port))
-    };
+    let address = address_of(state, me, config, shard)?;
     Some(ProxyShard {
         uid: shard.uid,
         slots: shard.slots,
@@ -287,7 +360,7 @@ pub(crate) fn proxy_shard(
         address,
         user: shard.proxy_user(),
         password: shard.users.proxy.clone(),
-        serving: shard.is_serving(),
+        serving: shard.is_usable(),
     })
 }
 

@@ -5,6 +5,7 @@ use crate::documents::{EngineUsers, EvictionPolicy, Persistence};
 use crate::ids::{DatabaseUid, Epoch, Generation, OperationUid, ShardUid};
 use crate::release::EngineId;
 use crate::replication::{HandOverTarget, PrimaryAddress, SyncedRecord};
+use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 /// An order to one node's agent. All are idempotent.
@@ -65,6 +66,24 @@ pub enum AgentCommand {
         record: SyncedRecord,
         /// Passwords of the users of that epoch.
         users: EngineUsers,
+        /// Whether its promises may still be relied on: it is not done before they are over.
+        #[serde(default)]
+        wait_promises: bool,
+    },
+    /// Give promises by this user and by no other. See [`crate::lease`].
+    Keep {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// The process that is meant; another one refuses.
+        run_id: String,
+        /// Epoch of the role that it has; in another one it refuses.
+        epoch: Epoch,
+        /// The user.
+        user: String,
+        /// Its password.
+        password: Secret,
     },
     /// Write down that the role may go to the next epoch, and make its users beside those of the present
     /// one: on both engines of a move, before it. A move without it is refused.

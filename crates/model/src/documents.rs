@@ -16,7 +16,10 @@ mod operation;
 mod shard;
 
 pub use operation::{Migration, MoveReport, Operation, OperationKind, OperationStatus};
-pub use shard::{EngineUsers, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, proxy_user};
+pub use shard::{
+    EngineUsers, Fence, KEEPER, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, keeper_user,
+    proxy_user,
+};
 
 /// Keys of the documents. One place, so that two kinds can never collide.
 pub mod keys {
@@ -383,6 +386,10 @@ pub struct Database {
     /// Tags as the operator set them.
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// Whether all of its proxies are known to answer clients only with a lease. Before that no copy is
+    /// recorded; afterwards it stays so. See [`crate::lease`].
+    #[serde(default)]
+    pub leased: bool,
     /// The operation that changes it now.
     #[serde(default)]
     pub operation: Option<OperationUid>,

@@ -93,6 +93,9 @@ pub struct GateCall {
     pub epoch: Epoch,
     /// What to do.
     pub what: GateStep,
+    /// The term of the primary node that says so; 0: one of an older release.
+    #[serde(default)]
+    pub term: u64,
 }
 
 /// See [`GateOrder`].

@@ -2,10 +2,12 @@
 //! one who could take its primary away waits for. Pure; `docs/protocol.md` has the rules by number and
 //! a model checker shows why each is needed.
 //!
-//! A **lease** is given by the primary node. A **promise** is given by a node that holds a copy, while
-//! the primary node is not heard: when every holder of a copy has promised not to let its copy be
-//! promoted, the proxy may go on. Both are counted by two clocks: the holder's from the moment at which
-//! it asked, the grantor's from its answer, a little longer. So the holder stops first.
+//! A **lease** is given by the primary node. A **promise** is given by the engine of a copy, while the
+//! primary node is not heard: it answers a `PING` of the user that its agent has made for those who know
+//! the list of copies. When every copy has answered, the proxy may go on. Before its agent promotes it,
+//! it takes that user away and waits until what was answered before is over. Leases and promises are
+//! counted by two clocks: the holder's from the moment at which it asked, the grantor's from its answer,
+//! or from the end of the user, and a little longer. So the holder stops first.
 
 use crate::ids::{Epoch, Revision};
 use serde::{Deserialize, Serialize};
@@ -123,14 +125,6 @@ pub enum Refusal {
     NotConfirmed,
     /// The proxy has not applied a gate that was ordered.
     BehindGate,
-    /// The node has not been told of the set by a confirmed leader since its records were lost.
-    KnowsNothing,
-    /// The node knows a higher epoch or another copy list.
-    Outdated,
-    /// The node's copy is to be promoted.
-    Locked,
-    /// The node has heard a confirmed leader within the length of a lease.
-    LeaderHeard,
 }
 
 /// Whether the primary node may give a lease. `applied` is the revision that every worker of the proxy
@@ -155,78 +149,6 @@ pub fn may_grant(
 #[must_use]
 pub fn lease_is_over(now: Moment, inherited_until: Moment, granted_until: Moment) -> bool {
     now >= inherited_until && now >= granted_until
-}
-
-/// What a promise is asked for.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
-pub struct PromiseRequest {
-    /// Epoch of the replica set that the proxy serves.
-    pub epoch: Epoch,
-    /// Revision of the copy list whose nodes it asks.
-    pub copies: Revision,
-}
-
-/// What a node keeps on disk of one replica set, synced before it answers.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize, Deserialize)]
-pub struct PromiseRecord {
-    /// The newest epoch and copy list that a confirmed leader told; `None`: none since the record was
-    /// lost.
-    pub known: Option<(Epoch, Revision)>,
-    /// The epoch for which this node's copy is to be promoted. It stands until that epoch, or a higher
-    /// one, is known.
-    pub lock: Option<Epoch>,
-    /// When the last promise ends, by this node's clock.
-    pub promised_until: Moment,
-}
-
-impl PromiseRecord {
-    /// A confirmed leader told of an epoch and a copy list. What is older changes nothing.
-    pub fn learn(&mut self, epoch: Epoch, copies: Revision) {
-        self.known = self.known.max(Some((epoch, copies)));
-        if self.lock.is_some_and(|lock| lock <= epoch) {
-            self.lock = None;
-        }
-    }
-
-    /// The node's copy is to be promoted under this epoch: from now on nothing is promised.
-    pub fn ask_lock(&mut self, epoch: Epoch) {
-        self.lock = self.lock.max(Some(epoch));
-    }
-
-    /// Whether a promise may be given now. `leader_until`: when the last word of a confirmed leader that
-    /// this node's cnm_exec heard is a lease's length old.
-    pub fn may_promise(
-        &self,
-        now: Moment,
-        request: PromiseRequest,
-        leader_until: Moment,
-    ) -> Result<(), Refusal> {
-        let Some(known) = self.known else {
-            return Err(Refusal::KnowsNothing);
-        };
-        if known > (request.epoch, request.copies) {
-            return Err(Refusal::Outdated);
-        }
-        if self.lock.is_some() {
-            return Err(Refusal::Locked);
-        }
-        if now < leader_until {
-            return Err(Refusal::LeaderHeard);
-        }
-        Ok(())
-    }
-
-    /// Gives a promise that [`Self::may_promise`] allows; to be synced before it is answered.
-    pub fn promise(&mut self, now: Moment, length: LeaseLength) {
-        self.promised_until = self.promised_until.max(now.after(length.grantor));
-    }
-
-    /// Whether no promise of this node stands in the way of promoting its copy. `quiet_until`: a lease's
-    /// length after the host's start, or after the record was found unreadable.
-    #[must_use]
-    pub fn may_promote(&self, now: Moment, epoch: Epoch, quiet_until: Moment) -> bool {
-        self.lock == Some(epoch) && now >= self.promised_until && now >= quiet_until
-    }
 }
 
 #[cfg(test)]
@@ -297,59 +219,5 @@ mod tests {
             Err(Refusal::BehindGate)
         );
         assert_eq!(may_grant(true, Revision(2), Revision(2)), Ok(()));
-    }
-
-    #[test]
-    fn promises_are_refused_by_name() {
-        let ask = PromiseRequest {
-            epoch: Epoch(4),
-            copies: Revision(7),
-        };
-        let mut record = PromiseRecord::default();
-        let silent = Moment(0);
-        assert_eq!(
-            record.may_promise(Moment(5), ask, silent),
-            Err(Refusal::KnowsNothing)
-        );
-        record.learn(Epoch(4), Revision(7));
-        assert_eq!(record.may_promise(Moment(5), ask, silent), Ok(()));
-        assert_eq!(
-            record.may_promise(Moment(5), ask, Moment(6)),
-            Err(Refusal::LeaderHeard)
-        );
-        record.ask_lock(Epoch(5));
-        assert_eq!(
-            record.may_promise(Moment(5), ask, silent),
-            Err(Refusal::Locked)
-        );
-        record.learn(Epoch(4), Revision(6));
-        assert_eq!(record.known, Some((Epoch(4), Revision(7))));
-        assert_eq!(record.lock, Some(Epoch(5)), "an older epoch lifts no lock");
-        record.learn(Epoch(5), Revision(8));
-        assert_eq!(record.lock, None);
-        assert_eq!(
-            record.may_promise(Moment(5), ask, silent),
-            Err(Refusal::Outdated)
-        );
-    }
-
-    #[test]
-    fn a_promotion_waits_for_promises() {
-        let mut record = PromiseRecord::default();
-        record.learn(Epoch(1), Revision(1));
-        record.promise(Moment(100), L);
-        let over = Moment(100 + L.grantor);
-        assert!(
-            !record.may_promote(over, Epoch(2), Moment(0)),
-            "no lock was asked for"
-        );
-        record.ask_lock(Epoch(2));
-        assert!(!record.may_promote(Moment(over.0 - 1), Epoch(2), Moment(0)));
-        assert!(!record.may_promote(over, Epoch(2), Moment(over.0 + 1)));
-        assert!(
-            !record.may_promote(over, Epoch(3), Moment(0)),
-            "a lock of another epoch"
-        );
-        assert!(record.may_promote(over, Epoch(2), Moment(0)));
     }
 }

@@ -52,6 +52,12 @@ pub const FAILOVERS_KEPT: usize = 8;
 pub const FAILOVERS_MAX: usize = 2;
 /// See [`FAILOVERS_MAX`].
 pub const FAILOVERS_WITHIN: Duration = Duration::from_secs(60);
+/// After how long without a heartbeat the primaries of a node may be replaced, if their replicas have lost
+/// them too.
+pub const NODE_SILENT: Duration = Duration::from_millis(1_500);
+/// How long a replica may hear nothing from its primary before it counts as having lost it, seconds. A
+/// primary pings its replicas every second.
+pub const REPLICA_SILENT: i64 = 3;
 /// How long a replica must be without its primary, which serves, before it counts as not synced.
 pub const UNSYNCED_AFTER: Duration = Duration::from_secs(3);
 /// Longest time since a replica's last acknowledgement that still counts as synced, seconds.

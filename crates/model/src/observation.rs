@@ -126,6 +126,18 @@ pub struct ShardObservation {
     /// How it replicates, when it answers.
     #[serde(default)]
     pub replication: Option<ReplicationObservation>,
+    /// For whom it gives promises; `None`: for nobody.
+    #[serde(default)]
+    pub keeper: Option<KeeperObservation>,
+}
+
+/// The user by which proxies get an engine's promise; see [`crate::lease`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperObservation {
+    /// Its name; [`crate::documents::keeper_user`].
+    pub user: String,
+    /// Whether no promise is left that another user got before.
+    pub alone: bool,
 }
 
 /// A proxy, as it says itself over its configuration socket.

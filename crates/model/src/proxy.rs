@@ -9,6 +9,9 @@
 //! What a client wishes of the whole database goes up too, as a [`FromProxy::Wish`], and comes back as a
 //! [`ToProxy::Granted`] when it is in force, or why not. A proxy sends it only to a `cnm_exec` that says
 //! that it takes one.
+//!
+//! While a proxy serves a database of [`ProxyDatabase::lease`] it sends a [`FromProxy::Renewal`] as often as
+//! [`crate::lease::LeaseLength::RENEWALS`] says, and gets a [`ToProxy::Lease`] for each.
 
 use crate::documents::SlotRange;
 use crate::gate::{Answer, Order};
@@ -58,6 +61,11 @@ pub enum FromProxy {
         /// That.
         answer: Answer,
     },
+    /// It wants its lease.
+    Renewal {
+        /// What it says.
+        renewal: Renewal,
+    },
     /// How it is.
     Observation(Box<ProxyObservation>),
 }
@@ -75,6 +83,11 @@ pub enum ToProxy {
     Order {
         /// The order.
         order: Order,
+    },
+    /// What became of a renewal.
+    Lease {
+        /// That.
+        lease: Lease,
     },
     /// What to serve.
     Config(Box<ProxyConfig>),
@@ -126,6 +139,66 @@ pub struct ProxyDatabase {
     /// The primaries, by slots, all of them: together they have every slot, whether they serve or
     /// not. Empty: none is known; clients wait, then get an error, until there is one.
     pub shards: Vec<ProxyShard>,
+    /// `None`: it is served without a lease. Otherwise clients are answered only with one, or with the
+    /// promises of all copies of a shard, which are named here. See [`crate::lease`].
+    #[serde(default)]
+    pub lease: Option<Vec<Copies>>,
+}
+
+/// The copies of a replica set, whose promises together stand in for a lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copies {
+    /// The primary, as in [`ProxyDatabase::shards`].
+    pub shard: ShardUid,
+    /// Its epoch. Promises of another one are worth nothing.
+    pub epoch: Epoch,
+    /// The user by which each engine is asked; [`crate::documents::keeper_user`].
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// Where the engines listen, the primary's too.
+    pub addresses: Vec<ShardAddress>,
+}
+
+/// A proxy asks for its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Counts the renewals of a connection.
+    pub number: u64,
+    /// Revision of the configuration that all workers have applied.
+    pub applied: Revision,
+}
+
+/// A [`Renewal`] as a node passes it on to the primary node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseCall {
+    /// The proxy's node.
+    pub node: NodeUid,
+    /// Its process.
+    pub process: u32,
+    /// Revision of which it has applied everything that concerns it.
+    pub applied: Revision,
+}
+
+/// What became of a [`Renewal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its number.
+    pub number: u64,
+    /// What the primary node said.
+    pub outcome: LeaseOutcome,
+}
+
+/// See [`Lease`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseOutcome {
+    /// It is the proxy's for [`crate::lease::LeaseLength`], counted from the sending of the renewal.
+    Granted,
+    /// No.
+    Refused(crate::lease::Refusal),
+    /// The primary node was not reached, or was not sure that it is one.
+    Unknown,
 }
 
 /// A primary shard as a proxy reaches it.

@@ -67,6 +67,18 @@ pub const SCRIPTS_KEPT: usize = 4 * 1024 * 1024;
 pub const ASK_AGAIN: Duration = Duration::from_millis(1);
 /// After how long without a byte a long command is ended that is not whole when a gate closes.
 pub const HALF_SENT: Duration = Duration::from_millis(10);
+/// How long `cnm_exec` may take to answer a renewal of the lease before copies are asked for promises.
+pub const RENEWAL_ANSWER: Duration = Duration::from_millis(200);
+/// Renewals without an answer that are remembered.
+pub const RENEWALS: usize = 16;
+/// How long all copies of a replica set may take to promise; less than the time between two rounds.
+pub const PROMISES: Duration = Duration::from_millis(250);
+/// Copies that are asked at a time.
+pub const KEEPERS: usize = 1024;
+/// How long connections to them are kept after promises were needed last.
+pub const KEEPER_IDLE: Duration = Duration::from_secs(10);
+/// How often a worker that waits for a lease looks by itself whether it is there.
+pub const LEASE_LOOK: Duration = Duration::from_millis(100);
 /// Messages to a worker that wait.
 pub const INBOX: usize = 1024;
 /// How long connected clients of a server that is replaced or stopped may go on.

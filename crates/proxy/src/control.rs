@@ -1,8 +1,9 @@
 //! The connection to `cnm_exec`: configurations and orders come in, observations, answers and wishes go
-//! out. Off the hot path.
+//! out; the lease is asked for here. Off the hot path.
 
 use crate::bounds;
 use crate::gates::Asked;
+use crate::leases::Leases;
 use crate::wishes::{Heard, Wishes};
 use model::gate::Answer;
 use model::observation::ProxyObservation;
@@ -32,6 +33,7 @@ pub(crate) async fn keep_connected(
     told: mpsc::Sender<Told>,
     observations: watch::Receiver<Option<ProxyObservation>>,
     mut wishes: Wishes,
+    leases: Leases,
 ) {
     let mut pause = *bounds::RETRY.start();
     let mut silent = false;
@@ -44,10 +46,17 @@ pub(crate) async fn keep_connected(
                 let (reader, writer) = stream.into_split();
                 let (tell, heard) = mpsc::channel(WISHES_MAX);
                 let (answers, answered) = mpsc::channel(bounds::GATE_ORDERS);
-                let ended = tokio::select! {
-                    ended = read(reader, &told, tell, &answers) => ended,
-                    ended = write(writer, observations.clone(), &mut wishes, (heard, answered)) => ended,
+                let heard = From {
+                    heard,
+                    answers: answered,
+                    leases: &leases,
                 };
+                leases.connected(true);
+                let ended = tokio::select! {
+                    ended = read(reader, &told, tell, (&answers, &leases)) => ended,
+                    ended = write(writer, observations.clone(), &mut wishes, heard) => ended,
+                };
+                leases.connected(false);
                 wishes.lost();
                 tracing::warn!(
                     reason = ended,
@@ -75,7 +84,7 @@ async fn read(
     reader: OwnedReadHalf,
     told: &mpsc::Sender<Told>,
     tell: mpsc::Sender<Heard>,
-    answers: &mpsc::Sender<Answer>,
+    (answers, leases): (&mpsc::Sender<Answer>, &Leases),
 ) -> String {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -104,6 +113,7 @@ async fn read(
                     return "the server is ending".to_owned();
                 }
             }
+            Ok(ToProxy::Lease { lease }) => leases.answered(lease),
             Ok(ToProxy::Granted { granted }) => {
                 if tell.send(Heard::Granted(granted)).await.is_err() {
                     return "the server is ending".to_owned();
@@ -118,17 +128,28 @@ async fn read(
     }
 }
 
+/// What is to be written beside observations and wishes.
+struct From<'a> {
+    heard: mpsc::Receiver<Heard>,
+    answers: mpsc::Receiver<Answer>,
+    leases: &'a Leases,
+}
+
 async fn write(
     mut writer: OwnedWriteHalf,
     mut observations: watch::Receiver<Option<ProxyObservation>>,
     wishes: &mut Wishes,
-    (mut heard, mut answers): (mpsc::Receiver<Heard>, mpsc::Receiver<Answer>),
+    mut from: From<'_>,
 ) -> String {
     observations.mark_changed();
     loop {
         let line = tokio::select! {
             biased;
-            Some(answer) = answers.recv() => Some(serde_json::to_vec(&FromProxy::Answer { answer })),
+            Some(answer) = from.answers.recv() => Some(serde_json::to_vec(&FromProxy::Answer { answer })),
+            () = from.leases.due() => {
+                let renewal = from.leases.renewal();
+                Some(serde_json::to_vec(&FromProxy::Renewal { renewal }))
+            }
             changed = observations.changed() => {
                 if changed.is_err() {
                     return "the server is ending".to_owned();
@@ -136,7 +157,7 @@ async fn write(
                 let observation = observations.borrow_and_update();
                 observation.as_ref().map(serde_json::to_vec)
             }
-            Some(heard) = heard.recv() => {
+            Some(heard) = from.heard.recv() => {
                 wishes.heard(heard);
                 None
             }

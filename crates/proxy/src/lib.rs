@@ -8,6 +8,7 @@
 //! | [`environment`] | where the configuration and the release are |
 //! | [`control`] | configuration from `cnm_exec`, what is told back |
 //! | [`gates`] | orders to hold a shard's commands while its primary moves |
+//! | [`leases`] | until when clients of replicated databases may be answered |
 //! | [`persisted`] | the last configuration, on disk |
 //! | [`listeners`] | endpoints: opening them, accepting, choosing a worker |
 //! | [`handover`] | a new server takes the endpoints of the old one |
@@ -30,6 +31,7 @@ pub mod environment;
 mod gates;
 mod handover;
 pub mod launcher;
+mod leases;
 mod listeners;
 mod merge;
 mod persisted;

@@ -5,6 +5,7 @@ use crate::control::Told;
 use crate::environment::Environment;
 use crate::gates::{self, Gates};
 use crate::handover::{self, Asked, Taken};
+use crate::leases::Leases;
 use crate::listeners::{Acceptor, Listeners};
 use crate::scaling::Scaling;
 use crate::stats::{ServerStats, Sum, Window, slow};
@@ -109,6 +110,7 @@ struct Server {
     listeners: Listeners,
     config: Option<ProxyConfig>,
     gates: Gates,
+    leases: Leases,
     persisted: PathBuf,
     phase: Phase,
     /// A successor is being served: endpoints stay as they are.
@@ -147,6 +149,7 @@ impl Server {
             acceptor,
             config: None,
             gates: Gates::load(gates::path(&persisted::path(environment)), last),
+            leases: Leases::new(environment.config.address),
             persisted: persisted::path(environment),
             phase: Phase::Serving,
             frozen: false,
@@ -162,6 +165,7 @@ impl Server {
         launched: bool,
         wishes: Wishes,
     ) -> anyhow::Result<Workers> {
+        tokio::spawn(self.leases.clone().tend());
         if let Some(config) = last {
             self.apply(config, false).await;
         }
@@ -178,6 +182,7 @@ impl Server {
             sender,
             self.observations.subscribe(),
             wishes,
+            self.leases.clone(),
         ));
         let mut orphaned = watch_launcher(launched)?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -232,8 +237,11 @@ impl Server {
                 self.listeners.follow(&config);
             }
             if keep && !self.leaving() {
-                let stored = persisted::store(&self.persisted, &config);
-                match stored {
+                // A slow disk must not keep the lease from being renewed.
+                let (path, kept) = (self.persisted.clone(), config.clone());
+                let stored =
+                    tokio::task::spawn_blocking(move || persisted::store(&path, &kept)).await;
+                match stored.map_err(anyhow::Error::from).flatten() {
                     Ok(()) => self.gates.forget_opened(&config),
                     Err(error) => tracing::error!("the configuration is not kept: {error:#}"),
                 }
@@ -253,11 +261,13 @@ impl Server {
                 .topology
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
+            let workers = self.workers.all();
+            self.leases.follow(config, &workers);
             let made = Arc::new(Topology::new(
                 config,
                 current.as_deref(),
-                self.workers.all(),
-                &self.gates,
+                workers,
+                (&self.gates, &self.leases),
             ));
             *current = Some(Arc::clone(&made));
             made
@@ -278,6 +288,7 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        self.leases.applied(config.revision);
     }
 
     /// Follows the number of workers that there should be.
@@ -412,8 +423,21 @@ impl Server {
         }
     }
 
+    /// Looks whether a worker that was late has applied the configuration by now.
+    fn look_at_applied(&self) {
+        if let Some(topology) = self.acceptor.topology()
+            && topology
+                .workers
+                .iter()
+                .all(|worker| worker.edition() >= topology.edition)
+        {
+            self.leases.applied(topology.revision);
+        }
+    }
+
     /// Looks after what time brings; `true`: the server ends.
     async fn tick(&mut self) -> bool {
+        self.look_at_applied();
         let now = Instant::now();
         match self.phase {
             Phase::Serving => {}

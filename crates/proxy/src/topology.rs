@@ -3,6 +3,7 @@
 
 use crate::bounds;
 use crate::gates::{Closed, Gates};
+use crate::leases::{Leased, Leases};
 use crate::rate::Rate;
 use crate::stats::DatabaseStats;
 use crate::worker::{Pause, Troubles, WorkerHandle};
@@ -45,6 +46,8 @@ pub(crate) struct Database {
     pub(crate) rate: Option<Arc<Rate>>,
     /// Its primaries.
     pub(crate) shards: Vec<ProxyShard>,
+    /// Until when its shards may be answered for; `None`: it is served without a lease.
+    pub(crate) lease: Option<Leased>,
     /// Gates that are closed under the epochs that they name.
     pub(crate) closed: Vec<Closed>,
     /// Its counters; they live as long as the database does.
@@ -98,7 +101,7 @@ impl Topology {
         config: &ProxyConfig,
         before: Option<&Self>,
         workers: Arc<[WorkerHandle]>,
-        gates: &Gates,
+        (gates, leases): (&Gates, &Leases),
     ) -> Self {
         let databases = config.databases.iter().map(|database| {
             let old = before.and_then(|topology| topology.databases.get(&database.uid));
@@ -117,6 +120,7 @@ impl Topology {
                 limits: Limits::new(tuning, rate.is_some()),
                 rate,
                 shards: database.shards.clone(),
+                lease: leases.of(database),
                 closed: gates.of(database.uid),
                 stats,
                 pause: old.map_or_else(Arc::default, |old| Arc::clone(&old.pause)),

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`client`], [`session`] | a client: its bytes; what its connection means |
 //! | [`backend`] | a connection to a shard and its order book |
+//! | [`targets`] | following the configuration |
 //! | [`link`], [`loss`], [`troubles`] | connecting to shards; losing them; telling of it |
 //! | [`requests`] | reading clients: where commands end |
 //! | [`route`] | where a command goes |
@@ -26,6 +27,7 @@
 //! | [`measure`] | what is counted and timed |
 //! | [`gather`] | questions to all workers |
 //! | [`gate`] | holding commands while a primary moves |
+//! | [`lease`] | until when shards of replicated databases may be used |
 //! | [`leaving`] | clients that end at the engine first |
 //! | [`handle`] | the way to a worker, for other threads |
 //! | [`timers`] | what happens later |
@@ -43,6 +45,7 @@ mod gate;
 mod gather;
 mod handle;
 mod lanes;
+mod lease;
 mod leaving;
 mod link;
 mod local;
@@ -55,6 +58,7 @@ mod replies;
 mod requests;
 mod route;
 mod session;
+mod targets;
 mod timers;
 mod troubles;
 
@@ -110,6 +114,7 @@ pub(crate) struct Worker {
     generation: u32,
     timers: Timers,
     gates: gate::Gates,
+    leases: lease::Leases,
     draining: bool,
     stopped: bool,
     /// When this turn began.
@@ -184,6 +189,7 @@ impl Prepared {
             generation: 0,
             timers: Timers::default(),
             gates: gate::Gates::default(),
+            leases: lease::Leases::default(),
             draining: false,
             stopped: false,
             now: Instant::now(),
@@ -254,6 +260,7 @@ impl Worker {
         self.now = Instant::now();
         let passed = self.now.saturating_duration_since(self.began);
         self.clock = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX - 1) + 1;
+        self.tell_moment();
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -318,6 +325,7 @@ impl Worker {
                 Message::Share { with, keep } => self.share(&with, keep),
                 Message::Wished(client, refusal) => self.wished(client, refusal.as_deref()),
                 Message::Topology(topology) => self.apply(&topology),
+                Message::Leases => self.look_at_leases(),
                 Message::Gather(gather) => self.contribute(&gather),
                 Message::ForgetScripts(uid) => self.forget_scripts(uid),
                 Message::Gate(task) => self.gate_order(*task),

@@ -1,48 +1,41 @@
 //! Promises: what lets proxies go on while the primary node is away, and what a later failover waits for.
 //!
 //! Node 1 runs the primary, node 2 a copy; node 3 gets one while the model runs. A failover finds node 1
-//! cut off from the leader and from nobody else, so that it promises and its engine carries out whatever
-//! it is asked. Time is as in [`crate::lease`]; leases of the primary node are given at once here.
+//! cut off from the leader and from nobody else, so that its engine promises and carries out whatever it is
+//! asked. Time is as in [`crate::lease`]; leases of the primary node are given at once here.
 //!
-//! Two rules are left out since safety does not need them: that a node refuses which hears a leader, and
-//! that a proxy which was refused does not ask. They keep promises from being there when a planned move
-//! begins or a failover waits.
+//! An engine promises as long as it has the user by which it is asked, one of a list of copies. Its agent
+//! gives and takes that user, and knows when it took the last one only as long as it lives.
+//!
+//! One rule is left out since safety does not need it: that a proxy which was refused does not ask. It
+//! keeps promises from being there when a failover waits.
 
 use crate::explore::Healable;
 use crate::lease::{LENGTH, NOW, ticks};
-use model::lease::{
-    LeaseLength, Moment, PromiseRecord, PromiseRequest, Validity, lease_is_over, may_answer,
-    may_send,
-};
-use model::{Epoch, Revision};
+use model::Epoch;
+use model::lease::{LeaseLength, Moment, Validity, lease_is_over, may_answer, may_send};
 use stateright::{Model, Property};
 
 /// The rules; each can be left out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rules {
-    /// Every node of the copy list has to promise, not one copy.
+    /// Every copy has to promise, not one.
     pub every_copy: bool,
-    /// A node refuses while its copy is to be promoted.
-    pub lock: bool,
-    /// It refuses from the moment at which the lock is asked for, not only when it is got.
-    pub lock_while_waiting: bool,
-    /// Promotion waits for the promises of the node whose copy it is.
+    /// A promotion takes the user away first.
+    pub withdrawn_first: bool,
+    /// Then it waits for a whole length.
     pub promises_waited: bool,
+    /// After its start an agent waits as if it had taken a user away then.
+    pub start_counts: bool,
+    /// Taking the user away and the promotion are one step of the agent: it gives none in between.
+    pub one_step: bool,
     /// Promises are counted from the sending.
     pub from_sending: bool,
-    /// The one who promises counts more than the holder.
+    /// The agent counts more than the holder.
     pub margin: bool,
-    /// Promises and the lock outlive the process that gives them.
-    pub kept_on_disk: bool,
-    /// After a start of the host, or with a lost record, nothing is promoted for a whole length.
-    pub quiet_after_loss: bool,
-    /// A node whose record is lost promises nothing before a leader told it of the set.
-    pub lost_knows_nothing: bool,
-    /// A node refuses what names an older epoch or copy list.
-    pub refuse_older: bool,
-    /// The lock ends by the new epoch, which is stored in the same step.
-    pub lock_until_known: bool,
-    /// A new copy is promotable only a whole length after the primary's node stored the new copy list.
+    /// An engine promises to those who know its list of copies, and to nobody else.
+    pub one_list: bool,
+    /// A new copy is recorded only a whole length after the primary's engine promised to the old list.
     pub new_copy_waits: bool,
 }
 
@@ -50,16 +43,13 @@ impl Rules {
     /// All of them.
     pub const ALL: Self = Self {
         every_copy: true,
-        lock: true,
-        lock_while_waiting: true,
+        withdrawn_first: true,
         promises_waited: true,
+        start_counts: true,
+        one_step: true,
         from_sending: true,
         margin: true,
-        kept_on_disk: true,
-        quiet_after_loss: true,
-        lost_knows_nothing: true,
-        refuse_older: true,
-        lock_until_known: true,
+        one_list: true,
         new_copy_waits: true,
     };
 }
@@ -73,20 +63,20 @@ pub struct Promises {
     pub proxies: usize,
     /// Whether node 3 gets a copy.
     pub third: bool,
-    /// Starts of processes and hosts, losses of records, one kind or another, in all.
+    /// Starts of agents in all.
     pub restarts: u8,
 }
 
 /// Nodes with the primary, the copy, the later copy.
 pub const NODES: usize = 3;
 
-/// A node.
+/// A node: its engine and its agent.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Node {
-    /// What it keeps on disk.
-    pub record: PromiseRecord,
-    /// Ticks in which nothing is promoted here.
-    pub quiet: u8,
+    /// The list of copies to which its engine promises.
+    pub gives: Option<u8>,
+    /// What the agent still waits before it promotes or tells that no other list has promises, ticks.
+    pub waits: u8,
 }
 
 /// A request for promises.
@@ -94,7 +84,7 @@ pub struct Node {
 pub struct Ask {
     /// What would be left of a lease from it, ticks.
     pub left: u8,
-    /// Revision of the copy list that it names.
+    /// The copy list that it names.
     pub copies: u8,
     /// Nodes that promised, a bit each.
     pub promised: u8,
@@ -124,18 +114,16 @@ pub struct State {
     pub leader: bool,
     /// Ticks in which it counts every proxy as holding a lease.
     pub inherited: u8,
-    /// Revision of the stored copy list.
+    /// The stored copy list: 0, or 1 with node 3.
     pub copies: u8,
-    /// Ticks until node 3's copy is promotable, from when node 1 stored the list that names it.
-    pub new_copy: Option<u8>,
-    /// The failover's target, a node's place.
+    /// Node 3's copy is recorded.
+    pub recorded: bool,
+    /// The failover's target, a node's place: nobody gets a lease for the old epoch.
     pub failover: Option<usize>,
-    /// The target's agent found that no promise is in the way.
-    pub cleared: bool,
+    /// The target's agent carries the promotion out.
+    pub promoting: bool,
     /// It was promoted.
     pub promoted: bool,
-    /// Ticks since the lock was asked for, up to a length.
-    pub locked_for: u8,
     /// The nodes.
     pub nodes: [Node; NODES],
     /// The proxies, sorted.
@@ -158,20 +146,17 @@ pub enum Action {
     Promise { proxy: usize, node: usize },
     AllPromised { proxy: usize },
     AddCopy,
-    TellNode { node: usize },
+    Keep { node: usize },
+    Doubt { node: usize },
+    RecordCopy,
     TellProxy { proxy: usize },
     BeginFailover { target: usize },
-    AskLock,
-    Clear,
+    OrderPromotion,
     Promote,
-    RestartPromiser { node: usize },
-    RestartHost { node: usize },
-    LoseRecord { node: usize },
+    RestartAgent { node: usize },
     Send { proxy: usize },
     Answer { proxy: usize },
 }
-
-const NEXT: Epoch = Epoch(1);
 
 impl Promises {
     fn length(&self) -> LeaseLength {
@@ -198,7 +183,7 @@ impl Promises {
         let (promoted, failover) = (state.promoted, state.failover.is_some());
         let grantor = self.grantor();
         let proxy = &mut state.proxies[proxy];
-        // Behind the gate of the failover, or behind the configuration that ended it.
+        // Behind what stopped the old primary's use, or behind the configuration that ended it.
         if failover && !(promoted && proxy.epoch == 1) {
             return;
         }
@@ -207,7 +192,7 @@ impl Promises {
         proxy.granted = grantor;
     }
 
-    fn ask(&self, state: &mut State, proxy: usize, slow: bool) {
+    fn ask(state: &mut State, proxy: usize, slow: bool) {
         let proxy = &mut state.proxies[proxy];
         if proxy.epoch == 0 {
             proxy.ask = Some(Ask {
@@ -219,30 +204,13 @@ impl Promises {
     }
 
     fn promise(&self, state: &mut State, proxy: usize, node: usize) {
-        let cleared = state.cleared;
         let Some(ask) = &mut state.proxies[proxy].ask else {
             return;
         };
         let named = node < 2 || ask.copies == 1;
-        let node_state = &mut state.nodes[node];
-        let request = PromiseRequest {
-            epoch: Epoch(0),
-            copies: Revision(ask.copies.into()),
-        };
-        let mut record = node_state.record;
-        let waiting = record.lock.is_some() && !cleared;
-        if !self.rules.lock || (waiting && !self.rules.lock_while_waiting) {
-            record.lock = None;
-        }
-        if !self.rules.refuse_older {
-            record.known = record.known.min(Some((Epoch(0), Revision(0))));
-        }
-        if record.known.is_none() && !self.rules.lost_knows_nothing {
-            record.known = Some((Epoch(0), Revision(0)));
-        }
-        let allowed = record.may_promise(NOW, request, NOW);
-        if named && allowed.is_ok() {
-            node_state.record.promise(NOW, self.length());
+        let gives = state.nodes[node].gives;
+        let known = gives.is_some_and(|list| list == ask.copies || !self.rules.one_list);
+        if named && known {
             ask.promised |= 1 << node;
         }
     }
@@ -252,10 +220,10 @@ impl Promises {
         let Some(ask) = proxy.ask else {
             return;
         };
-        let wanted = if self.rules.every_copy {
-            if ask.copies == 1 { 0b111 } else { 0b011 }
-        } else {
-            0b001
+        let wanted = match (self.rules.every_copy, ask.copies) {
+            (false, _) => 0b001,
+            (true, 1) => 0b111,
+            (true, _) => 0b011,
         };
         if ask.promised & wanted == wanted {
             let left = if self.rules.from_sending {
@@ -268,52 +236,41 @@ impl Promises {
         }
     }
 
-    fn tell_node(&self, state: &mut State, node: usize) {
-        if !state.leader {
-            return;
-        }
-        let epoch = Epoch(u64::from(state.promoted));
-        let record = &mut state.nodes[node].record;
-        record.learn(epoch, Revision(state.copies.into()));
-        if node == 0 && state.copies == 1 && state.new_copy.is_none() {
-            state.new_copy = Some(self.grantor());
+    fn withdraw(&self, node: &mut Node) {
+        if node.gives.take().is_some() {
+            node.waits = self.grantor();
         }
     }
 
-    fn begin(&self, state: &mut State, target: usize) {
-        let waited = state.new_copy == Some(0) || !self.rules.new_copy_waits;
-        let promotable = target == 1 || (state.copies == 1 && waited);
+    /// An order of the leader that may have been long on its way.
+    fn keep(&self, state: &mut State, node: usize) {
+        let target = state.failover == Some(node);
+        let busy = target && (state.promoted || (state.promoting && self.rules.one_step));
+        let (copies, is_copy) = (state.copies, node < 2 || state.copies == 1);
+        let place = &mut state.nodes[node];
+        if !busy && is_copy && place.gives != Some(copies) {
+            self.withdraw(place);
+            place.gives = Some(copies);
+        }
+    }
+
+    fn record_copy(&self, state: &mut State) {
+        let primary = state.nodes[0];
+        let alone = primary.gives == Some(1) && primary.waits == 0;
+        if state.leader && state.copies == 1 && (alone || !self.rules.new_copy_waits) {
+            state.recorded = true;
+        }
+    }
+
+    fn begin(state: &mut State, target: usize) {
+        let promotable = target == 1 || state.recorded;
         if state.leader && state.failover.is_none() && promotable {
             state.failover = Some(target);
         }
     }
 
-    fn ask_lock(&self, state: &mut State) {
-        let Some(target) = state.failover.filter(|_| state.leader && !state.promoted) else {
-            return;
-        };
-        let node = &mut state.nodes[target];
-        if node.record.lock.is_none() {
-            node.record.ask_lock(NEXT);
-            state.locked_for = 0;
-        }
-    }
-
-    fn clear(&self, state: &mut State) {
-        let Some(target) = state.failover.filter(|_| !state.promoted) else {
-            return;
-        };
-        let node = &state.nodes[target];
-        let mut record = node.record;
-        if !self.rules.promises_waited {
-            record.promised_until = NOW;
-        }
-        let quiet = Moment(u64::from(node.quiet));
-        state.cleared |= record.may_promote(NOW, NEXT, quiet);
-    }
-
-    fn promote(&self, state: &mut State) {
-        let Some(target) = state.failover.filter(|_| state.leader && state.cleared) else {
+    fn order_promotion(&self, state: &mut State) {
+        let Some(target) = state.failover.filter(|_| state.leader && !state.promoting) else {
             return;
         };
         let inherited = Moment(state.inherited.into());
@@ -321,56 +278,48 @@ impl Promises {
         if state.promoted || !state.proxies.iter().all(over) {
             return;
         }
-        state.promoted = true;
-        let record = &mut state.nodes[target].record;
-        if self.rules.lock_until_known {
-            record.learn(NEXT, Revision(state.copies.into()));
+        state.promoting = true;
+        if self.rules.withdrawn_first {
+            self.withdraw(&mut state.nodes[target]);
+        }
+    }
+
+    fn promote(&self, state: &mut State) {
+        let Some(target) = state.failover.filter(|_| state.promoting) else {
+            return;
+        };
+        if state.nodes[target].waits == 0 || !self.rules.promises_waited {
+            state.promoted = true;
+            state.promoting = false;
+        }
+    }
+
+    fn restart_agent(&self, state: &mut State, node: usize) {
+        state.restarts += 1;
+        state.nodes[node].waits = if self.rules.start_counts {
+            self.grantor()
         } else {
-            record.lock = None;
-        }
-    }
-
-    fn forget(&self, state: &mut State, node: usize, record_lost: bool) {
-        let grantor = self.grantor();
-        let lost = &mut state.nodes[node];
-        if record_lost {
-            lost.record = PromiseRecord::default();
-        }
-        lost.record.promised_until = NOW;
-        if self.rules.quiet_after_loss {
-            lost.quiet = grantor;
-        }
-        state.restarts += 1;
-        state.locked_for = 0;
+            0
+        };
         if state.failover == Some(node) {
-            state.cleared = false;
-        }
-    }
-
-    fn restart_promiser(&self, state: &mut State, node: usize) {
-        state.restarts += 1;
-        if !self.rules.kept_on_disk {
-            state.nodes[node].record.promised_until = NOW;
-            state.nodes[node].record.lock = None;
+            state.promoting = false;
         }
     }
 
     /// Brings what makes no difference any more into one form, so that fewer states differ.
     fn settle(&self, state: &mut State) {
-        for (place, node) in state.nodes.iter_mut().enumerate() {
-            // Only what the target's node promised is ever waited for.
-            let other = state.failover.is_some_and(|target| target != place);
-            if place == 0 || other || state.promoted {
-                node.record.promised_until = NOW;
-                node.quiet = 0;
-            }
-        }
         if state.failover.is_some() {
-            state.new_copy = None;
+            state.recorded = false;
+        }
+        for (place, node) in state.nodes.iter_mut().enumerate() {
+            // Only the target waits from now on.
+            let other = state.failover.is_some_and(|target| target != place);
+            if other || state.promoted {
+                node.waits = 0;
+            }
         }
         if state.promoted {
             state.inherited = 0;
-            state.locked_for = 0;
         }
         for proxy in &mut state.proxies {
             let vain = |ask: &Ask| self.rules.from_sending && ask.left == 0;
@@ -394,18 +343,10 @@ impl Promises {
     }
 }
 
-fn tick(model: &Promises, state: &mut State) {
+fn tick(state: &mut State) {
     state.inherited = state.inherited.saturating_sub(1);
-    state.new_copy = state.new_copy.map(|left| left.saturating_sub(1));
-    if state
-        .failover
-        .is_some_and(|node| state.nodes[node].record.lock.is_some())
-    {
-        state.locked_for = (state.locked_for + 1).min(model.grantor());
-    }
     for node in &mut state.nodes {
-        node.quiet = node.quiet.saturating_sub(1);
-        node.record.promised_until.0 = node.record.promised_until.0.saturating_sub(1);
+        node.waits = node.waits.saturating_sub(1);
     }
     for proxy in &mut state.proxies {
         proxy.lease = proxy.lease.saturating_sub(1);
@@ -423,17 +364,16 @@ impl Model for Promises {
     fn init_states(&self) -> Vec<State> {
         let mut nodes = [Node::default(); NODES];
         for node in &mut nodes[..2] {
-            node.record.learn(Epoch(0), Revision(0));
+            node.gives = Some(0);
         }
         vec![State {
             leader: true,
             inherited: 0,
             copies: 0,
-            new_copy: None,
+            recorded: false,
             failover: None,
-            cleared: false,
+            promoting: false,
             promoted: false,
-            locked_for: 0,
             nodes,
             proxies: vec![Proxy::default(); self.proxies],
             restarts: 0,
@@ -450,20 +390,19 @@ impl Model for Promises {
             Action::LeaderLost,
             Action::Elected,
             Action::AddCopy,
+            Action::RecordCopy,
             Action::BeginFailover { target: 1 },
             Action::BeginFailover { target: 2 },
-            Action::AskLock,
-            Action::Clear,
+            Action::OrderPromotion,
             Action::Promote,
         ]);
         for node in 0..self.nodes() {
-            actions.push(Action::TellNode { node });
+            actions.push(Action::Keep { node });
+            if node > 0 {
+                actions.push(Action::Doubt { node });
+            }
             if state.restarts < self.restarts {
-                actions.extend([
-                    Action::RestartPromiser { node },
-                    Action::RestartHost { node },
-                    Action::LoseRecord { node },
-                ]);
+                actions.push(Action::RestartAgent { node });
             }
         }
         for proxy in 0..state.proxies.len() {
@@ -484,7 +423,7 @@ impl Model for Promises {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Tick => tick(self, &mut state),
+            Action::Tick => tick(&mut state),
             Action::LeaderLost => state.leader = false,
             Action::Elected => {
                 state.leader = true;
@@ -492,7 +431,7 @@ impl Model for Promises {
                 state.proxies.iter_mut().for_each(|proxy| proxy.granted = 0);
             }
             Action::Renew { proxy, slow } => self.renew(&mut state, proxy, slow),
-            Action::AskPromises { proxy, slow } => self.ask(&mut state, proxy, slow),
+            Action::AskPromises { proxy, slow } => Self::ask(&mut state, proxy, slow),
             Action::Promise { proxy, node } => self.promise(&mut state, proxy, node),
             Action::AllPromised { proxy } => self.all_promised(&mut state, proxy),
             Action::AddCopy => {
@@ -500,18 +439,17 @@ impl Model for Promises {
                     state.copies = 1;
                 }
             }
-            Action::TellNode { node } => self.tell_node(&mut state, node),
+            Action::Keep { node } => self.keep(&mut state, node),
+            Action::Doubt { node } => self.withdraw(&mut state.nodes[node]),
+            Action::RecordCopy => self.record_copy(&mut state),
             Action::TellProxy { proxy } => {
                 state.proxies[proxy].copies = state.copies;
                 state.proxies[proxy].epoch = u8::from(state.promoted);
             }
-            Action::BeginFailover { target } => self.begin(&mut state, target),
-            Action::AskLock => self.ask_lock(&mut state),
-            Action::Clear => self.clear(&mut state),
+            Action::BeginFailover { target } => Self::begin(&mut state, target),
+            Action::OrderPromotion => self.order_promotion(&mut state),
             Action::Promote => self.promote(&mut state),
-            Action::RestartPromiser { node } => self.restart_promiser(&mut state, node),
-            Action::RestartHost { node } => self.forget(&mut state, node, false),
-            Action::LoseRecord { node } => self.forget(&mut state, node, true),
+            Action::RestartAgent { node } => self.restart_agent(&mut state, node),
             Action::Send { proxy } => {
                 let proxy = &mut state.proxies[proxy];
                 let valid = Validity::Until(Moment(proxy.lease.into()));
@@ -531,16 +469,6 @@ impl Model for Promises {
                 "nothing of the old primary is acknowledged after a promotion",
                 |_, s: &State| !s.late,
             ),
-            Property::always(
-                "a lock is got within the length of a lease",
-                |model: &Self, s: &State| {
-                    let waits = s.failover.filter(|_| !s.promoted && !s.cleared);
-                    waits.is_none_or(|node| {
-                        let record = s.nodes[node].record;
-                        s.locked_for < model.grantor() || record.promised_until == NOW
-                    })
-                },
-            ),
             Property::sometimes("proxies are served by promises alone", |_, s: &State| {
                 !s.leader && s.proxies.iter().all(|p| p.lease > 0 && p.granted == 0)
             }),
@@ -558,9 +486,8 @@ impl Healable for Promises {
             Action::LeaderLost
                 | Action::AddCopy
                 | Action::BeginFailover { .. }
-                | Action::RestartPromiser { .. }
-                | Action::RestartHost { .. }
-                | Action::LoseRecord { .. }
+                | Action::RestartAgent { .. }
+                | Action::Doubt { .. }
                 | Action::Send { .. }
                 | Action::AskPromises { .. }
         )

@@ -154,6 +154,7 @@ impl ShardTask {
     /// The engine has ended though nobody asked it to.
     pub(super) fn buried(&mut self) {
         let never_ran = !self.ran;
+        self.keeper.lost();
         let how = self
             .bury()
             .map_or_else(String::new, |how| format!(" ({how})"));

@@ -49,6 +49,7 @@ impl ShardTask {
                 .as_ref()
                 .filter(|_| answers && process.is_some())
                 .map(|info| info.replication.clone()),
+            keeper: self.keeper.seen(),
         })
     }
 
@@ -83,6 +84,7 @@ impl ShardTask {
             loading_percent: 0.0,
             error: self.broken.clone(),
             replication: None,
+            keeper: None,
         })
     }
 }

@@ -174,6 +174,9 @@ impl ShardTask {
         }
         let mut result = self.resolve_hand_over().await;
         if result.is_ok() {
+            result = self.doubt_promises().await;
+        }
+        if result.is_ok() {
             result = self.dismiss_users().await;
         }
         if let Err(refusal) = result {
@@ -207,13 +210,24 @@ impl ShardTask {
         }
     }
 
+    /// Whether it is a replica that hears its primary.
+    pub(super) fn is_linked(&self) -> bool {
+        let running = self.state == EngineState::Running && self.engine.is_some();
+        let info = self.info.as_ref().filter(|_| running);
+        info.is_some_and(|info| !info.replication.is_primary && info.replication.link_up)
+    }
+
     /// Looks at its links only. A failure is the probe's business.
     pub(super) async fn look_at_links(&mut self) {
         if self.look(PROBE_PATIENCE).await.is_err() {
             return;
         }
         self.note_answer();
-        if let Err(refusal) = self.resolve_hand_over().await {
+        let mut result = self.resolve_hand_over().await;
+        if result.is_ok() {
+            result = self.doubt_promises().await;
+        }
+        if let Err(refusal) = result {
             tracing::warn!("shard {}: {refusal}", self.shard);
         }
     }

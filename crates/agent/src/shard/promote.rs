@@ -42,10 +42,13 @@ impl ShardTask {
         generation: Generation,
         run_id: String,
         epoch: Epoch,
-        record: &SyncedRecord,
+        (record, wait_promises): (&SyncedRecord, bool),
         users: &EngineUsers,
     ) -> Result<(), AgentRefusal> {
         self.check_promotion(generation, &run_id, epoch)?;
+        if !self.has_role(Role::Primary, epoch, &run_id) {
+            self.withdraw_promises(wait_promises).await?;
+        }
         let info = self.ask_loaded(&run_id).await?;
         // With the role in the ledger it was checked, and may have a history of its own by now.
         if !self.has_role(Role::Primary, epoch, &run_id) {

@@ -8,6 +8,7 @@
 mod adoption;
 mod bench;
 mod hand_over;
+mod keeper;
 mod lifecycle;
 mod load;
 mod moves;

@@ -115,6 +115,19 @@ impl Member {
             epoch: Epoch(epoch),
             record: record.clone(),
             users: users(epoch),
+            wait_promises: false,
+        }
+    }
+
+    /// Promises by a user whose password is that of the proxies.
+    pub(crate) fn keep(&self, epoch: u64, user: &str) -> AgentCommand {
+        AgentCommand::Keep {
+            shard: SHARD,
+            generation: Generation(1),
+            run_id: self.run_id.clone(),
+            epoch: Epoch(epoch),
+            user: user.to_owned(),
+            password: users(epoch).proxy,
         }
     }
 

@@ -137,6 +137,7 @@ pub(crate) fn database(uid: u64, name: &str) -> Database {
             key: "team".to_owned(),
             value: "blue".to_owned(),
         }],
+        leased: false,
         operation: None,
         created: created(),
         changed: created(),
@@ -179,6 +180,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         failovers: Vec::new(),
         trouble: None,
         moving: None,
+        fence: None,
         removed_by: None,
         users: EngineUsers {
             cnm: Secret::new("c"),
@@ -288,6 +290,7 @@ pub(crate) fn shard_observation() -> ShardObservation {
         keys: 1_000,
         connections: 5,
         replication: None,
+        keeper: None,
         loading_percent: 0.0,
         error: None,
     }

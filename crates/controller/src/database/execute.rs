@@ -112,6 +112,7 @@ impl Executor {
         switchover::Hands {
             store: self.store.clone(),
             nodes: Arc::clone(&self.nodes),
+            term: self.store.status().term,
         }
     }
 

@@ -1,6 +1,7 @@
 //! One small step at a time from what is stored and observed. Pure; missing information vetoes.
 
 use crate::failover::plan::{self as failover, Verdict};
+use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
 use crate::migration::plan as migration;
 use crate::observed::{self, Observations};
@@ -13,7 +14,8 @@ use crate::switchover::plan::{Move, Party};
 use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSettings, EngineSpec};
 use model::documents::{
-    Database, DatabaseStatus, OperationKind, OperationStatus, RoleMove, Severity, Shard, keys,
+    Database, DatabaseStatus, Fence, OperationKind, OperationStatus, RoleMove, Severity, Shard,
+    keys,
 };
 use model::limits::OPERATIONS_KEPT;
 use model::observation::{EngineState, ShardObservation};
@@ -183,7 +185,9 @@ impl View<'_> {
             .shards_of(self.database.uid)
             .filter_map(|shard| self.removal(shard))
             .collect();
-        for set in replica_set::of_database(self.state, self.database) {
+        let sets = replica_set::of_database(self.state, self.database);
+        needs.extend(self.lease_need(&sets));
+        for set in sets {
             if let Some(need) = self.unsettled(&set) {
                 needs.push(need);
                 continue;
@@ -252,22 +256,58 @@ impl View<'_> {
 
     fn primary_need(&self, set: &ReplicaSet<'_>) -> Need {
         match self.engine_need(set.primary) {
-            Ok(seen) => role_need(self.state, set, seen, self.now),
+            Ok(seen) => match role_need(self.state, set, seen, self.now) {
+                Need::Nothing => self.keeper_need(set, set.primary, seen),
+                need => need,
+            },
             Err(need) => *need,
         }
     }
 
+    fn keeper_need(
+        &self,
+        set: &ReplicaSet<'_>,
+        shard: &Stored<Shard>,
+        seen: &ShardObservation,
+    ) -> Need {
+        let Some((command, reason)) = leases::keeper(self.database, set, shard, seen) else {
+            return Need::Nothing;
+        };
+        Need::Step(Step::Command {
+            node: shard.node,
+            shard: shard.uid,
+            command,
+            reason,
+        })
+    }
+
+    fn lease_need(&self, sets: &[ReplicaSet<'_>]) -> Option<Need> {
+        let times = (self.instant, self.now);
+        let need = leases::turned_on(self.state, self.observed, self.database, sets, times)?;
+        Some(match need {
+            Ok((txn, reason)) => Need::Step(Step::Store { txn, reason }),
+            Err(reason) => Need::Wait(reason),
+        })
+    }
+
     fn replica_need(&self, set: &ReplicaSet<'_>, replica: &Stored<Shard>) -> Need {
         let both = (set, replica);
+        let mut keeper = None;
         let need = match self.engine_need(replica) {
-            Ok(seen) => replication::need(
-                self.state,
-                self.observed,
-                both,
-                seen,
-                self.instant,
-                self.now,
-            ),
+            Ok(seen) => {
+                keeper = match self.keeper_need(set, replica, seen) {
+                    Need::Nothing => None,
+                    need => Some(need),
+                };
+                replication::need(
+                    self.state,
+                    self.observed,
+                    both,
+                    seen,
+                    self.instant,
+                    self.now,
+                )
+            }
             Err(engine) => {
                 match replication::unheard(self.state, self.observed, both, self.instant, self.now)
                 {
@@ -286,8 +326,8 @@ impl View<'_> {
                 reason,
             }),
             replication::Need::Store(txn, reason) => Need::Step(Step::Store { txn, reason }),
-            replication::Need::Wait(reason) => Need::Wait(reason),
-            replication::Need::Nothing => Need::Nothing,
+            replication::Need::Wait(reason) => keeper.unwrap_or(Need::Wait(reason)),
+            replication::Need::Nothing => keeper.unwrap_or(Need::Nothing),
         }
     }
 
@@ -367,6 +407,7 @@ fn role_need(
         }
         doc.serving = Some(shard.epoch);
         doc.trouble = None;
+        doc.fence = None;
         change.replace(keys::shard(shard.uid), shard.revision, &doc);
         if promoted {
             let took = shard
@@ -418,12 +459,15 @@ fn new_process(state: &ClusterState, set: &ReplicaSet<'_>, run_id: &str, now: Ti
     doc.synced = None;
     doc.trouble = None;
     // It begins with data of its own: what replicas have is of another history.
-    for replica in set.replicas.iter().filter(|r| r.synced.is_some()) {
-        let doc = Shard {
+    for replica in &set.replicas {
+        let member = Shard {
             synced: None,
+            epoch: doc.epoch,
             ..replica.doc.clone()
         };
-        change.replace(keys::shard(doc.uid), replica.revision, &doc);
+        if member != replica.doc {
+            change.replace(keys::shard(member.uid), replica.revision, &member);
+        }
     }
     change.replace(keys::shard(shard.uid), shard.revision, &doc);
     Need::Step(Step::Store {
@@ -442,6 +486,7 @@ fn primary_order(shard: &Shard, run_id: &str) -> AgentCommand {
             epoch: shard.epoch,
             record,
             users: shard.users.clone(),
+            wait_promises: shard.fence == Some(Fence::Promises),
         },
         None => AgentCommand::MakePrimary {
             shard: shard.uid,

@@ -4,13 +4,21 @@
 //! started. The store names the new primary and its epoch first; then its agent is ordered, which
 //! looks at the replica once more; then the store learns that it serves. Between the first and the last
 //! nobody serves: proxies hold what clients send.
+//!
+//! A primary whose node is not heard may live, and so may clients that reach it. It is replaced when its
+//! replicas have lost it too, and only after three things: it is stored that no proxy may use it; every
+//! proxy has applied that or has no lease any more ([`crate::leases`]); and the promises of the replica's
+//! engine are over, which its agent sees to (`docs/protocol.md`). Is it heard again before the second, it
+//! goes on.
 
-use crate::observed::Observations;
+use crate::observed::{self, Observations};
 use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
-use model::documents::{Role, Severity, Shard, keys};
+use model::Revision;
+use model::documents::{Fence, Role, Severity, Shard, keys};
 use model::limits::{FAILOVERS_KEPT, FAILOVERS_MAX, FAILOVERS_WITHIN};
+use model::observation::ShardObservation;
 use serde_json::json;
 use std::time::Instant;
 use store::Txn;
@@ -35,10 +43,20 @@ pub fn plan(
     instant: Instant,
     now: Timestamp,
 ) -> Verdict {
-    let Fate::Gone(cause) = replica_set::fate(observed, set.primary, instant) else {
-        return Verdict::Stays;
-    };
     let served = set.last_served();
+    let loss = match replica_set::fate(observed, set.primary, instant) {
+        Fate::Gone(cause) => Loss::Gone(cause),
+        Fate::NotYet => return Verdict::Stays,
+        // It was named, has not served, and lost meanwhile what it was named for.
+        Fate::Alive(seen) if let Some(cause) = has_other_data(observed, set, seen, instant) => {
+            Loss::Gone(cause)
+        }
+        Fate::Alive(_) | Fate::Unknown(_) => match replica_set::unheard(observed, set, instant) {
+            Some(cause) => Loss::Unheard(cause),
+            None => return back(state, observed, set, instant, now),
+        },
+    };
+    let cause = loss.cause();
     let mut candidates = Vec::new();
     let mut frozen = Vec::new();
     for replica in &set.replicas {
@@ -49,10 +67,13 @@ pub fn plan(
         }
     }
     let Some(best) = replica_set::best(&candidates) else {
+        if matches!(loss, Loss::Unheard(_)) {
+            return back(state, observed, set, instant, now);
+        }
         if !frozen.is_empty() {
             return held(state, set, format!("{cause}; {}", frozen.join("; ")), now);
         }
-        return nobody(state, set, &cause, now);
+        return nobody(state, set, cause, now);
     };
     let recent = set
         .primary
@@ -67,7 +88,94 @@ pub fn plan(
         );
         return held(state, set, reason, now);
     }
-    promotion(state, observed, set, &best, &cause, now)
+    if matches!(loss, Loss::Unheard(_)) {
+        if !set.primary.is_withheld() {
+            return withhold(state, set, cause, now);
+        }
+        let revision = Revision(set.primary.revision);
+        if let Err(reason) = observed.leases.all_know(revision, instant) {
+            return Verdict::Waits(format!("{cause}; {reason}"));
+        }
+    }
+    promotion(state, observed, set, &best, &loss, now)
+}
+
+/// Why a new primary that has not served yet cannot be promoted any more.
+fn has_other_data(
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    seen: &ShardObservation,
+    instant: Instant,
+) -> Option<String> {
+    let primary = set.primary;
+    if primary.serving == Some(primary.epoch) || observed::is_primary_of(seen, primary.epoch) {
+        return None;
+    }
+    match replica_set::candidate(observed, primary, set.last_served(), instant)? {
+        Err(Doubt::Gone(cause)) => Some(cause),
+        Ok(_) | Err(Doubt::Frozen(_)) => None,
+    }
+}
+
+/// How a primary was lost.
+enum Loss {
+    /// For sure.
+    Gone(String),
+    /// Nobody has heard of it for some time.
+    Unheard(String),
+}
+
+impl Loss {
+    fn cause(&self) -> &str {
+        match self {
+            Self::Gone(cause) | Self::Unheard(cause) => cause,
+        }
+    }
+}
+
+/// From now on no proxy may use the primary.
+fn withhold(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestamp) -> Verdict {
+    let mut doc = set.primary.doc.clone();
+    doc.fence = Some(Fence::Withheld { since: now });
+    let mut change = Change::of(state, now);
+    change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
+    change.event(
+        Severity::Warning,
+        "shard_withheld",
+        &[
+            ("bdb_uid", json!(doc.database)),
+            ("shard_uid", json!(doc.uid)),
+            ("node_uid", json!(doc.node)),
+            ("cause", json!(cause)),
+        ],
+    );
+    let reason = format!("{cause}: no proxy may use redis:{}", doc.uid);
+    Verdict::Store(change.into_txn(), reason)
+}
+
+/// A primary that was withheld, and not replaced, is used again when its node is heard, or when nobody can
+/// take its place.
+fn back(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+    now: Timestamp,
+) -> Verdict {
+    if !set.primary.is_withheld() {
+        return Verdict::Stays;
+    }
+    if let Fate::Unknown(reason) = replica_set::fate(observed, set.primary, instant)
+        && set.replicas.iter().any(|replica| replica.synced.is_some())
+    {
+        return Verdict::Waits(format!("{reason}, and it cannot be replaced yet"));
+    }
+    let mut doc = set.primary.doc.clone();
+    doc.fence = None;
+    let mut change = Change::of(state, now);
+    change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
+    let reason = format!("redis:{} is heard again", doc.uid);
+    Verdict::Store(change.into_txn(), reason)
 }
 
 fn is_recent(then: Timestamp, now: Timestamp) -> bool {
@@ -113,7 +221,7 @@ fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestam
         server.uid
     );
     Verdict::Store(
-        new_primary(state, set, server, (None, None), now).into_txn(),
+        new_primary(state, set, server, (None, None, None), now).into_txn(),
         reason,
     )
 }
@@ -123,15 +231,18 @@ fn promotion(
     observed: &Observations,
     set: &ReplicaSet<'_>,
     best: &Candidate<'_>,
-    cause: &str,
+    loss: &Loss,
     now: Timestamp,
 ) -> Verdict {
+    let cause = loss.cause();
+    let fence = matches!(loss, Loss::Unheard(_)).then_some(Fence::Promises);
     let run_id = best
         .shard
         .synced
         .as_ref()
         .map(|record| record.run_id.clone());
-    let mut change = new_primary(state, set, best.shard, (run_id, Some(&best.history)), now);
+    let as_primary = (run_id, Some(best.history.as_str()), fence);
+    let mut change = new_primary(state, set, best.shard, as_primary, now);
     let last_heard = observed.last_offset(set.primary.uid);
     change.event(
         Severity::Error,
@@ -146,6 +257,7 @@ fn promotion(
             ("cause", json!(cause)),
             ("offset", json!(best.offset)),
             ("last_known_offset", json!(last_heard)),
+            ("confirmed", json!(matches!(loss, Loss::Gone(_)))),
         ],
     );
     let reason = format!(
@@ -162,7 +274,7 @@ pub(crate) fn new_primary(
     state: &ClusterState,
     set: &ReplicaSet<'_>,
     next: &Stored<Shard>,
-    (run_id, history): (Option<String>, Option<&str>),
+    (run_id, history, fence): (Option<String>, Option<&str>, Option<Fence>),
     now: Timestamp,
 ) -> Change {
     let epoch = set.primary.epoch.next();
@@ -176,8 +288,10 @@ pub(crate) fn new_primary(
         doc.epoch = epoch;
         doc.role_since = Some(now);
         doc.trouble = None;
+        doc.fence = None;
         if member.uid == next.uid {
             doc.role = Role::Primary;
+            doc.fence.clone_from(&fence);
             if let (Some(record), Some(history)) = (&mut doc.synced, history) {
                 // Its agent compares with what its data are called now.
                 history.clone_into(&mut record.replication_id);

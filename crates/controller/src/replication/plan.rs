@@ -12,13 +12,18 @@ use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::command::AgentCommand;
 use model::documents::{Role, Severity, Shard, keys};
-use model::limits::{ACK_LAG_MAX, UNSYNCED_AFTER};
+use model::limits::{ACK_LAG_MAX, NODE_SILENT, UNSYNCED_AFTER};
 use model::observation::{EngineState, ShardObservation};
 use model::replication::{PrimaryAddress, ReplicaSeen, SyncedRecord};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Instant;
 use store::Txn;
+
+/// Up to here an engine's `slave_repl_offset` says nothing: it is 1 too while a full sync that was cut off
+/// has taken its data away, and nothing else of what it tells shows that. So no record has a lower floor
+/// than what comes after; a primary pings every second.
+const NO_OFFSET: u64 = 1;
 
 /// What a replica needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +80,9 @@ pub fn need(
     }
     let state_of_it = standing(&primary, state, replica, seen);
     match (record, state_of_it) {
+        (None, Standing::Synced(_)) if let Err(why) = may_record(state, set, &primary) => {
+            Need::Wait(format!("redis:{}: {why}", replica.uid))
+        }
         (None, Standing::Synced(offset)) => with_record(
             state,
             replica,
@@ -146,7 +154,12 @@ fn serving_primary<'a>(
     if !shard.is_serving() {
         return waits("has no role yet");
     }
-    let Some(node) = observed.fresh(shard.node, instant) else {
+    if shard.is_withheld() {
+        return waits("may not be used");
+    }
+    let silence = observed.silence(shard.node, instant);
+    let heard = silence.is_some_and(|silence| silence < NODE_SILENT);
+    let Some(node) = observed.fresh(shard.node, instant).filter(|_| heard) else {
         return waits("is not heard");
     };
     let seen = observed::shard(node, shard.uid)
@@ -163,6 +176,25 @@ fn serving_primary<'a>(
         seen,
         address,
     })
+}
+
+/// A copy that could be promoted while somebody does not ask it for its promise would end in two
+/// primaries: its record waits until every proxy needs a lease, and its primary's engine gives no promise
+/// for another list of copies.
+fn may_record(
+    state: &ClusterState,
+    set: &ReplicaSet<'_>,
+    primary: &Primary<'_>,
+) -> Result<(), &'static str> {
+    let database = state.database(set.primary.database);
+    if database.is_none_or(|database| !database.leased) {
+        return Err("a proxy may still serve its database without a lease");
+    }
+    let user = set.keeper_user();
+    match &primary.seen.keeper {
+        Some(keeper) if keeper.alone && keeper.user == user => Ok(()),
+        _ => Err("a proxy may still rest on promises that leave it out"),
+    }
 }
 
 fn follow(primary: &Primary<'_>, replica: &Stored<Shard>, run_id: String) -> Need {
@@ -215,6 +247,9 @@ fn standing(
         return Standing::Behind(format!("{name} has not the history of its primary yet"));
     }
     match sight(primary, state, replica) {
+        Some(_) if mine.offset <= NO_OFFSET => {
+            Standing::Behind(format!("{name} has not heard of its primary yet"))
+        }
         Some(sight) if sight.online && sight.lag_seconds <= ACK_LAG_MAX => {
             Standing::Synced(mine.offset)
         }

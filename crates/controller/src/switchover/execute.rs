@@ -46,6 +46,8 @@ const TRIES: usize = 10;
 pub(crate) struct Hands {
     pub(crate) store: Store,
     pub(crate) nodes: Arc<dyn Nodes>,
+    /// This primary node's term when it began.
+    pub(crate) term: u64,
 }
 
 /// Carries a move out, to a stored end if that is possible.
@@ -128,6 +130,7 @@ impl Hands {
                 shard: wanted.old.shard,
                 epoch: wanted.epoch,
                 what,
+                term: self.term,
             };
             let answer = self.nodes.gate(*node, call);
             async move {

@@ -66,8 +66,8 @@ pub fn check(
 ) -> Result<Move, String> {
     let primary = set.primary;
     let name = format!("redis:{}", primary.uid);
-    if !primary.is_serving() {
-        return Err(format!("{name} does not serve yet"));
+    if !primary.is_usable() {
+        return Err(format!("{name} does not serve now"));
     }
     let seen = match replica_set::fate(observed, primary, instant) {
         Fate::Alive(seen) if observed::is_primary_of(seen, primary.epoch) => seen,
@@ -89,10 +89,16 @@ pub fn check(
         }
         return Err(reasons.join("; "));
     };
-    let proxies: Vec<NodeUid> = proxies(state, database)
+    let (proxies, unheard): (Vec<NodeUid>, Vec<NodeUid>) = proxies(state, database)
         .into_iter()
-        .filter(|node| observed.fresh(*node, instant).is_some())
-        .collect();
+        .partition(|node| observed.fresh(*node, instant).is_some());
+    // Without one its clients are answered no more than those of a proxy that is gone.
+    let leases = &observed.leases;
+    if let Some(node) = unheard.iter().find(|node| leases.may_hold(**node, instant)) {
+        return Err(format!(
+            "node:{node} is not heard, and its proxy may have a lease"
+        ));
+    }
     let run_id = best.shard.synced.as_ref().map(|r| r.run_id.clone());
     Ok(Move {
         operation: operation.clone(),

@@ -4,6 +4,7 @@ use crate::world::World;
 use model::documents::{OperationStatus, Role, Shard};
 use model::intent::{DatabaseChange, DatabaseSpec, Intent};
 use model::limits::FAILOVERS_MAX;
+use model::observation::KeeperObservation;
 use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
 
 const PRIMARY: ShardUid = ShardUid(1);
@@ -46,9 +47,11 @@ fn creation_ends_when_replicas_are_synced() {
     store: redis:1 is a new process: epoch 1
     node:1 makes primary: redis:1 has no role in epoch 1
     store: redis:1 is primary of epoch 1
+    node:1 promises: redis:1 gives no promises to proxies yet
     node:2 starts: redis:2 does not run on node:2
     node:2 follows: redis:2 does not follow redis:1 in epoch 1
     store: redis:2 is synced in epoch 1
+    node:2 promises: redis:2 gives no promises to proxies yet
     store: database db:1 is served by every proxy
     ");
     let (primary, replica) = (shard(&world, PRIMARY), shard(&world, REPLICA));
@@ -96,9 +99,11 @@ fn a_crashed_primary_is_replaced_by_its_replica() {
     store: redis:1 has stopped: redis:2 becomes primary of epoch 2
     node:2 promotes: redis:2 has no role in epoch 2
     store: redis:2 is primary of epoch 2
+    node:2 promises: redis:2 gives no promises to proxies yet
     node:1 starts: redis:1 has stopped
     node:1 follows: redis:1 does not follow redis:2 in epoch 2
     store: redis:1 is synced in epoch 2
+    node:1 promises: redis:1 gives no promises to proxies yet
     ");
     assert_eq!(shard(&world, REPLICA).serving, Some(Epoch(2)));
     assert_eq!(shard(&world, PRIMARY).role, Role::Replica);
@@ -157,20 +162,89 @@ fn a_record_that_cannot_be_looked_at_vetoes() {
     assert_eq!(shard(&world, REPLICA).trouble, None);
 }
 
-/// Its node alone is silent: whether its engine runs is not known.
+/// Its node alone is silent; its replica hears it still.
 #[test]
-fn a_primary_on_a_silent_node_is_not_replaced() {
+fn a_primary_that_its_replica_hears_is_not_replaced() {
     let mut world = created();
     world.silent.push(shard(&world, PRIMARY).node);
     assert_eq!(world.settle(), "");
     assert_eq!(world.epoch(PRIMARY), Epoch(1));
 }
 
+/// Nobody hears it: first no proxy may use it, then its replica takes its place.
 #[test]
-fn while_the_primary_is_not_heard_records_stay() {
+fn a_primary_that_nobody_hears_is_replaced() {
     let mut world = created();
-    world.silent.push(shard(&world, PRIMARY).node);
-    world.seen(REPLICA).replication.as_mut().unwrap().link_up = false;
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    insta::assert_snapshot!(world.settle(), @r"
+    store: node:1 is not heard, and no replica hears redis:1: no proxy may use redis:1
+    store: node:1 is not heard, and no replica hears redis:1: redis:2 becomes primary of epoch 2
+    node:2 promotes: redis:2 has no role in epoch 2
+    store: redis:2 is primary of epoch 2
+    node:2 promises: redis:2 gives no promises to proxies yet
+    ");
+    let (old, new) = (shard(&world, PRIMARY), shard(&world, REPLICA));
+    assert_eq!((old.role, old.fence), (Role::Replica, None));
+    assert_eq!((new.serving, new.fence), (Some(Epoch(2)), None));
+    world.silent.clear();
+    assert!(world.settle().contains("redis:1 is synced in epoch 2"));
+}
+
+/// A proxy may still use it.
+#[test]
+fn a_primary_is_not_replaced_while_a_proxy_may_have_a_lease() {
+    let mut world = created();
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    world.proxies_lag = true;
+    assert_eq!(
+        world.settle(),
+        "store: node:1 is not heard, and no replica hears redis:1: no proxy may use redis:1\n"
+    );
+    let old = shard(&world, PRIMARY);
+    assert!(old.is_withheld() && !old.is_usable() && old.is_serving());
+    assert!(shard(&world, REPLICA).synced.is_some());
+    // It is heard before anybody took its place.
+    world.silent.clear();
+    world.link(REPLICA, true, false);
+    world.settle();
+    assert!(shard(&world, PRIMARY).is_usable());
+    assert_eq!(world.epoch(PRIMARY), Epoch(1));
+}
+
+/// Who could be left without the lease is not known until each proxy has told.
+#[test]
+fn a_first_copy_is_recorded_when_every_proxy_needs_a_lease() {
+    let mut world = World::with_nodes(3);
+    world.create("demo").unwrap();
+    world.settle();
+    world.proxies_follow = false;
+    switch(&mut world, true, Some(2 << 30)).unwrap();
+    let story = world.settle();
+    assert!(story.contains("without a lease"), "{story}");
+    assert!(shard(&world, REPLICA).synced.is_none());
+    world.proxies_follow = true;
+    let story = world.settle();
+    let leased = story.find("served only with a lease").unwrap();
+    assert!(leased < story.find("redis:2 is synced").unwrap(), "{story}");
+}
+
+/// Somebody may rest on the promises of fewer copies than there are now.
+#[test]
+fn a_copy_is_recorded_when_no_promise_leaves_it_out() {
+    let mut world = created();
+    world.crash(REPLICA);
+    world.settle_one();
+    let user = world.seen(PRIMARY).keeper.clone().unwrap().user;
+    let others = |user: &str, alone: bool| KeeperObservation {
+        user: user.to_owned(),
+        alone,
+    };
+    world.seen(PRIMARY).keeper = Some(others(&user, false));
+    world.settle();
+    assert!(shard(&world, REPLICA).synced.is_none());
+    world.seen(PRIMARY).keeper = Some(others(&user, true));
     world.settle();
     assert!(shard(&world, REPLICA).synced.is_some());
 }
@@ -219,6 +293,7 @@ fn a_lost_replica_comes_back_and_is_recorded_again() {
     store: redis:2 is not synced any more: another process or epoch
     node:2 follows: redis:2 does not follow redis:1 in epoch 1
     store: redis:2 is synced in epoch 1
+    node:2 promises: redis:2 gives no promises to proxies yet
     ");
     assert_eq!(shard(&world, REPLICA).synced.unwrap().epoch, Epoch(1));
 }
@@ -330,6 +405,8 @@ fn a_primary_hands_over_on_request() {
     failover(&mut world, &[1]).unwrap();
     insta::assert_snapshot!(world.settle(), @r"
     redis:1 moves to redis:2
+    node:2 promises: redis:2 gives no promises to proxies yet
+    node:1 promises: redis:1 gives no promises to proxies yet
     store: database db:1 is served by every proxy
     ");
     let (old, new) = (shard(&world, PRIMARY), shard(&world, REPLICA));

@@ -46,12 +46,18 @@ fn a_primary_without_a_replica_moves_by_one() {
     migrate(&mut world, these(&[1]), 3).unwrap();
     insta::assert_snapshot!(world.settle(), @r"
     store: redis:2 becomes a copy of redis:1 on node:3
+    store: db:1 is served only with a lease
+    node:1 promises: redis:1 gives no promises to proxies yet
     node:3 starts: redis:2 does not run on node:3
     node:3 follows: redis:2 does not follow redis:1 in epoch 1
     store: redis:2 is synced in epoch 1
+    node:3 promises: redis:2 gives no promises to proxies yet
     redis:1 moves to redis:2
+    node:3 promises: redis:2 gives no promises to proxies yet
+    node:1 promises: redis:1 gives no promises to proxies yet
     store: redis:1 has a copy in its place
     node:1 removes: redis:1 is not wanted any more
+    node:3 promises: redis:2 gives no promises to proxies yet
     store: redis:1 has moved
     store: database db:1 is served by every proxy
     ");

@@ -81,7 +81,7 @@ impl Sim {
     /// Clients write where the store says that they are served, and where an engine lets them.
     fn write(&mut self) {
         for primary in self.primaries() {
-            if primary.is_serving() && self.world.takes_writes(&primary) {
+            if primary.is_usable() && self.world.takes_writes(&primary) {
                 let bytes = self.rng.random_range(1..100);
                 self.world.write(primary.uid, bytes);
             }
@@ -144,7 +144,14 @@ impl Sim {
         for shard in &cluster.shards {
             let well = match shard.role {
                 Role::Primary => shard.is_serving() && shard.moving.is_none(),
-                Role::Replica => shard.synced.is_some() && shard.removed_by.is_none(),
+                Role::Replica => {
+                    let primaries = cluster.shards.iter().filter(|s| s.role == Role::Primary);
+                    let mut own = primaries
+                        .filter(|s| s.database == shard.database && s.slots == shard.slots);
+                    shard.synced.is_some()
+                        && shard.removed_by.is_none()
+                        && own.all(|s| s.epoch == shard.epoch)
+                }
             };
             if !well {
                 return Err(format!("redis:{} is not well: {:?}", shard.uid, shard.doc));
@@ -156,7 +163,8 @@ impl Sim {
 
 fn simulate(seed: u64, bug: Option<Bug>) -> Result<Vec<String>, (String, Vec<String>)> {
     let mut sim = Sim::new(seed, bug);
-    match sim.run() {
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run()));
+    match run.unwrap_or_else(|_| Err("panic".into())) {
         Ok(()) => Ok(sim.trace),
         Err(why) => Err((why, sim.trace)),
     }

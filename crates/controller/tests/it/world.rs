@@ -1,6 +1,7 @@
 //! A cluster in memory: the real state machine, fake agents, no time but what a test says.
 
 use controller::database::plan::{self, Plan, Step};
+use controller::leases::ProxyId;
 use controller::observed::Observations;
 use controller::replica_set;
 use controller::request::{self, Fresh, Users};
@@ -12,8 +13,8 @@ use model::documents::{Cluster, ClusterSettings, EngineUsers, Node, Role, keys};
 use model::ids::UserUid;
 use model::intent::{DatabaseSpec, Intent, IntentOutcome};
 use model::observation::{
-    EngineState, HostFacts, NodeObservation, ProxyDatabaseObservation, ProxyObservation,
-    ShardObservation,
+    EngineState, HostFacts, KeeperObservation, NodeObservation, ProxyDatabaseObservation,
+    ProxyObservation, ShardObservation,
 };
 use model::replication::{PrimaryAddress, ReplicaSeen, ReplicationObservation};
 use model::{ApiError, DatabaseUid, Epoch, NodeUid, OperationUid, Revision, Secret, ShardUid};
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeUid, NodeObservation>,
     pub(crate) silent: Vec<NodeUid>,
     pub(crate) proxies_follow: bool,
+    /// Whether proxies hold leases that they got before the newest change.
+    pub(crate) proxies_lag: bool,
     /// Whether links that are down have been so for long.
     pub(crate) patient: bool,
     /// Whether failovers are forgotten at once: time does not pass here.
@@ -60,6 +63,8 @@ pub(crate) struct World {
     disk: BTreeMap<ShardUid, u64>,
     /// Replicas whose record is forged.
     pub(crate) forged: BTreeSet<ShardUid>,
+    /// Engines of nodes that fell silent, until they are ordered again.
+    pub(crate) out_of_sight: BTreeSet<ShardUid>,
     start: Instant,
     processes: u64,
     operations: u64,
@@ -102,6 +107,7 @@ impl World {
             nodes,
             silent: Vec::new(),
             proxies_follow: true,
+            proxies_lag: false,
             patient: false,
             forgetful: false,
             past: Vec::new(),
@@ -110,6 +116,7 @@ impl World {
             persistent: Vec::new(),
             disk: BTreeMap::new(),
             forged: BTreeSet::new(),
+            out_of_sight: BTreeSet::new(),
             start: Instant::now(),
             processes: 0,
             operations: 0,
@@ -134,6 +141,18 @@ impl World {
     pub(crate) fn observed(&self) -> (Observations, Instant) {
         let now = self.start + Duration::from_secs(100);
         let mut observed = Observations::default();
+        observed.leases.in_term(1, self.start);
+        for node in self.nodes.keys().filter(|uid| !self.silent.contains(uid)) {
+            let proxy = ProxyId {
+                node: *node,
+                process: 1,
+            };
+            let newest = self.state.revision.0;
+            let applied = Revision(newest - u64::from(self.proxies_lag));
+            if self.proxies_follow {
+                observed.leases.give(proxy, applied, applied, now).unwrap();
+            }
+        }
         for (uid, node) in &self.nodes {
             let at = if self.silent.contains(uid) {
                 self.start
@@ -242,6 +261,7 @@ impl World {
 
     fn order(&mut self, node: NodeUid, uid: ShardUid, command: AgentCommand) -> &'static str {
         self.processes += 1;
+        self.out_of_sight.remove(&uid);
         let run_id = format!("run-{}", self.processes);
         let shards = &mut self.nodes.get_mut(&node).unwrap().shards;
         match command {
@@ -263,7 +283,8 @@ impl World {
                 // The same process has its data still.
                 let found = self.disk.get(&uid).copied().unwrap_or(0);
                 let offset = seen.replication.as_ref().map_or(found, |r| r.offset);
-                make_primary(seen, epoch, &run_id, offset);
+                // It has pinged.
+                make_primary(seen, epoch, &run_id, offset.max(14));
                 "makes primary"
             }
             AgentCommand::Promote {
@@ -275,8 +296,13 @@ impl World {
                 let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
                 let replication = seen.replication.clone().unwrap();
                 assert_eq!(record.run_id, run_id, "a record of another process");
-                assert_eq!(record.replication_id, replication.replication_id);
-                assert!(replication.offset >= record.offset_floor);
+                // What an agent looks at once more.
+                let same = record.replication_id == replication.replication_id
+                    || record.replication_id == replication.replication_id2;
+                if replication.sync_in_progress || !same || replication.offset < record.offset_floor
+                {
+                    return "refuses to promote";
+                }
                 make_primary(seen, epoch, &run_id, replication.offset);
                 "promotes"
             }
@@ -288,6 +314,12 @@ impl World {
             } => {
                 self.follow(node, uid, epoch, &run_id, &primary);
                 "follows"
+            }
+            AgentCommand::Keep { epoch, user, .. } => {
+                let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
+                assert_eq!(seen.epoch, Some(epoch), "a role of another epoch");
+                seen.keeper = Some(KeeperObservation { user, alone: true });
+                "promises"
             }
             AgentCommand::Configure { .. } => "configures",
             AgentCommand::RemoveEngine { .. } => {
@@ -409,7 +441,7 @@ impl World {
                     shards_connected: cluster
                         .shards_of(d.uid)
                         .filter(|s| s.role == Role::Primary)
-                        .all(|s| s.is_serving()),
+                        .all(|s| s.is_usable()),
                     ..ProxyDatabaseObservation::default()
                 })
                 .collect();
@@ -418,6 +450,13 @@ impl World {
                 ..ProxyObservation::default()
             });
         }
+    }
+
+    /// A node is not heard any more; what its engines do now is seen when they are ordered again.
+    pub(crate) fn falls_silent(&mut self, node: NodeUid) {
+        self.silent.push(node);
+        let engines = self.nodes[&node].shards.iter().map(|seen| seen.shard);
+        self.out_of_sight.extend(engines);
     }
 
     /// The engine of a shard dies; its agent sees it.
@@ -430,6 +469,7 @@ impl World {
                 seen.epoch = None;
                 seen.run_id = None;
                 seen.replication = None;
+                seen.keeper = None;
             }
         }
     }
@@ -462,6 +502,7 @@ fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         loading_percent: 0.0,
         error: None,
         replication: None,
+        keeper: None,
     }
 }
 
@@ -474,6 +515,7 @@ fn make_primary(seen: &mut ShardObservation, epoch: Epoch, run_id: &str, offset:
     assert!(seen.epoch.is_none_or(|old| old <= epoch), "an older epoch");
     seen.role = Some(Role::Primary);
     seen.epoch = Some(epoch);
+    seen.keeper = None;
     seen.replication = Some(ReplicationObservation {
         is_primary: true,
         replication_id: format!("history-{}-{epoch}", seen.shard),

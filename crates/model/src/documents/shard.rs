@@ -88,6 +88,9 @@ pub struct Shard {
     /// Of a primary: the move of its role that was begun, until it is known how it ended.
     #[serde(default)]
     pub moving: Option<RoleMove>,
+    /// What a failover of a primary that is not heard keeps it from.
+    #[serde(default)]
+    pub fence: Option<Fence>,
     /// The operation that removes it; it is no copy any more.
     #[serde(default)]
     pub removed_by: Option<OperationUid>,
@@ -99,10 +102,22 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether proxies may use it: a primary whose agent confirmed the role of this epoch.
+    /// Whether it has its role: a primary whose agent confirmed that of this epoch.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.role == Role::Primary && self.serving == Some(self.epoch)
+    }
+
+    /// Whether proxies may use it.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.is_serving() && !self.is_withheld()
+    }
+
+    /// Whether it is a primary that proxies may not use because it is not heard and may be replaced.
+    #[must_use]
+    pub const fn is_withheld(&self) -> bool {
+        matches!(self.fence, Some(Fence::Withheld { .. }))
     }
 
     /// The user that proxies use in this epoch.
@@ -111,6 +126,33 @@ impl Shard {
         proxy_user(self.epoch)
     }
 }
+
+/// See [`Shard::fence`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fence", rename_all = "snake_case")]
+pub enum Fence {
+    /// Of a primary that is not heard: no proxy may use it.
+    Withheld {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Of a new primary in the place of one that is not heard: its agent waits until the promises of its
+    /// engine are over. See [`crate::lease`].
+    Promises,
+}
+
+/// The user by which a proxy asks the engine of a copy for its promise: one of an epoch and a list of
+/// copies, so that who knows another list gets none. See [`crate::lease`].
+#[must_use]
+pub fn keeper_user(epoch: Epoch, copies: impl IntoIterator<Item = ShardUid>) -> String {
+    let mut copies: Vec<ShardUid> = copies.into_iter().collect();
+    copies.sort_unstable();
+    let copies: Vec<String> = copies.iter().map(ToString::to_string).collect();
+    format!("{KEEPER}{epoch}.{}", copies.join("-"))
+}
+
+/// How the names of [`keeper_user`] begin.
+pub const KEEPER: &str = "keeper@";
 
 /// A planned move of a primary's role that was begun: stored before the first proxy is gated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

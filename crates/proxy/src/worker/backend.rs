@@ -4,6 +4,7 @@ use super::client::ClientId;
 use super::gate::Moving;
 use super::link::LinkId;
 use crate::buffer::OutBuffer;
+use crate::leases::Until;
 use crate::stats::slow::Head;
 use crate::stats::{Answered, ErrorKind, Tally, WorkerStats};
 use mio::net::{TcpStream, UnixStream};
@@ -246,6 +247,8 @@ pub(crate) struct Backend {
     pub(crate) stats: Arc<WorkerStats>,
     /// When a reply came last: µs of the worker's clock.
     pub(crate) heard: u64,
+    /// Until when it may be used, if that is bounded.
+    pub(crate) lease: Option<Arc<Until>>,
     /// Which target of the link it belongs to.
     pub(crate) target: u64,
     pub(crate) phase: Phase,

@@ -39,6 +39,8 @@ pub(crate) enum Message {
     Wished(ClientId, Option<String>),
     /// Serve this from the next turn on.
     Topology(Arc<Topology>),
+    /// A lease has run out, or is there again.
+    Leases,
     /// Add to an answer.
     Gather(Arc<Gather>),
     /// A client has had the scripts of this database forgotten.

@@ -326,6 +326,9 @@ impl Worker {
         if self.is_closed(id) {
             return Err(self.wait_at_gate(index, id));
         }
+        if self.has_lapsed(id) {
+            return Err(self.wait_for_lease(index, id));
+        }
         if let Lane::Own(place) = self.clients[index].lane
             && self.backends[place].target != self.served[id.served].shards[id.shard].number
         {
@@ -379,7 +382,7 @@ impl Worker {
             return self.wait_at_gate(index, id);
         }
         self.need(id);
-        if self.link(id).is_none_or(super::link::Link::hold_is_over) {
+        if self.lease_is_over(id) || self.link(id).is_none_or(super::link::Link::hold_is_over) {
             return self.answer_in_order(index, texts::UNAVAILABLE);
         }
         let name = self.client_id(index);

@@ -4,13 +4,16 @@ use super::allowance::AtRate;
 use super::backend::{Backend, Phase, ShardStream, Use};
 use super::client::{ClientId, Wait};
 use super::fan::Part;
-use super::gate::{Gate, Scripts, same_place};
+use super::gate::{Gate, Scripts};
+use super::lease::Lapse;
 use super::pause::Held;
 use super::timers::Timer;
 use super::{Worker, backend_token};
 use crate::bounds;
+use crate::leases::Until;
 use crate::stats::WorkerStats;
-use crate::topology::{Database, Topology};
+use crate::topology::Database;
+use model::Epoch;
 use model::proxy::{ProxyShard, ShardAddress};
 use resp::value::Value;
 use std::sync::Arc;
@@ -34,7 +37,7 @@ pub(crate) struct Served {
     /// One entry at least, even if no primary is known.
     pub(crate) shards: Vec<ShardLinks>,
     /// The last slot of each shard.
-    ends: Vec<u16>,
+    pub(super) ends: Vec<u16>,
     /// What its engine said of itself in its greeting.
     pub(crate) engine: Option<Engine>,
     /// Which commands wait.
@@ -59,8 +62,14 @@ pub(crate) struct ShardLinks {
     /// Counts targets: a connection belongs to one.
     pub(crate) number: u64,
     /// The highest number that was given.
-    numbers: u64,
+    pub(super) numbers: u64,
+    /// The highest epoch that was withheld: there is no way back to an earlier one.
+    pub(super) least: Epoch,
     pub(crate) gate: Option<Box<Gate>>,
+    /// Until when the target may be used, if that is bounded.
+    pub(crate) lease: Option<Arc<Until>>,
+    /// There is no lease now.
+    pub(crate) lapse: Option<Lapse>,
     /// Bodies of its scripts.
     pub(crate) scripts: Scripts,
     /// The target may not know them.
@@ -146,215 +155,6 @@ impl Worker {
             served: client.served,
             shard,
             resp: client.session.resp,
-        }
-    }
-
-    /// Serves another configuration.
-    pub(super) fn apply(&mut self, topology: &Arc<Topology>) {
-        self.name_markers(&topology.cluster_id);
-        let gone: Vec<usize> = self
-            .by_uid
-            .iter()
-            .filter(|(uid, _)| !topology.databases.contains_key(uid))
-            .map(|(_, served)| *served)
-            .collect();
-        for served in gone {
-            self.remove_database(served);
-        }
-        for database in topology.databases.values() {
-            let served = *self.by_uid.entry(database.uid).or_insert_with(|| {
-                self.served.insert(Served {
-                    database: Arc::clone(database),
-                    stats: database.stats.of_worker(self.number),
-                    shards: vec![ShardLinks::default()],
-                    ends: Vec::new(),
-                    engine: None,
-                    pause: Held::default(),
-                    at_rate: AtRate::default(),
-                })
-            });
-            let known = &mut self.served[served];
-            known.stats.set_slow_from(database.limits.slow_us);
-            let before = std::mem::replace(&mut known.database, Arc::clone(database));
-            self.follow_rate(served, before.rate.as_ref());
-            self.set_targets(served);
-        }
-        self.look_at_pauses();
-        self.others = Arc::clone(&topology.workers);
-        let (applied, edition) = (&self.state.applied, &self.state.edition);
-        applied.store(topology.revision.0, Ordering::Release);
-        edition.store(topology.edition, Ordering::Release);
-    }
-
-    fn remove_database(&mut self, served: usize) {
-        self.by_uid.retain(|_, known| *known != served);
-        for index in self.fronts(|client| client.served == served) {
-            self.remove_client(index);
-        }
-        let backends: Vec<usize> = self
-            .backends
-            .iter()
-            .filter(|(_, b)| b.link.served == served)
-            .map(|(i, _)| i)
-            .collect();
-        for index in backends {
-            self.drop_backend(index);
-        }
-        self.served.remove(served);
-    }
-
-    /// Follows the shards that the configuration names now.
-    fn set_targets(&mut self, served: usize) {
-        let known = &self.served[served];
-        let wanted: Vec<ProxyShard> = known.database.shards.clone();
-        let ends: Vec<u16> = wanted.iter().map(|shard| shard.slots.last).collect();
-        // No primary is known at the moment: the shards are as they were.
-        if wanted.is_empty() {
-            for shard in 0..known.shards.len() {
-                self.set_target(served, shard, None);
-            }
-            return;
-        }
-        if known.ends != ends {
-            self.change_shards(served, ends);
-        }
-        for (shard, target) in wanted.into_iter().enumerate() {
-            self.set_target(served, shard, Some(target));
-        }
-    }
-
-    /// Another number of shards, or other slots: what the clients have under way is lost.
-    fn change_shards(&mut self, served: usize, ends: Vec<u16>) {
-        let fresh = self.served[served].ends.is_empty() && ends.len() == 1;
-        if !fresh {
-            for index in self.fronts(|client| client.served == served) {
-                self.close_client(index);
-            }
-            for index in self.backends_of(served, None) {
-                self.lose(index, "the shards have changed");
-            }
-            let shards = ends.iter().map(|_| ShardLinks::default()).collect();
-            self.served[served].shards = shards;
-        }
-        self.served[served].ends = ends;
-    }
-
-    pub(super) fn backends_of(&self, served: usize, shard: Option<usize>) -> Vec<usize> {
-        self.backends
-            .iter()
-            .filter(|(_, backend)| {
-                backend.link.served == served
-                    && shard.is_none_or(|shard| backend.link.shard == shard)
-            })
-            .map(|(index, _)| index)
-            .collect()
-    }
-
-    fn set_target(&mut self, served: usize, shard: usize, wanted: Option<ProxyShard>) {
-        let links = &self.served[served].shards[shard];
-        let known = links.target.as_ref();
-        if let (Some(old), Some(new)) = (known, &wanted)
-            && new.epoch < old.epoch
-        {
-            // An order was faster than the configuration.
-            return;
-        }
-        if self.keeps_gate(served, shard, wanted.as_ref()) {
-            return;
-        }
-        let wanted = wanted.filter(|shard| shard.serving);
-        let links = &mut self.served[served].shards[shard];
-        if links.target == wanted && (wanted.is_some() || links.number > 0) {
-            return;
-        }
-        let same =
-            matches!((&links.target, &wanted), (Some(old), Some(new)) if same_place(old, new));
-        if let Some(next) = wanted.clone()
-            && !same
-            && links.gate.is_some()
-        {
-            self.take_over(served, shard, next);
-            return;
-        }
-        links.target = wanted;
-        if same {
-            return;
-        }
-        let number = self.new_target(served, shard);
-        let links = &mut self.served[served].shards[shard];
-        links.number = number;
-        links.unloaded = true;
-        self.forget_prepared(served, shard, "the shard has no primary");
-        if self.close_if_noted(served, shard) {
-            return;
-        }
-        self.report_link(served, shard, Some("no primary is known".to_owned()));
-        for index in self.backends_of(served, Some(shard)) {
-            self.retire(index);
-        }
-        for resp in [2, 3] {
-            let id = LinkId {
-                served,
-                shard,
-                resp,
-            };
-            if let Some(link) = self.link_mut(id) {
-                link.pause = Duration::ZERO;
-                let wanted = resp == 2 || !link.waiters.is_empty();
-                link.down_since = None;
-                if wanted {
-                    self.need(id);
-                }
-            }
-        }
-    }
-
-    /// A number for another target of a shard.
-    pub(super) fn new_target(&mut self, served: usize, shard: usize) -> u64 {
-        let links = &mut self.served[served].shards[shard];
-        links.numbers += 1;
-        links.numbers
-    }
-
-    /// Takes a connection of an earlier target out of use, after what is in flight.
-    pub(super) fn retire(&mut self, index: usize) {
-        let backend = &self.backends[index];
-        let generation = backend.generation;
-        match backend.usage {
-            _ if backend.phase != Phase::Ready => self.lose(index, "the shard's epoch has changed"),
-            Use::Idle(_) => self.drop_backend(index),
-            Use::Shared => self.detach(index),
-            Use::Leaving | Use::Next(_) => {}
-            Use::Own(_) if backend.clean() => self.lose(index, "the shard's epoch has changed"),
-            Use::Own(_) => {}
-        }
-        if self
-            .backends
-            .get(index)
-            .is_some_and(|backend| backend.generation == generation)
-        {
-            self.timers
-                .set(bounds::RETIRE, Timer::Retire(index, generation));
-        }
-    }
-
-    /// Lets a shared connection finish what is in flight; the next command opens another one.
-    pub(super) fn detach(&mut self, index: usize) {
-        let backend = &mut self.backends[index];
-        backend.usage = Use::Leaving;
-        let (id, empty) = (
-            backend.link,
-            backend.book.is_empty() && backend.out.is_empty(),
-        );
-        if let Some(link) = self.link_mut(id)
-            && link.shared == Some(index)
-        {
-            link.shared = None;
-            link.ready = false;
-            link.down_since = None;
-        }
-        if empty {
-            self.drop_backend(index);
         }
     }
 
@@ -456,8 +256,10 @@ impl Worker {
         let target = shard.target.as_ref();
         let target = target.ok_or_else(|| NotOpened::Failed("no primary is known".to_owned()))?;
         let (address, user) = (target.address.clone(), target.user.clone());
-        let number = shard.number;
-        self.open_to(id, usage, (&address, &user), number)
+        let (number, lease) = (shard.number, shard.lease.clone());
+        let index = self.open_to(id, usage, (&address, &user), number)?;
+        self.backends[index].lease = lease;
+        Ok(index)
     }
 
     /// Opens a connection to an engine, as one of the target with this number.
@@ -493,6 +295,7 @@ impl Worker {
             link: id,
             stats,
             heard: 0,
+            lease: None,
             target: number,
             phase: Phase::Connecting,
             engine_client: 0,
@@ -584,25 +387,42 @@ impl Worker {
         }
     }
 
+    /// The shared connection of a link takes commands.
+    pub(super) fn link_ready(&mut self, id: LinkId) {
+        if id.resp == 2 {
+            self.report_link(id.served, id.shard, None);
+            self.tell_reached(id);
+        }
+        if let Some(link) = self.link_mut(id) {
+            link.ready = true;
+            link.down_since = None;
+            link.pause = Duration::ZERO;
+        }
+    }
+
     pub(super) fn ready(&mut self, index: usize) {
         let backend = &self.backends[index];
         let id = backend.link;
         match backend.usage {
             Use::Shared => {
-                if id.resp == 2 {
-                    self.report_link(id.served, id.shard, None);
-                    self.tell_reached(id);
-                }
-                if let Some(link) = self.link_mut(id) {
-                    link.ready = true;
-                    link.down_since = None;
-                    link.pause = Duration::ZERO;
+                if self.has_lapsed(id) {
+                    if id.resp == 2 {
+                        let reason = self.lease_trouble(id.served, id.shard);
+                        self.report_link(id.served, id.shard, Some(reason));
+                    }
+                    if let Some(link) = self.link_mut(id) {
+                        link.pause = Duration::ZERO;
+                    }
+                } else {
+                    self.link_ready(id);
                 }
                 let links = &mut self.served[id.served].shards[id.shard];
                 if std::mem::take(&mut links.unloaded) {
                     self.load_scripts(index);
                 }
-                self.wake_waiters(id);
+                if !self.has_lapsed(id) {
+                    self.wake_waiters(id);
+                }
             }
             Use::Own(owner) => {
                 if let Some(link) = self.link_mut(id) {

@@ -46,6 +46,7 @@ impl Worker {
         let backend = &mut self.backends[index];
         match backend.stream.read(receive) {
             Ok(0) => self.lose(index, "the shard closed the connection"),
+            Ok(_) if !backend.may_answer() => self.not_answered(index),
             Ok(count) => {
                 backend.readable = count == receive.len() || backend.ended;
                 let taken = self.take_replies(index, &receive[..count]);
@@ -69,6 +70,10 @@ impl Worker {
         if !backend.readable || backend.phase == Phase::Connecting || backend.muted {
             return false;
         }
+        if !self.lease_lets_read(index) {
+            return false;
+        }
+        let backend = &self.backends[index];
         let usage = backend.usage;
         let receiver = match usage {
             Use::Own(owner) => Some(owner),
@@ -383,6 +388,10 @@ impl Worker {
         };
         backend.dirty = false;
         if backend.phase == Phase::Connecting {
+            return;
+        }
+        if !backend.out.is_empty() && !backend.may_send() {
+            self.not_sent(index);
             return;
         }
         while backend.writable && !backend.out.is_empty() {

@@ -32,6 +32,10 @@ pub(crate) enum Timer {
     Reap(LinkId),
     /// The engine must have ended the client by now.
     Leaving(ClientId),
+    /// Commands have waited long enough for a lease of this shard.
+    Lease(usize, usize, u64),
+    /// It is looked whether there are leases again.
+    Leases,
     /// The gates that close are looked at.
     Look,
     /// Clients have waited long enough at the gate of this shard, or what was prepared is not used.
@@ -108,6 +112,8 @@ impl Worker {
                 Timer::Rate(database) => self.rate_allows(database),
                 Timer::Reap(link) => self.reap(link),
                 Timer::Leaving(client) => self.left(client),
+                Timer::Lease(served, shard, number) => self.lease_over(served, shard, number),
+                Timer::Leases => self.look_again_at_leases(),
                 Timer::Look => {}
                 Timer::Gate(served, shard, number) => self.gate_timer(served, shard, number),
             }

@@ -1,21 +1,19 @@
 //! What if a replicated database loses an engine, and what if its primaries are moved?
 
 use crate::story::{databases, refused, seen, served, set, shards, shards_ok};
+use crate::writers::{Writer, stop, value, writer};
 use model::documents::OperationStatus;
 use model::rest::{ActionStarted, Actions, ActionsStarted, NodeInfo, ShardInfo};
 use model::{ApiError, ErrorCode, ShardUid};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use testkit::cluster::Cluster;
 use testkit::wait;
 
 const PORT: u16 = 12_000;
 
-fn create(cluster: &Cluster, more: &[&str]) {
+pub(crate) fn create(cluster: &Cluster, more: &[&str]) {
     let words = [
         "demo",
         "memory_size",
@@ -30,78 +28,16 @@ fn create(cluster: &Cluster, more: &[&str]) {
     cluster.create_db(&[&words[..], more].concat()).unwrap();
 }
 
-fn masters(cluster: &Cluster) -> Vec<ShardInfo> {
+pub(crate) fn masters(cluster: &Cluster) -> Vec<ShardInfo> {
     let mut all = shards(cluster, 0);
     all.retain(|shard| shard.role == "master");
     all
 }
 
-fn end(pid: Option<u32>) {
+pub(crate) fn end(pid: Option<u32>) {
     let pid = i32::try_from(pid.expect("a process")).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-}
-
-/// A client that writes one number after the other into a key of its own.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Written>,
-}
-
-#[derive(Debug, Default)]
-struct Written {
-    key: String,
-    /// The last one that was acknowledged.
-    acknowledged: u64,
-    /// The last one that was sent.
-    sent: u64,
-    errors: Vec<String>,
-    /// The longest that one took.
-    worst: Duration,
-}
-
-fn writer(cluster: &Cluster, node: usize, key: String) -> Writer {
-    let mut connection = served(cluster, node, PORT);
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let thread = std::thread::spawn(move || {
-        let mut written = Written {
-            key,
-            ..Written::default()
-        };
-        while !told.load(Ordering::Relaxed) {
-            written.sent += 1;
-            let began = Instant::now();
-            let answer = redis::cmd("INCR")
-                .arg(&written.key)
-                .query::<u64>(&mut connection);
-            written.worst = written.worst.max(began.elapsed());
-            match answer {
-                Ok(value) => written.acknowledged = value,
-                Err(error) => {
-                    written.errors.push(error.to_string());
-                    // It may have been carried out: go on from what is there.
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            }
-        }
-        written
-    });
-    Writer { stop, thread }
-}
-
-fn stop(writers: Vec<Writer>) -> Vec<Written> {
-    for writer in &writers {
-        writer.stop.store(true, Ordering::Relaxed);
-    }
-    writers
-        .into_iter()
-        .map(|writer| writer.thread.join().unwrap())
-        .collect()
-}
-
-fn value(connection: &mut redis::Connection, key: &str) -> u64 {
-    redis::cmd("GET").arg(key).query(connection).unwrap()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use protocol_model::explore::{heals, safe};
 use protocol_model::promise::{Promises, Rules};
 
-/// A copy list that stays, and processes, hosts and disks that do not.
+/// A copy list that stays, and agents that do not.
 const LOSSES: Promises = Promises {
     rules: Rules::ALL,
     proxies: 1,
@@ -59,8 +59,7 @@ macro_rules! needed {
 mod without {
     use super::{LOSSES, NEW_COPY, Promises, Rules, safe};
     needed! { LOSSES;
-        every_copy lock lock_while_waiting promises_waited from_sending margin kept_on_disk
-        quiet_after_loss lost_knows_nothing lock_until_known
+        every_copy withdrawn_first promises_waited start_counts one_step from_sending margin
     }
-    needed! { NEW_COPY; refuse_older new_copy_waits }
+    needed! { NEW_COPY; one_list new_copy_waits }
 }

@@ -6,7 +6,7 @@ use controller::database::plan::Step;
 use controller::switchover::plan as switchover;
 use controller::switchover::recovery::{OldPrimary, Recovery, Target, decide};
 use jiff::Timestamp;
-use model::documents::RoleMove;
+use model::documents::{Role, RoleMove, Shard};
 use model::intent::{Intent, MigrateWhat};
 use model::{NodeUid, ShardUid};
 use rand::Rng;
@@ -31,9 +31,13 @@ impl Sim {
                 if self.world.silent.contains(&node) {
                     self.note(format!("node:{node} is heard again"));
                     self.world.silent.retain(|n| *n != node);
-                } else {
+                } else if self.rng.random() {
                     self.note(format!("node:{node} falls silent"));
-                    self.world.silent.push(node);
+                    self.world.falls_silent(node);
+                } else {
+                    self.note(format!("node:{node} is cut off"));
+                    self.world.falls_silent(node);
+                    self.cut_off(node);
                 }
             }
             5 => {
@@ -68,6 +72,22 @@ impl Sim {
                 });
             }
             _ => self.maintenance(),
+        }
+    }
+
+    /// Replicas elsewhere lose their primaries on a node, and its replicas theirs.
+    fn cut_off(&mut self, node: NodeUid) {
+        let shards = self.shards();
+        let place = |role: Role, of: &Shard| {
+            let mut set = shards
+                .iter()
+                .filter(|s| s.database == of.database && s.slots == of.slots);
+            set.any(|s| s.role == role && s.node == node)
+        };
+        for replica in shards.iter().filter(|s| s.role == Role::Replica) {
+            if place(Role::Primary, replica) || replica.node == node {
+                self.world.link(replica.uid, false, false);
+            }
         }
     }
 

@@ -182,6 +182,7 @@ impl World {
             let seen = self.seen(uid);
             seen.run_id = Some(run_id);
             (seen.role, seen.epoch, seen.replication) = (None, None, None);
+            seen.keeper = None;
         }
     }
 
@@ -190,6 +191,9 @@ impl World {
         let Some((history, offset)) = self.source(uid) else {
             return;
         };
+        if !up {
+            self.seen(uid).keeper = None;
+        }
         let Some(replication) = &mut self.seen(uid).replication else {
             return;
         };

@@ -82,6 +82,7 @@ impl Worker {
         let old = std::mem::replace(&mut links.number, target);
         links.target = Some(next);
         links.unloaded = gate.prepared.is_none();
+        self.set_lease(served, shard);
         for id in self.links_of(served, shard) {
             let idle = self.link_mut(id).map(|link| std::mem::take(&mut link.idle));
             for index in idle.unwrap_or_default() {
@@ -112,6 +113,7 @@ impl Worker {
         }
         self.use_spares(spare);
         self.leave_old(served, shard, old);
+        self.follow_lease(served, shard);
         for id in self.links_of(served, shard) {
             self.wake_waiters(id);
         }
@@ -121,7 +123,9 @@ impl Worker {
     /// Ends the connections to the old primary; those that have something under way after it.
     fn leave_old(&mut self, served: usize, shard: usize, number: u64) {
         for index in self.backends_of(served, Some(shard)) {
-            let backend = &self.backends[index];
+            let Some(backend) = self.backends.get(index) else {
+                continue;
+            };
             if backend.target != number || matches!(backend.usage, Use::Next(_)) {
                 continue;
             }
@@ -157,7 +161,7 @@ impl Worker {
         if let Some(link) = self.link_mut(id) {
             link.shared = Some(index);
         }
-        if ready {
+        if ready && self.is_leased(id.served, id.shard) {
             // Those that wait are woken when all is in its place.
             if let Some(link) = self.link_mut(id) {
                 link.ready = true;

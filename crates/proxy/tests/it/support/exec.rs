@@ -3,13 +3,25 @@
 use super::{PATIENCE, until};
 use model::DatabaseUid;
 use model::gate::{Answer, GateOrder, Line, Order};
+use model::lease::Refusal;
 use model::observation::ProxyObservation;
-use model::proxy::{FromProxy, Granted, ProxyConfig, ToProxy, Wish};
+use model::proxy::{FromProxy, Granted, Lease, LeaseOutcome, ProxyConfig, Renewal, ToProxy, Wish};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
+
+/// What renewals of a lease are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    #[default]
+    Granted,
+    Refused,
+    Unknown,
+    /// Nothing.
+    Silent,
+}
 
 #[derive(Default)]
 struct State {
@@ -20,6 +32,8 @@ struct State {
     wishes: Vec<(Wish, UnixStream)>,
     orders: u64,
     answers: Vec<Answer>,
+    policy: Policy,
+    renewals: Vec<Renewal>,
 }
 
 /// The local interface of a node, as far as a proxy uses it.
@@ -27,6 +41,7 @@ struct State {
 pub struct Exec {
     state: Arc<Mutex<State>>,
     answered: Arc<Condvar>,
+    socket: PathBuf,
 }
 
 impl Exec {
@@ -36,6 +51,7 @@ impl Exec {
         let exec = Self {
             state: Arc::clone(&state),
             answered: Arc::default(),
+            socket: socket.to_owned(),
         };
         let answered = Arc::clone(&exec.answered);
         std::thread::spawn(move || {
@@ -60,6 +76,14 @@ impl Exec {
                             FromProxy::Wish { wish } => {
                                 state.wishes.push((wish, back.try_clone().unwrap()));
                             }
+                            FromProxy::Renewal { renewal } => {
+                                state.renewals.push(renewal);
+                                if let Some(outcome) = state.policy.outcome() {
+                                    let number = renewal.number;
+                                    let lease = Lease { number, outcome };
+                                    send(&back, &ToProxy::Lease { lease });
+                                }
+                            }
                             FromProxy::Answer { answer } => {
                                 state.answers.push(answer);
                                 answered.notify_all();
@@ -70,6 +94,32 @@ impl Exec {
             }
         });
         exec
+    }
+
+    /// From now on renewals are answered so.
+    pub fn leases(&self, policy: Policy) {
+        self.state.lock().unwrap().policy = policy;
+    }
+
+    /// How often the lease was asked for.
+    pub fn renewals(&self) -> usize {
+        self.state.lock().unwrap().renewals.len()
+    }
+
+    /// What the last renewal said that all workers have applied.
+    pub fn renewed(&self) -> u64 {
+        let state = self.state.lock().unwrap();
+        state.renewals.last().map_or(0, |last| last.applied.0)
+    }
+
+    /// It is gone, with all its connections, until [`Exec::come_back`].
+    pub fn go_away(&self) {
+        std::fs::rename(&self.socket, self.socket.with_extension("away")).unwrap();
+        self.hang_up();
+    }
+
+    pub fn come_back(&self) {
+        std::fs::rename(self.socket.with_extension("away"), &self.socket).unwrap();
     }
 
     /// Hands out a configuration, now and to every proxy that comes.
@@ -176,6 +226,17 @@ impl Exec {
         pids.sort_unstable();
         pids.dedup();
         pids
+    }
+}
+
+impl Policy {
+    fn outcome(self) -> Option<LeaseOutcome> {
+        match self {
+            Self::Granted => Some(LeaseOutcome::Granted),
+            Self::Refused => Some(LeaseOutcome::Refused(Refusal::NotConfirmed)),
+            Self::Unknown => Some(LeaseOutcome::Unknown),
+            Self::Silent => None,
+        }
     }
 }
 

@@ -144,6 +144,7 @@ impl Node {
             cluster_id: "cluster".to_owned(),
             node: NodeUid(1),
             databases: vec![ProxyDatabase {
+                lease: None,
                 uid: DatabaseUid(1),
                 name: "demo".to_owned(),
                 listen: vec![endpoint],

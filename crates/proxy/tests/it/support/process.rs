@@ -8,6 +8,20 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
+/// Stops a process that this test started, with all its threads.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    super::until("it has stopped", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+            let status = thread.map(|thread| thread.path().join("status"));
+            let status = status.and_then(std::fs::read_to_string);
+            status.is_ok_and(|status| status.contains("State:\tT"))
+        };
+        threads.into_iter().all(stopped)
+    });
+}
+
 /// Whether it runs (a zombie does not).
 pub fn runs(pid: u32) -> bool {
     status(pid, "State:").is_some_and(|state| !state.starts_with(['Z', 'X']))

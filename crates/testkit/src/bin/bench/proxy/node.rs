@@ -117,6 +117,7 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
         cluster_id: "bench".to_owned(),
         node: NodeUid(1),
         databases: vec![ProxyDatabase {
+            lease: None,
             uid: DatabaseUid(1),
             name: "bench".to_owned(),
             listen: vec![setting.endpoint],

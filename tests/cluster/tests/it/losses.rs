@@ -1,0 +1,234 @@
+//! What if a whole node is lost, or every `cnm_exec`?
+
+use crate::replicas::{create, end, masters};
+use crate::story::{primary, served, shards, shards_ok};
+use crate::writers::{Writer, counts, stop, value, writer};
+use model::rest::ShardInfo;
+use std::time::{Duration, Instant};
+use testkit::cluster::Cluster;
+use testkit::wait;
+
+const PORT: u16 = 12_000;
+
+fn writers(cluster: &Cluster, nodes: &[usize]) -> Vec<Writer> {
+    let all = nodes.iter().cycle().take(4).enumerate();
+    all.map(|(number, node)| writer(cluster, *node, format!("chain:{number}")))
+        .collect()
+}
+
+/// Waits until every writer has had more writes acknowledged since.
+fn go_on(writers: &[Writer], why: &str) {
+    let before = counts(writers);
+    wait::until(why, Duration::from_secs(30), || {
+        let now = counts(writers);
+        if before.iter().zip(&now).all(|(then, now)| now > then) {
+            return Ok(());
+        }
+        Err(format!("{before:?}, then {now:?}"))
+    })
+    .unwrap();
+}
+
+fn index(shard: &ShardInfo) -> usize {
+    usize::try_from(shard.node_uid.0).unwrap() - 1
+}
+
+/// Ends when the master of all slots is another one, as a node sees it.
+fn another_master(cluster: &Cluster, node: usize, old: &ShardInfo) {
+    wait::until("another master serves", Duration::from_secs(30), || {
+        let all: Vec<ShardInfo> = cluster.nodes[node]
+            .get("/v1/shards")
+            .map_err(|e| e.to_string())?;
+        let now = all.iter().find(|shard| shard.role == "master");
+        match now {
+            Some(shard) if shard.uid != old.uid && shard.detailed_status == "ok" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+}
+
+/// Its replica takes over, clients of other nodes keep their connections, and when the node comes back it has
+/// a replica.
+fn a_node_is_lost(is_primary_node: bool) {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    shards_ok(&cluster);
+    let master = masters(&cluster).remove(0);
+    let place = index(&master);
+    let wanted = if is_primary_node {
+        place
+    } else {
+        (0..3)
+            .find(|node| *node != place && primary(&cluster) == *node)
+            .unwrap_or((place + 1) % 3)
+    };
+    if primary(&cluster) != wanted {
+        let uid = (wanted + 1).to_string();
+        let output = cluster.nodes[0]
+            .rladmin(&["cluster", "master", "set", &uid])
+            .unwrap();
+        assert!(output.status.success(), "{}", crate::story::seen(&output));
+        wait::until(
+            "the primary node is another one",
+            Duration::from_secs(10),
+            || {
+                let now = primary(&cluster);
+                if now == wanted {
+                    Ok(())
+                } else {
+                    Err(now.to_string())
+                }
+            },
+        )
+        .unwrap();
+    }
+    let others: Vec<usize> = (0..3).filter(|node| *node != place).collect();
+    let writers = writers(&cluster, &others);
+    go_on(&writers, "they write");
+    let lost = Instant::now();
+    cluster.nodes[place].lose();
+    go_on(&writers, "they write again");
+    println!("writes were back after {:?}", lost.elapsed());
+    another_master(&cluster, others[0], &master);
+    cluster.nodes[place].start().unwrap();
+    cluster.nodes[place].ready().unwrap();
+    shards_ok(&cluster);
+    go_on(&writers, "they write still");
+    let mut connection = served(&cluster, place, PORT);
+    for written in stop(writers) {
+        // What was in flight got one error each.
+        assert!(written.errors.len() <= 2, "{written:?}");
+        let there = value(&mut connection, &written.key);
+        assert!(
+            (written.acknowledged..=written.sent).contains(&there),
+            "{there} of {written:?}"
+        );
+        println!("{}: longest wait {:?}", written.key, written.worst);
+    }
+    assert_eq!(masters(&cluster).len(), 1);
+}
+
+#[test]
+fn a_node_with_a_primary_is_lost() {
+    a_node_is_lost(false);
+}
+
+#[test]
+fn the_primary_node_is_lost_with_a_primary_on_it() {
+    a_node_is_lost(true);
+}
+
+/// Engines promise for each other: clients notice nothing, as long as no copy is silent.
+#[test]
+fn databases_go_on_without_any_cnm_exec() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &["shards_count", "2"]);
+    shards_ok(&cluster);
+    let replica = shards(&cluster, 0)
+        .into_iter()
+        .find(|shard| shard.role == "slave")
+        .unwrap();
+    let writers = writers(&cluster, &[0, 1, 2]);
+    go_on(&writers, "they write");
+    for node in &mut cluster.nodes {
+        node.kill("cnm_exec").unwrap();
+    }
+    // Many times as long as a lease.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        go_on(&writers, "they write without a primary node");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for written in stop(writers) {
+        assert_eq!(written.errors, [""; 0], "{}", written.key);
+        println!("{}: longest wait {:?}", written.key, written.worst);
+    }
+    a_silent_copy_stops_writes(&cluster, &replica);
+    for node in &mut cluster.nodes {
+        node.start_daemon("cnm_exec").unwrap();
+    }
+    cluster.settled().unwrap();
+    shards_ok(&cluster);
+    let writers = self::writers(&cluster, &[0, 1, 2]);
+    go_on(&writers, "they write with leases");
+    let mut connection = served(&cluster, 0, PORT);
+    for written in stop(writers) {
+        assert_eq!(written.errors, [""; 0], "{}", written.key);
+        assert_eq!(value(&mut connection, &written.key), written.acknowledged);
+    }
+}
+
+/// What is read as the last promise ends is given up; everything else waits.
+fn a_silent_copy_stops_writes(cluster: &Cluster, replica: &ShardInfo) {
+    let writers = writers(cluster, &[0, 1, 2]);
+    go_on(&writers, "they write");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(replica.pid.unwrap()).unwrap()).unwrap();
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    signal(rustix::process::Signal::STOP);
+    wait::until("some of them stop", Duration::from_secs(20), || {
+        let before = counts(&writers);
+        std::thread::sleep(Duration::from_millis(500));
+        let now = counts(&writers);
+        let stand = before
+            .iter()
+            .zip(&now)
+            .filter(|(then, now)| then == now)
+            .count();
+        if stand > 0 {
+            Ok(())
+        } else {
+            Err(format!("{before:?} {now:?}"))
+        }
+    })
+    .unwrap();
+    signal(rustix::process::Signal::CONT);
+    go_on(&writers, "they write when it is back");
+    let mut connection = served(cluster, 0, PORT);
+    for written in stop(writers) {
+        assert!(written.errors.len() <= 1, "{written:?}");
+        let there = value(&mut connection, &written.key);
+        let most = written.acknowledged + written.errors.len() as u64;
+        assert!(
+            (written.acknowledged..=most).contains(&there),
+            "{there} of {written:?}"
+        );
+    }
+}
+
+/// Whole again, roles by epoch, the data there.
+#[test]
+fn all_nodes_are_lost_at_once() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &["persistence", "aof-every-write"]);
+    shards_ok(&cluster);
+    // The epoch is not the first one.
+    end(masters(&cluster)[0].pid);
+    let old = masters(&cluster).remove(0);
+    another_master(&cluster, 0, &old);
+    shards_ok(&cluster);
+    let writers = writers(&cluster, &[0, 1, 2]);
+    go_on(&writers, "they write");
+    for node in &mut cluster.nodes {
+        node.lose();
+    }
+    let written = stop(writers);
+    for node in &mut cluster.nodes {
+        node.start().unwrap();
+    }
+    for node in &cluster.nodes {
+        node.ready().unwrap();
+    }
+    cluster.settled().unwrap();
+    shards_ok(&cluster);
+    let mut connection = served(&cluster, 0, PORT);
+    for written in written {
+        let there = value(&mut connection, &written.key);
+        assert!(there >= written.acknowledged, "{there} of {written:?}");
+    }
+    let roles: Vec<String> = shards(&cluster, 0)
+        .into_iter()
+        .map(|shard| shard.role)
+        .collect();
+    assert!(roles.contains(&"master".to_owned()) && roles.contains(&"slave".to_owned()));
+}
