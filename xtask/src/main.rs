@@ -49,9 +49,15 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Simulate the controller's decisions under faults, with many seeds.
     Sim(sim::Options),
-    /// Figures: `start` or `proxy`, each with `[--quick] [--json FILE]`; `proxy --help` shows more.
+    /// Faults while clients write: `--seconds N [--faults KIND,…] [--seed S] [--json FILE]`.
+    Chaos {
+        /// `--help` shows all.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Figures: `start`, `proxy` or `moves`, each with `[--quick] [--json FILE]`; `proxy --help` and `moves --help` show more.
     Bench {
-        /// `start [--quick] [--json FILE]` or `proxy [--quick] [--json FILE] …`.
+        /// `start [--quick] [--json FILE]`, `proxy` or `moves` with the same and more.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -76,6 +82,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::Sim(options) => sim::run(&root, &options),
         Task::Cluster { arguments } => run_testkit::run(&root, "test-cluster", &arguments),
+        Task::Chaos { arguments } => run_testkit::run(&root, "chaos", &arguments),
         Task::Bench { arguments } => match arguments.split_first() {
             Some((name, rest)) if name == "proxy" => bench::proxy(&root, rest),
             _ => run_testkit::run(&root, "bench", &arguments),

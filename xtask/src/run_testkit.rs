@@ -1,4 +1,4 @@
-//! `cargo xtask cluster` and `bench`: carried out by programs of `testkit`, which knows real nodes.
+//! `cargo xtask cluster`, `chaos` and `bench`: carried out by programs of `testkit`, which knows real nodes.
 
 use anyhow::ensure;
 use std::path::Path;

@@ -41,6 +41,12 @@ impl Network {
         anyhow::bail!("every test network is taken")
     }
 
+    /// The two numbers that are its own.
+    #[must_use]
+    pub const fn numbers(&self) -> (u8, u8) {
+        (self.x, self.y)
+    }
+
     /// The address with this last number.
     #[must_use]
     pub fn address(&self, last: u8) -> IpAddr {

@@ -3,6 +3,7 @@
 //! configuration from their own path, as in a real install.
 
 use crate::addresses::Network;
+use crate::apart::Apart;
 use crate::wait;
 use anyhow::{Context as _, ensure};
 use client::rest::RestClient;
@@ -28,6 +29,8 @@ pub const PASSWORD: &str = "test-password";
 pub struct Node {
     /// Its configuration.
     pub config: NodeConfig,
+    /// The network namespace that it runs in.
+    namespace: Option<String>,
     daemons: Vec<(String, Child)>,
 }
 
@@ -94,6 +97,7 @@ impl Node {
         std::fs::write(config.config_dir.join("node.toml"), config.to_toml()?)?;
         Ok(Self {
             config,
+            namespace: None,
             daemons: Vec::new(),
         })
     }
@@ -118,7 +122,8 @@ impl Node {
             .create(true)
             .append(true)
             .open(self.config.log_dir().join(format!("{name}.log")))?;
-        let child = Command::new(self.config.current().join("bin").join(name))
+        let child = self
+            .program(name)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -126,6 +131,18 @@ impl Node {
             .with_context(|| format!("start {name}"))?;
         self.daemons.push((name.to_owned(), child));
         Ok(())
+    }
+
+    /// A program of this node, in its network.
+    fn program(&self, name: &str) -> Command {
+        let path = self.config.current().join("bin").join(name);
+        let Some(namespace) = &self.namespace else {
+            return Command::new(path);
+        };
+        // `ip` becomes the program: the process is the same.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(path);
+        command
     }
 
     /// Process of a daemon.
@@ -170,7 +187,8 @@ impl Node {
     /// # Errors
     /// When it cannot be run; a failed command is in the output.
     pub fn rladmin(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        Ok(Command::new(self.config.current().join("bin/rladmin"))
+        Ok(self
+            .program("rladmin")
             .args(arguments)
             .stdin(Stdio::null())
             .output()?)
@@ -236,6 +254,35 @@ impl Node {
         })
     }
 
+    /// Kills everything on this node at once (SIGKILL), as the end of its machine does; its files stay.
+    ///
+    /// # Errors
+    /// When a process is still there after 10 s.
+    pub fn kill_everything(&mut self) -> anyhow::Result<()> {
+        // cnm_exec first: it would start engines again.
+        for (_, child) in &mut self.daemons {
+            child.kill()?;
+        }
+        let left = || processes_below(&self.config.var_dir);
+        wait::until("every process has ended", Duration::from_secs(10), || {
+            let left = left();
+            for pid in &left {
+                let _ = rustix::process::kill_process(*pid, rustix::process::Signal::KILL);
+            }
+            for (_, child) in &mut self.daemons {
+                let _ = child.try_wait();
+            }
+            match left.is_empty() {
+                true => Ok(()),
+                false => Err(format!("{left:?}")),
+            }
+        })?;
+        for (_, mut child) in self.daemons.drain(..) {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Stops daemons and engines.
     pub fn stop(&mut self) {
         for (_, child) in self.daemons.iter_mut().rev() {
@@ -279,12 +326,54 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
+/// What nodes run in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings {
+    /// Each node in a network namespace of its own, so that the way between two can be cut.
+    pub apart: bool,
+    /// Each node's data on a small disk of its own (a tmpfs), so that it can be filled.
+    pub small_disks: bool,
+}
+
+/// A small file system; unmounted when dropped.
+#[derive(Debug)]
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&at)?;
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=128m", "tmpfs"])
+            .arg(&at)
+            .status()?;
+        ensure!(
+            status.success(),
+            "no tmpfs on {}: it needs root",
+            at.display()
+        );
+        Ok(Self(at))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("{} is still mounted", self.0.display());
+        }
+    }
+}
+
 /// Several nodes in one cluster, in a folder and a network of their own.
 #[derive(Debug)]
 pub struct Cluster {
     /// Its nodes.
     pub nodes: Vec<Node>,
+    disks: Vec<Disk>,
+    small_disks: bool,
     root: tempfile::TempDir,
+    apart: Option<Apart>,
+    // Last: what is named after its numbers is gone by then.
     network: Network,
 }
 
@@ -294,13 +383,25 @@ impl Cluster {
     /// # Errors
     /// When they do not start.
     pub fn nodes(count: u8) -> anyhow::Result<Self> {
+        Self::lay_out(count, Surroundings::default())
+    }
+
+    fn lay_out(count: u8, surroundings: Surroundings) -> anyhow::Result<Self> {
+        let network = Network::take()?;
+        let apart = match surroundings.apart {
+            true => Some(Apart::make(network.numbers(), count)?),
+            false => None,
+        };
         let root = tempfile::Builder::new()
             .prefix("mst-")
             .tempdir_in("/var/tmp")?;
         let mut cluster = Self {
             nodes: Vec::new(),
+            disks: Vec::new(),
+            small_disks: surroundings.small_disks,
             root,
-            network: Network::take()?,
+            apart,
+            network,
         };
         for _ in 0..count {
             cluster.add()?;
@@ -316,7 +417,24 @@ impl Cluster {
     /// # Errors
     /// When one of them does not become a member.
     pub fn start(count: u8) -> anyhow::Result<Self> {
-        let cluster = Self::nodes(count)?;
+        Self::nodes(count)?.made_one()
+    }
+
+    /// As [`start`](Self::start), in surroundings that faults can be made in. Needs root.
+    ///
+    /// # Errors
+    /// As there, and when the surroundings cannot be made.
+    pub fn start_with(count: u8, surroundings: Surroundings) -> anyhow::Result<Self> {
+        Self::lay_out(count, surroundings)?.made_one()
+    }
+
+    /// The nodes' network namespaces, if they have them.
+    pub const fn apart(&mut self) -> Option<&mut Apart> {
+        self.apart.as_mut()
+    }
+
+    fn made_one(self) -> anyhow::Result<Self> {
+        let cluster = self;
         cluster.nodes[0].rladmin_until(&[
             "cluster",
             "create",
@@ -341,7 +459,15 @@ impl Cluster {
     pub fn add(&mut self) -> anyhow::Result<()> {
         let number = u8::try_from(self.nodes.len() + 1)?;
         let folder = self.root.path().join(format!("n{number}"));
-        let mut node = Node::lay_out(&folder, self.network.address(10 + number))?;
+        let address = match &self.apart {
+            Some(apart) => apart.address(number),
+            None => self.network.address(10 + number),
+        };
+        if self.small_disks {
+            self.disks.push(Disk::mount(folder.join("var"))?);
+        }
+        let mut node = Node::lay_out(&folder, address)?;
+        node.namespace = self.apart.as_ref().map(|apart| apart.namespace(number));
         node.start()?;
         self.nodes.push(node);
         Ok(())

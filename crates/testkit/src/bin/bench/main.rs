@@ -1,5 +1,6 @@
-//! `cargo xtask bench <start|proxy> …`: figures, never assertions.
+//! `cargo xtask bench <start|proxy|moves> …`: figures, never assertions.
 
+mod moves;
 mod proxy;
 mod start;
 
@@ -10,7 +11,10 @@ fn main() -> ExitCode {
     let done = match words.split_first() {
         Some((name, rest)) if name == "start" => start::main(rest),
         Some((name, rest)) if name == "proxy" => proxy::main(rest),
-        _ => Err(anyhow::anyhow!("there are two benchmarks: start, proxy")),
+        Some((name, rest)) if name == "moves" => moves::main(rest),
+        _ => Err(anyhow::anyhow!(
+            "there are three benchmarks: start, proxy, moves"
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,124 @@
+//! `cargo xtask chaos --seconds N`: faults by a seeded schedule while clients write. Exit code 0 if no
+//! rule was broken.
+
+use anyhow::Context as _;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use testkit::chaos::{Kind, Options, Story, run};
+use testkit::report::Report;
+
+const USAGE: &str = "usage: cargo xtask chaos [--seconds N] [--seed S] [--faults KIND,…|all] [--json FILE]
+kinds: move, engine, engine-stop, proxy, exec, exec-stop (these six by default),
+    node, partition (each node in a network namespace, needs root), disk (a small tmpfs each, needs root)";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match whole(&words) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn whole(words: &[String]) -> anyhow::Result<bool> {
+    let (options, json) = options(words)?;
+    println!("seed {}: the same seed gives the same steps", options.seed);
+    let story = run(&options)?;
+    for finding in &story.verdict.findings {
+        println!("BROKEN {:?}: {}", finding.rule, finding.text);
+    }
+    let report = report(&options, &story);
+    if let Some(path) = json {
+        report.write(&path)?;
+    }
+    Ok(story.verdict.holds())
+}
+
+fn options(words: &[String]) -> anyhow::Result<(Options, Option<PathBuf>)> {
+    let mut options = Options {
+        length: Duration::from_secs(60),
+        seed: rand::random_range(0..1_000_000),
+        kinds: Kind::LOCAL.to_vec(),
+        loud: true,
+    };
+    let mut json = None;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} wants a value"))
+        };
+        match word.as_str() {
+            "--seconds" => {
+                let seconds: u64 = value()?.parse().context("--seconds wants a number")?;
+                anyhow::ensure!(
+                    (1..=86_400).contains(&seconds),
+                    "--seconds takes 1 to 86400"
+                );
+                options.length = Duration::from_secs(seconds);
+            }
+            "--seed" => options.seed = value()?.parse().context("--seed wants a number")?,
+            "--faults" => options.kinds = kinds(value()?)?,
+            "--json" => json = Some(value()?.into()),
+            other => anyhow::bail!("unknown option {other}\n{USAGE}"),
+        }
+    }
+    Ok((options, json))
+}
+
+fn kinds(words: &str) -> anyhow::Result<Vec<Kind>> {
+    match words {
+        "all" => Ok(Kind::ALL.to_vec()),
+        words => words.split(',').map(str::parse).collect(),
+    }
+}
+
+fn report(options: &Options, story: &Story) -> Report {
+    let mut report = Report::default();
+    let kinds: Vec<String> = options.kinds.iter().map(Kind::to_string).collect();
+    report.condition("seed", options.seed);
+    report.condition("seconds", options.length.as_secs());
+    report.condition("faults", kinds);
+    report.condition("faults made", story.faults);
+    report.condition("moves", story.moves);
+    let verdict = &story.verdict;
+    let broken: usize = verdict.counts.values().sum();
+    let (acknowledged, faults) = (verdict.acknowledged as f64, story.faults as f64);
+    report.at_most("rules broken", broken as f64, "", 0.0);
+    report.at_least("acknowledged appends", acknowledged, "", 1.0);
+    report.at_least("faults made", faults, "", 1.0);
+    // Asynchronous replication allows these; they are told, not judged.
+    let lost = verdict.lost_to_failovers as f64;
+    report.at_most(
+        "acknowledged, and lost to failovers",
+        lost,
+        "",
+        acknowledged,
+    );
+    let longest = story.longest.as_secs_f64();
+    report.at_most(
+        "longest from a fault until all was whole",
+        longest,
+        "s",
+        60.0,
+    );
+    let answer = story.longest_answer.as_secs_f64();
+    report.at_most("longest answer", answer, "s", 60.0);
+    report.details(json!({
+        "steps": story.steps,
+        "findings": verdict.findings.iter()
+            .map(|finding| format!("{:?}: {}", finding.rule, finding.text)).collect::<Vec<_>>(),
+        "unknown": verdict.unknown, "not run": verdict.not_run, "closed": verdict.closed,
+    }));
+    report
+}

@@ -1,0 +1,273 @@
+//! What can go wrong, and how it is done to real processes.
+
+use super::schedule::Step;
+use crate::cluster::{Cluster, processes_below};
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// No fault: a primary hands its role over.
+    Move,
+    /// kill -9 of an engine.
+    Engine,
+    /// An engine does not run for a while (SIGSTOP).
+    EngineStop,
+    /// kill -9 of a proxy server.
+    Proxy,
+    /// kill -9 of cnm_exec; it is started again.
+    Exec,
+    /// cnm_exec does not run for a while.
+    ExecStop,
+    /// kill -9 of everything on a node; it is started again after a while.
+    Node,
+    /// A node hears no other node, is not heard, or both, for a while.
+    Partition,
+    /// The disk of a node is full for a while.
+    Disk,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Move,
+        Self::Engine,
+        Self::EngineStop,
+        Self::Proxy,
+        Self::Exec,
+        Self::ExecStop,
+        Self::Node,
+        Self::Partition,
+        Self::Disk,
+    ];
+    /// Those after which nothing but the failover to a replica on the agent's word is needed.
+    pub const LOCAL: [Self; 6] = [
+        Self::Move,
+        Self::Engine,
+        Self::EngineStop,
+        Self::Proxy,
+        Self::Exec,
+        Self::ExecStop,
+    ];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Move => "move",
+            Self::Engine => "engine",
+            Self::EngineStop => "engine-stop",
+            Self::Proxy => "proxy",
+            Self::Exec => "exec",
+            Self::ExecStop => "exec-stop",
+            Self::Node => "node",
+            Self::Partition => "partition",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// Whether a primary that it is done to is replaced.
+    pub(crate) const fn replaces(self) -> bool {
+        matches!(self, Self::Engine | Self::Node | Self::Partition)
+    }
+
+    /// Whether connections through the victim's proxy may end.
+    pub(crate) const fn closes(self) -> bool {
+        matches!(self, Self::Proxy | Self::Node)
+    }
+
+    /// Whether it goes on until it is ended.
+    pub(crate) const fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::EngineStop
+                | Self::Exec
+                | Self::ExecStop
+                | Self::Node
+                | Self::Partition
+                | Self::Disk
+        )
+    }
+
+    /// How long it lasts, from the shortest (0) to the longest (1).
+    pub(crate) fn length(self, share: f64) -> Duration {
+        let (shortest, longest) = match self {
+            // Shorter than what counts as a hang.
+            Self::EngineStop => (0.1, 1.5),
+            Self::Exec | Self::ExecStop => (0.1, 3.0),
+            Self::Node | Self::Partition | Self::Disk => (2.0, 12.0),
+            Self::Move | Self::Engine | Self::Proxy => (0.0, 0.0),
+        };
+        Duration::from_secs_f64(shortest + share * (longest - shortest))
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> anyhow::Result<Self> {
+        let found = Self::ALL.into_iter().find(|kind| kind.word() == word);
+        let known: Vec<&str> = Self::ALL.iter().map(|kind| kind.word()).collect();
+        found.with_context(|| format!("no fault {word}: there are {}", known.join(", ")))
+    }
+}
+
+/// On whom.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum On {
+    /// The primary, or its node.
+    Primary,
+    /// The replica, or its node.
+    Replica,
+    /// The cluster's primary node.
+    PrimaryNode,
+    /// A node by its index.
+    Node(usize),
+}
+
+/// Whom it is done to.
+#[derive(Debug)]
+pub(crate) struct Victim {
+    /// Index of the node.
+    pub(crate) node: usize,
+    /// Whether the primary is there.
+    pub(crate) primary: bool,
+    process: Option<Pid>,
+}
+
+impl Victim {
+    /// The engine's process that is gone after this fault.
+    pub(crate) fn killed(&self, kind: Kind) -> Option<u32> {
+        let process = self.process.filter(|_| kind == Kind::Engine)?;
+        Some(process.as_raw_nonzero().get().cast_unsigned())
+    }
+}
+
+/// Finds the victim of a step, as the cluster is now.
+pub(crate) fn victim(step: &Step, cluster: &Cluster) -> anyhow::Result<Victim> {
+    let shard = match step.on {
+        On::Primary => Some(cluster.role("master")?),
+        On::Replica => Some(cluster.role("slave")?),
+        On::PrimaryNode | On::Node(_) => None,
+    };
+    let node = match (&shard, step.on) {
+        (Some(shard), _) => cluster.index(shard.node_uid)?,
+        (None, On::Node(index)) => index,
+        (None, _) => cluster.primary_node()?,
+    };
+    if !matches!(step.kind, Kind::Engine | Kind::EngineStop) {
+        let process = match step.kind {
+            Kind::Proxy => Some(proxy_server(cluster, node)?),
+            Kind::ExecStop => cluster.nodes[node].pid("cnm_exec").and_then(pid),
+            _ => None,
+        };
+        let primary = cluster.index(cluster.role("master")?.node_uid)? == node;
+        return Ok(Victim {
+            node,
+            primary,
+            process,
+        });
+    }
+    // An engine: of the role that was drawn, else the primary.
+    let shard = match shard {
+        Some(shard) => shard,
+        None => cluster.role("master")?,
+    };
+    Ok(Victim {
+        node: cluster.index(shard.node_uid)?,
+        primary: shard.role == "master",
+        process: shard.pid.and_then(pid),
+    })
+}
+
+fn pid(number: u32) -> Option<Pid> {
+    Pid::from_raw(number.cast_signed())
+}
+
+/// The process that serves: the launcher's child.
+fn proxy_server(cluster: &Cluster, index: usize) -> anyhow::Result<Pid> {
+    let node = &cluster.nodes[index];
+    let launcher = node.pid("dmcproxy").and_then(pid);
+    let server = processes_below(&node.config.var_dir)
+        .into_iter()
+        .find(|process| {
+            let path = format!("/proc/{}/exe", process.as_raw_nonzero());
+            let is_proxy = std::fs::read_link(path).is_ok_and(|exe| exe.ends_with("dmcproxy"));
+            is_proxy && Some(*process) != launcher
+        });
+    server.context("no proxy server")
+}
+
+fn signal(victim: &Victim, signal: Signal) -> anyhow::Result<()> {
+    let process = victim.process.context("it does not run")?;
+    match kill_process(process, signal) {
+        // Gone already: somebody was faster.
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Makes it happen.
+pub(crate) fn begin(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow::Result<()> {
+    match step.kind {
+        Kind::Move => Ok(()),
+        Kind::Engine | Kind::Proxy => signal(victim, Signal::KILL),
+        Kind::EngineStop | Kind::ExecStop => signal(victim, Signal::STOP),
+        Kind::Exec => cluster.nodes[victim.node].kill("cnm_exec"),
+        Kind::Node => cluster.nodes[victim.node].kill_everything(),
+        Kind::Partition => cut(victim.node, step.one_way, cluster),
+        Kind::Disk => fill(&filler(cluster, victim.node)),
+    }
+}
+
+/// Takes it away.
+pub(crate) fn end(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow::Result<()> {
+    match step.kind {
+        Kind::Move | Kind::Engine | Kind::Proxy => Ok(()),
+        Kind::EngineStop | Kind::ExecStop => signal(victim, Signal::CONT),
+        Kind::Exec => cluster.nodes[victim.node].start_daemon("cnm_exec"),
+        Kind::Node => cluster.nodes[victim.node].start(),
+        Kind::Partition => cluster.apart().context("no namespaces")?.heal(),
+        Kind::Disk => Ok(std::fs::remove_file(filler(cluster, victim.node))?),
+    }
+}
+
+fn cut(node: usize, one_way: bool, cluster: &mut Cluster) -> anyhow::Result<()> {
+    let node = u8::try_from(node + 1)?;
+    let apart = cluster.apart().context("no namespaces")?;
+    for other in (1..=3).filter(|other| *other != node) {
+        apart.cut(node, other)?;
+        if !one_way {
+            apart.cut(other, node)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes what is left of a node's small disk.
+fn fill(file: &Path) -> anyhow::Result<()> {
+    let mut file = File::create(file)?;
+    loop {
+        match file.write(&[0; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+            Err(error) => bail!(error),
+        }
+    }
+}
+
+/// The file that fills it.
+fn filler(cluster: &Cluster, node: usize) -> PathBuf {
+    cluster.nodes[node].config.var_dir.join("full")
+}

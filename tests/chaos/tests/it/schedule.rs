@@ -1,0 +1,20 @@
+//! A short run with a fixed seed, of the faults that need no word of another node. `cargo xtask chaos`
+//! runs longer, with others.
+
+use std::time::Duration;
+use testkit::chaos::{Kind, Options, run};
+
+#[test]
+fn nothing_breaks_a_rule_while_processes_are_killed_and_stopped() {
+    let story = run(&Options {
+        length: Duration::from_secs(15),
+        seed: 1,
+        kinds: Kind::LOCAL.to_vec(),
+        loud: true,
+    })
+    .unwrap();
+    println!("{:?}", story.verdict);
+    assert!(story.verdict.holds(), "{:#?}", story.verdict.findings);
+    assert!(story.verdict.acknowledged > 1_000, "{:?}", story.verdict);
+    assert!(story.faults > 0 && story.moves > 0, "{:#?}", story.steps);
+}
