@@ -4,6 +4,7 @@
 pub mod bootstrap;
 pub mod cluster;
 pub mod database;
+pub mod node;
 pub mod persistence;
 pub mod proxy;
 

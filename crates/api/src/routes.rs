@@ -7,6 +7,7 @@ pub mod databases;
 pub mod internal;
 pub mod local;
 pub mod logs;
+pub mod node_actions;
 pub mod nodes;
 pub mod proxies;
 pub mod shards;
@@ -74,7 +75,15 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(nodes::statuses))
         .routes(routes!(nodes::check))
         .routes(routes!(nodes::one))
-        .routes(routes!(nodes::action))
+        .routes(routes!(node_actions::of_all))
+        .routes(routes!(node_actions::of_node))
+        .routes(routes!(node_actions::status, node_actions::start))
+        .routes(routes!(node_actions::snapshots))
+        .routes(routes!(
+            node_actions::create_snapshot,
+            node_actions::delete_snapshot
+        ))
+        .routes(routes!(node_actions::restore_snapshot))
         .routes(routes!(proxies::list, proxies::change_all))
         .routes(routes!(proxies::one, proxies::change))
         .routes(routes!(databases::list, databases::create))
@@ -97,6 +106,8 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(shards::one))
         .routes(routes!(actions::list))
         .routes(routes!(actions::of_database))
+        .routes(routes!(actions::retry))
+        .routes(routes!(actions::abort))
         .routes(routes!(actions::one))
         .routes(routes!(logs::list))
         .routes(routes!(local::services))

@@ -7,9 +7,11 @@
 //! | [`words`], [`parse`], [`complete`], [`help`] | what works on that table |
 //! | [`session`], [`shell`], [`screen`], [`password`] | one run: where it reads, writes and asks |
 //! | [`resources`], [`operation`] | what is read from REST, and operations that are followed |
-//! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`failover`], [`migrate`], [`balance`] | the commands' work |
+//! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`failover`], [`migrate`], [`balance`], [`racks`] | the commands' work |
+//! | [`node`], [`actions`] | actions on nodes; what runs, goes on, is given up |
 //! | [`failure`] | how a command ends badly, and the exit codes |
 
+pub mod actions;
 pub mod balance;
 pub mod cluster;
 pub mod commands;
@@ -23,10 +25,12 @@ pub mod info;
 pub mod join;
 pub mod later;
 pub mod migrate;
+pub mod node;
 pub mod operation;
 pub mod parse;
 pub mod password;
 pub mod proxy;
+pub mod racks;
 pub mod resources;
 pub mod screen;
 pub mod session;

@@ -11,6 +11,7 @@
 //! | `GET /local/events` | the newest [`Event`]s, oldest first |
 //! | `POST /local/history` [`HistoryQuery`] | [`HistoryAnswer`] |
 //! | `POST /local/check/{uid}` | [`NodeCheck`] of that node |
+//! | `POST /local/drain` | [`Drained`], when this node's primaries are on other nodes, as far as they can |
 //! | `POST /local/stop-engines` | when every engine of this node has saved and stopped |
 //!
 //! A failed call answers [`ApiError`] with the code's HTTP status.
@@ -22,7 +23,8 @@ use hyper_util::rt::TokioIo;
 use model::documents::Event;
 use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{
-    BootstrapStatus, CreateCluster, Intent, IntentOutcome, JoinCluster, JoinGrant, JoinRequest,
+    BootstrapStatus, CreateCluster, Drained, Intent, IntentOutcome, JoinCluster, JoinGrant,
+    JoinRequest,
 };
 use model::rest::NodeCheck;
 use model::view::{ClusterView, Consistency};
@@ -134,6 +136,14 @@ impl ExecClient {
     /// `node_not_found`, or `connect_error` when it is not heard.
     pub async fn check(&self, node: NodeUid) -> Result<NodeCheck, ApiError> {
         self.post(&format!("/local/check/{node}"), &(), 60).await
+    }
+
+    /// Gives this node's primaries to other nodes: the node is going down.
+    ///
+    /// # Errors
+    /// `not_member`, or `not_ready` while `cnm_exec` does not answer.
+    pub async fn drain(&self) -> Result<Drained, ApiError> {
+        self.post("/local/drain", &(), 40).await
     }
 
     /// Saves and stops every engine of this node: the node is going down.

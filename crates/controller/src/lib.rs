@@ -14,6 +14,7 @@
 //! | [`leases`] | until when proxies may answer clients of replicated databases |
 //! | [`maintenance`] | a node is emptied for a while, or for good |
 //! | [`migration`] | a shard is brought to another node |
+//! | `operation` | operations pause, go on, or are given up |
 //! | [`database`] | a database's life: engines started, roles given, deleted |
 //! | `tuning` | limits and settings of the data path |
 //! | [`membership`] | who votes on the configuration |
@@ -26,6 +27,7 @@ pub mod maintenance;
 pub mod membership;
 pub mod migration;
 pub mod observed;
+mod operation;
 pub mod placement;
 pub mod reconcile;
 pub mod replica_set;

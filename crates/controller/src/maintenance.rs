@@ -2,3 +2,5 @@
 
 pub mod plan;
 pub(crate) mod request;
+pub(crate) mod snapshot;
+mod work;

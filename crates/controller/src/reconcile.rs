@@ -209,7 +209,7 @@ impl Controller {
         let dry_run = matches!(intent, Intent::CreateDatabase(spec) if spec.dry_run);
         // Without a quorum everybody is told at once, not one after the other.
         self.store.barrier().await.map_err(|e| store_error(&e))?;
-        if matches!(intent, Intent::CreateDatabase(_)) {
+        if needs_nodes(intent) {
             self.hear_out().await;
         }
         for _ in 0..20 {
@@ -218,12 +218,7 @@ impl Controller {
             let state = ClusterState::read(&state)
                 .map_err(|e| store_error(&e))?
                 .ok_or_else(|| ApiError::from(ErrorCode::NotMember))?;
-            let fresh = Fresh {
-                now: jiff::Timestamp::now(),
-                instant: Instant::now(),
-                operation: OperationUid::fresh(),
-                users: &RandomUsers,
-            };
+            let fresh = self.fresh();
             let (txn, outcome) = request::plan(&state, &self.observations(), intent, &fresh)?;
             if dry_run || (txn.put.is_empty() && txn.delete.is_empty()) {
                 return Ok(if dry_run {
@@ -241,6 +236,32 @@ impl Controller {
             }
         }
         Err(ErrorCode::WrongClusterStateId.into())
+    }
+
+    /// Whether an intent would be refused; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn check(&self, intent: &Intent) -> Result<(), ApiError> {
+        let state = self.store.barrier().await.map_err(|e| store_error(&e))?;
+        if needs_nodes(intent) {
+            self.hear_out().await;
+        }
+        let state = ClusterState::read(&state)
+            .map_err(|e| store_error(&e))?
+            .ok_or_else(|| ApiError::from(ErrorCode::NotMember))?;
+        request::plan(&state, &self.observations(), intent, &self.fresh()).map(|_| ())
+    }
+
+    fn fresh(&self) -> Fresh<'static> {
+        let status = self.store.status();
+        Fresh {
+            now: jiff::Timestamp::now(),
+            instant: Instant::now(),
+            operation: OperationUid::fresh(),
+            voters: status.voters.iter().map(|m| m.member.uid).collect(),
+            users: &RandomUsers,
+        }
     }
 
     /// Runs until the task is dropped.
@@ -432,6 +453,18 @@ impl Controller {
             .map(|n| n.uid)
             .collect()
     }
+}
+
+/// Whether what an intent becomes depends on which nodes are heard.
+const fn needs_nodes(intent: &Intent) -> bool {
+    matches!(
+        intent,
+        Intent::CreateDatabase(_)
+            | Intent::MaintenanceOn { .. }
+            | Intent::RemoveNode { .. }
+            | Intent::EnslaveNode { .. }
+            | Intent::MigrateShards { .. }
+    )
 }
 
 /// A store's error as the outside sees it.

@@ -1,9 +1,12 @@
 //! An operator's intent becomes one transaction. Pure: what is refused changes nothing.
 
-use crate::maintenance::request as maintenance;
+use crate::maintenance::{request as maintenance, snapshot};
 use crate::migration::request as migration;
 use crate::observed::Observations;
+use crate::operation::plan::of_database;
+use crate::operation::request as operations;
 use crate::placement::plan::{self as placement, Places};
+use crate::placement::racks;
 use crate::replica_set;
 use crate::replication::request as replication;
 use crate::state::{Change, ClusterState, Stored};
@@ -22,6 +25,7 @@ use model::{
     validate,
 };
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Instant;
 use store::Txn;
 
@@ -34,6 +38,8 @@ pub struct Fresh<'a> {
     pub instant: Instant,
     /// A new operation's name.
     pub operation: OperationUid,
+    /// Nodes that vote on the configuration.
+    pub voters: BTreeSet<NodeUid>,
     /// Passwords for engine users, newly drawn each time.
     pub users: &'a dyn Users,
 }
@@ -86,19 +92,31 @@ pub fn plan(
         Intent::DeleteDatabase { database } => {
             delete_database(state, find(state, *database)?, fresh)
         }
-        Intent::MaintenanceOn {
-            node,
-            keep_slave_shards,
-            overwrite_snapshot,
-        } => {
-            let wanted = (*node, *keep_slave_shards, *overwrite_snapshot);
-            maintenance::switch_on((state, observed), wanted, fresh)
+        Intent::MaintenanceOn { node, wish, pace } => {
+            maintenance::switch_on((state, observed), (*node, wish, *pace), fresh)
         }
         Intent::MaintenanceOff {
             node,
-            skip_shards_restore,
-        } => maintenance::switch_off((state, observed), (*node, !skip_shards_restore), fresh),
-        Intent::RemoveNode { node } => maintenance::remove((state, observed), *node, fresh),
+            restore,
+            pace,
+        } => maintenance::switch_off(state, (*node, restore, *pace), fresh),
+        Intent::RemoveNode { node, pace } => {
+            maintenance::remove((state, observed), (*node, *pace), fresh)
+        }
+        Intent::EnslaveNode {
+            node,
+            pass_over_busy,
+            pace,
+            ..
+        } => maintenance::enslave((state, observed), (*node, *pass_over_busy, *pace), fresh),
+        Intent::NodeSnapshot {
+            node,
+            name,
+            what,
+            pace,
+        } => snapshot::handle(state, (*node, name, *what, *pace), fresh),
+        Intent::RetryOperation { operation } => operations::retry(state, operation, fresh),
+        Intent::AbortOperation { operation } => operations::abort(state, operation, fresh),
         Intent::MigrateShards {
             what,
             node,
@@ -211,6 +229,7 @@ fn create_database(
     }
     let settings = &state.cluster.settings;
     let replication = spec.replication.unwrap_or(false);
+    let rack_aware = racks::wanted(state, spec.rack_aware)?;
     let shares = placement::shares(spec.memory_size, count, replication)?;
     let wish = spec
         .redis_version
@@ -225,7 +244,7 @@ fn create_database(
         observed,
         &engine,
         &shares,
-        (shards_placement, replication),
+        (shards_placement, replication, rack_aware),
         fresh.instant,
     )?;
     let port = placement::endpoint_port(state, spec.port)?;
@@ -242,6 +261,7 @@ fn create_database(
         engine,
         shards_count: count,
         replication,
+        rack_aware,
         persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
         eviction_policy: spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru),
         proxy_policy: spec.proxy_policy.unwrap_or(match count {
@@ -380,33 +400,43 @@ pub(crate) fn operation(
         migrations: Vec::new(),
         moved: Vec::new(),
         immediate: false,
+        node: None,
+        group: None,
+        at_once: None,
+        total: 0,
+        step_since: None,
+        step_within_seconds: None,
         waiting_on: None,
         error: None,
+        error_code: None,
         created: fresh.now,
         ended: None,
         extra: serde_json::Map::new(),
     }
 }
 
-pub(crate) fn not_busy(database: &Database) -> Result<(), ApiError> {
-    match (&database.operation, database.status) {
-        (None, DatabaseStatus::Active) => Ok(()),
-        (operation, status) => Err(ApiError::new(
-            ErrorCode::Busy,
-            format!(
-                "database '{}' (db:{}) is {}: wait until operation {} ends (GET /v1/actions)",
-                database.name,
-                database.uid,
-                serde_json::to_value(status)
-                    .ok()
-                    .and_then(|v| v.as_str().map(str::to_owned))
-                    .unwrap_or_default(),
-                operation
-                    .as_ref()
-                    .map_or_else(|| "?".to_owned(), ToString::to_string),
-            ),
-        )),
+/// Whether nothing works on a database.
+pub(crate) fn not_busy(state: &ClusterState, database: &Database) -> Result<(), ApiError> {
+    if database.operation.is_none() && database.status == DatabaseStatus::Active {
+        return Ok(());
     }
+    let what = match of_database(state, database) {
+        Some(operation) => {
+            let (does, remedy) = match operation.status {
+                OperationStatus::Paused => ("pauses", "have it go on, or give it up"),
+                _ => ("runs", "wait until it ends"),
+            };
+            format!("{} {does}: {remedy}", operations::describe(operation))
+        }
+        None => "it is not ready: wait".to_owned(),
+    };
+    Err(ApiError::new(
+        ErrorCode::Busy,
+        format!(
+            "database '{}' (db:{}) is busy, {what} (`rladmin cluster running_actions`)",
+            database.name, database.uid,
+        ),
+    ))
 }
 
 /// The shards of a database as they are with another memory limit of the database.
@@ -442,6 +472,11 @@ fn changed(
         database.name.clone_from(name);
     }
     database.replication = wanted.replication.unwrap_or(database.replication);
+    database.rack_aware = wanted.rack_aware.unwrap_or(database.rack_aware);
+    if database.rack_aware && !stored.rack_aware {
+        racks::may_be_aware(state, true)?;
+        racks::apart(state, &database)?;
+    }
     database.memory_size = wanted.memory_size.unwrap_or(database.memory_size);
     if (database.memory_size, database.replication) != (stored.memory_size, stored.replication) {
         placement::shares(
@@ -486,7 +521,7 @@ fn update_database(
     if database == stored.doc {
         return Ok((Txn::default(), outcome(None)));
     }
-    not_busy(stored)?;
+    not_busy(state, stored)?;
     let switched = database.replication != stored.replication;
     let mut shards = resized(state, &database);
     if switched && !database.replication {
@@ -602,6 +637,10 @@ fn update_cluster(
             ));
         }
         settings.cm_session_timeout_minutes = minutes;
+    }
+    if let Some(rack_aware) = wanted.rack_aware {
+        racks::switch(state, rack_aware)?;
+        settings.rack_aware = rack_aware;
     }
     if let Some(sensitivity) = wanted.failure_detection_sensitivity {
         settings.failure_detection_sensitivity = sensitivity;

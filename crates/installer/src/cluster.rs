@@ -46,7 +46,7 @@ pub fn faults(view: &ClusterView) -> Vec<String> {
     for operation in &view.operations {
         if matches!(
             operation.status,
-            OperationStatus::Pending | OperationStatus::Active
+            OperationStatus::Pending | OperationStatus::Active | OperationStatus::Paused
         ) {
             faults.push(format!(
                 "operation {} on database {} is under way: wait until it has ended",

@@ -1,13 +1,15 @@
 //! mainstay-node: the unit's main process. Runs supervisord in the foreground and starts it again
 //! when it dies; serves as a container's entry point too.
 //!
-//! SIGTERM or SIGINT: engines save and stop, then the daemons, then it ends. SIGHUP: it replaces
+//! SIGTERM or SIGINT: primaries go to other nodes, engines save and stop, then the daemons, then it ends. SIGHUP: it replaces
 //! itself by the program of the release that `current` points at, and keeps its supervisord.
 
 use crate::{accounts, host, layout};
 use anyhow::{Context, Result, bail};
 use client::local::ExecClient;
 use jiff::Timestamp;
+use model::ErrorCode;
+use model::intent::Drained;
 use model::node_config::{CONFIG_ENV, NodeConfig};
 use model::release::MANIFEST;
 use rustix::fs::{FlockOperation, Mode, flock};
@@ -30,6 +32,8 @@ pub const LOCK: &str = "mainstay-node.lock";
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How many descriptors supervisord and what it starts may have, if the machine allows.
 const DESCRIPTORS: u64 = 65_536;
+/// How long the primaries may take to go to other nodes.
+const DRAIN: Duration = Duration::from_secs(35);
 /// How long the engines may take to save and stop.
 const ENGINES_STOP: Duration = Duration::from_secs(30);
 /// How long supervisord may take to stop the daemons.
@@ -325,9 +329,27 @@ impl Node {
         self.say(&format!("stays as it is: {error}"));
     }
 
+    /// Gives the node's primaries away; the node goes down in any case.
+    async fn drain(&mut self, exec: &ExecClient) {
+        match tokio::time::timeout(DRAIN, exec.drain()).await {
+            Ok(Ok(report)) => {
+                for line in drained(&report) {
+                    self.say(&line);
+                }
+            }
+            Ok(Err(error)) if error.error_code == ErrorCode::NotMember => {}
+            Ok(Err(error)) => self.say(&format!(
+                "its primaries were not given away: {}",
+                error.description
+            )),
+            Err(_) => self.say("its primaries were not given away in time"),
+        }
+    }
+
     async fn stop(&mut self) {
-        self.say("stops: engines first");
+        self.say("stops: its primaries go to other nodes first");
         let exec = ExecClient::new(self.config.exec_socket());
+        self.drain(&exec).await;
         match tokio::time::timeout(ENGINES_STOP, exec.stop_engines()).await {
             Ok(Ok(())) => self.say("engines have saved and stopped"),
             Ok(Err(error)) => self.say(&format!("engines were not stopped: {}", error.description)),
@@ -349,6 +371,27 @@ impl Node {
         }
         self.say("stopped");
     }
+}
+
+/// What became of the primaries, a line each.
+fn drained(report: &Drained) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !report.moved.is_empty() {
+        let names: Vec<String> = report
+            .moved
+            .iter()
+            .map(|uid| format!("redis:{uid}"))
+            .collect();
+        let names = names.join(", ");
+        lines.push(format!("given to other nodes: {names}"));
+    }
+    for stayed in &report.stayed {
+        lines.push(format!(
+            "redis:{} of db:{} goes down with this node: {}",
+            stayed.shard, stayed.database, stayed.reason
+        ));
+    }
+    lines
 }
 
 /// A replaced mainstay-node gives the lock up for a moment: its successor has the same pid.

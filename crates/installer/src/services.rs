@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long mainstay-node may take to stop: a little more than all that it waits for.
-const NODE_STOP: Duration = Duration::from_secs(100);
+const NODE_STOP: Duration = Duration::from_secs(140);
 /// How long the daemons may take to come up.
 pub const DAEMONS_UP: Duration = Duration::from_secs(60);
 /// Lines of a log that are shown when its daemon does not come up.

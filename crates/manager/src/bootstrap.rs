@@ -303,6 +303,7 @@ fn first_documents(
         accept_servers: true,
         proxy: model::tuning::ProxySettings::default(),
         maintenance: None,
+        snapshots: Vec::new(),
         leaving: false,
         joined: now,
         extra: Map::new(),
@@ -580,6 +581,9 @@ pub async fn admit_here(member: &Member, request: JoinRequest) -> Result<JoinGra
         } else if state.nodes.len() >= NODES_MAX {
             return Err(ErrorCode::TooManyNodes.into());
         }
+        if state.cluster.settings.rack_aware && request.rack_id.is_none() {
+            return Err(ErrorCode::RackIdRequired.into());
+        }
         let uid = state.cluster.next_node;
         let grant = grant(&state, uid, &request)?;
         change.cluster().next_node = uid.next();
@@ -667,6 +671,7 @@ fn new_node(uid: NodeUid, request: &JoinRequest) -> Node {
         accept_servers: true,
         proxy: model::tuning::ProxySettings::default(),
         maintenance: None,
+        snapshots: Vec::new(),
         leaving: false,
         joined: Timestamp::now(),
         extra: Map::new(),

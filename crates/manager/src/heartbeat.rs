@@ -102,6 +102,7 @@ pub fn observe(member: &Member, services: &[ServiceObservation]) -> NodeObservat
         shards: member.agent.shards(),
         proxy: member.proxies.latest().borrow().clone(),
         services: services.to_vec(),
+        stopping: member.is_stopping(),
         applied: state.revision,
         state_hash: state.hash(),
     }

@@ -12,6 +12,7 @@
 //! | [`history`] | statistics of databases in the past |
 //! | [`wishes`] | what clients set for their whole database |
 //! | [`heartbeat`] | telling the primary node of this one |
+//! | [`drain`] | the node is being stopped: its primaries go first |
 //! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
 //! | [`gates`] | orders to it, while a primary moves |
 //! | [`leases`] | what proxies ask for, passed on to the primary node |
@@ -20,6 +21,7 @@
 
 pub mod bootstrap;
 pub mod certificates;
+pub mod drain;
 pub mod exec;
 pub mod gates;
 pub mod heartbeat;

@@ -11,7 +11,8 @@ use axum::routing::{get, post};
 use model::documents::Event;
 use model::history::{HistoryAnswer, HistoryQuery};
 use model::intent::{
-    BootstrapStatus, CreateCluster, Intent, IntentOutcome, JoinCluster, JoinGrant, JoinRequest,
+    BootstrapStatus, CreateCluster, Drained, Intent, IntentOutcome, JoinCluster, JoinGrant,
+    JoinRequest,
 };
 use model::limits::BODY_MAX;
 use model::rest::NodeCheck;
@@ -69,6 +70,7 @@ pub async fn serve(exec: Arc<Exec>) -> anyhow::Result<()> {
         .route("/local/events", get(events))
         .route("/local/history", post(history))
         .route("/local/check/{uid}", post(check))
+        .route("/local/drain", post(drain))
         .route("/local/stop-engines", post(stop_engines))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(exec);
@@ -143,6 +145,10 @@ async fn history(
 
 async fn check(State(exec): State<Arc<Exec>>, Path(uid): Path<NodeUid>) -> Answer<NodeCheck> {
     Ok(Json(internode::check(exec.member()?, uid).await?))
+}
+
+async fn drain(State(exec): State<Arc<Exec>>) -> Answer<Drained> {
+    Ok(Json(crate::drain::drain(exec.member()?).await))
 }
 
 async fn stop_engines(State(exec): State<Arc<Exec>>) -> Answer<()> {

@@ -1,5 +1,6 @@
 //! Everything that a node of a cluster runs: store, controller, both interfaces' state, heartbeats.
 
+use crate::drain::STOPPING_FOR;
 use crate::gates::Gates;
 use crate::program::Program;
 use crate::transport::{RaftTransport, Routes};
@@ -99,6 +100,8 @@ pub struct Member {
     /// When this program started.
     pub started: Timestamp,
     last_known: Mutex<LastKnown>,
+    /// When it was told that the node is being stopped.
+    stopping: Mutex<Option<Instant>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -153,6 +156,7 @@ impl Member {
             gates: Gates::default(),
             started: Timestamp::now(),
             last_known: Mutex::new(LastKnown::default()),
+            stopping: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
             program,
         });
@@ -187,6 +191,18 @@ impl Member {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The node is being stopped: others hear that it is no place for a primary.
+    pub fn stops(&self) {
+        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the node is being stopped.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        let since = *self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() < STOPPING_FOR)
     }
 
     /// Ends: the leadership goes to another voter first, so that nobody has to find out by silence.

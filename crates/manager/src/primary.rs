@@ -6,7 +6,7 @@ use crate::transport::internode_address;
 use crate::view;
 use client::internode::CallError;
 use controller::reconcile::store_error;
-use model::documents::{Event, keys};
+use model::documents::{Event, Node, keys};
 use model::intent::{Intent, IntentOutcome};
 use model::view::{ClusterView, Consistency};
 use model::{ApiError, ErrorCode, NodeUid};
@@ -157,6 +157,13 @@ pub async fn intent(member: &Member, intent: &Intent) -> Result<IntentOutcome, A
 pub async fn intent_here(member: &Member, intent: &Intent) -> Result<IntentOutcome, ApiError> {
     match intent {
         Intent::ChangePrimaryNode { node } => change_primary(member, *node).await,
+        other if other.demotes() == Some(member.identity.node) => {
+            // Roles are not moved while the leadership is: the next primary node does it. What would be
+            // refused, or has nobody to do it, changes nothing.
+            member.controller.check(other).await?;
+            change_primary(member, None).await?;
+            Err(ErrorCode::NoPrimary.into())
+        }
         other => member.controller.request(other).await,
     }
 }
@@ -172,33 +179,54 @@ async fn change_primary(
     if wanted == Some(status.node) {
         return Ok(IntentOutcome::default());
     }
-    let heard = member.controller.observations();
-    let now = Instant::now();
-    let mut candidates = status
-        .voters
-        .iter()
-        .map(|m| m.member.uid)
-        .filter(|uid| *uid != status.node && heard.fresh(*uid, now).is_some());
-    let target = match wanted {
-        None => candidates.next(),
-        Some(uid) => candidates.find(|candidate| *candidate == uid),
-    };
-    let target = target.ok_or_else(|| match wanted {
-        Some(uid) if !status.voters.iter().any(|m| m.member.uid == uid) => ApiError::new(
-            ErrorCode::NodeNotFound,
-            format!("node:{uid} is no voter of the configuration, or does not exist"),
-        ),
-        _ => ApiError::new(
-            ErrorCode::ConnectError,
-            "the node that should become the primary node is not heard".to_owned(),
-        ),
-    })?;
+    let target = successor(member, wanted)?;
     member
         .store
         .hand_over(target)
         .await
         .map_err(|e| store_error(&e))?;
     Ok(IntentOutcome::default())
+}
+
+/// The voter that becomes the primary node: the one that is wanted, or one that is not about to go away.
+fn successor(member: &Member, wanted: Option<NodeUid>) -> Result<NodeUid, ApiError> {
+    let status = member.store.status();
+    let heard = member.controller.observations();
+    let now = Instant::now();
+    let stays = |uid: NodeUid| {
+        let stopping = heard.fresh(uid, now).is_some_and(|seen| seen.stopping);
+        let node = member.store.state().get::<Node>(&keys::node(uid));
+        let away = match node {
+            Ok(Some((node, _))) => node.maintenance.is_some() || node.leaving,
+            _ => true,
+        };
+        !stopping && !away
+    };
+    let mut candidates = status
+        .voters
+        .iter()
+        .map(|m| m.member.uid)
+        .filter(|uid| *uid != status.node && heard.fresh(*uid, now).is_some());
+    let target = match wanted {
+        None => candidates.find(|uid| stays(*uid)),
+        Some(uid) => candidates.find(|candidate| *candidate == uid),
+    };
+    target.ok_or_else(|| match wanted {
+        Some(uid) if !status.voters.iter().any(|m| m.member.uid == uid) => ApiError::new(
+            ErrorCode::NodeNotFound,
+            format!("node:{uid} is no voter of the configuration, or does not exist"),
+        ),
+        Some(uid) => ApiError::new(
+            ErrorCode::ConnectError,
+            format!("node:{uid}, which should become the primary node, is not heard: bring it back"),
+        ),
+        None => ApiError::new(
+            ErrorCode::NoMajorityLeft,
+            "no other node can become the primary node: none votes on the configuration, is heard and not \
+             in maintenance mode. Add a node, or bring one back, first"
+                .to_owned(),
+        ),
+    })
 }
 
 /// The newest events.

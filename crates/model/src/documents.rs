@@ -121,6 +121,8 @@ pub struct ClusterSettings {
     pub default_redis_version: Option<String>,
     /// Idle time after which the console signs out, minutes, 0 is never.
     pub cm_session_timeout_minutes: u32,
+    /// Whether databases may have each copy of their slots in another rack; every node has a rack then.
+    pub rack_aware: bool,
     /// Whether failures are judged fast (`high`) or with patience (`low`).
     pub failure_detection_sensitivity: Sensitivity,
     /// Fields of a newer release.
@@ -136,6 +138,7 @@ impl Default for ClusterSettings {
             default_shards_placement: ShardsPlacement::Dense,
             default_redis_version: None,
             cm_session_timeout_minutes: 15,
+            rack_aware: false,
             failure_detection_sensitivity: Sensitivity::High,
             extra: Map::new(),
         }
@@ -184,6 +187,9 @@ pub struct Node {
     /// Its maintenance mode, while that is on.
     #[serde(default)]
     pub maintenance: Option<Maintenance>,
+    /// Snapshots of what was on it, oldest first.
+    #[serde(default)]
+    pub snapshots: Vec<NodeSnapshot>,
     /// Whether it leaves the cluster as soon as nothing is on it.
     #[serde(default)]
     pub leaving: bool,
@@ -216,6 +222,17 @@ pub struct Maintenance {
     pub since: Timestamp,
     /// What was on the node when it was turned on.
     pub snapshot: Vec<SnapshotShard>,
+}
+
+/// What was on a node when an operator wanted it noted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSnapshot {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What was on the node.
+    pub shards: Vec<SnapshotShard>,
 }
 
 /// A shard that was on a node.
@@ -362,6 +379,9 @@ pub struct Database {
     pub shards_count: u32,
     /// Whether each primary has a replica.
     pub replication: bool,
+    /// Whether no two copies of a slot are in one rack.
+    #[serde(default)]
+    pub rack_aware: bool,
     /// What survives a restart.
     pub persistence: Persistence,
     /// What happens when it is full.

@@ -62,6 +62,16 @@ codes! {
     LastNode = "last_node", 409, "It is the only node.", "Uninstall it instead.";
     ReplicaNotSynced = "replica_not_synced", 409, "No replica has all the data of its master.", "Wait until `rladmin status shards` shows the replica as synced.";
     ActionNotFound = "action_not_found", 404, "There is no such action.", "List them with GET /v1/actions.";
+    OperationPaused = "operation_paused", 409, "A step of an operation took longer than it may: it pauses.", "See to what it waits for, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
+    MoveUndone = "move_undone", 409, "A primary could not hand its role over: it has kept it.", "See to the reason, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
+    OperationAborted = "operation_aborted", 409, "An operator gave the operation up.", "Begin it again if it is wanted after all.";
+    ActionEnded = "action_ended", 409, "The action has ended, or does not pause.", "See `rladmin cluster running_actions`.";
+    CannotAbort = "cannot_abort", 409, "The action cannot be given up now.", "Wait until the step that runs has ended, then try again; see `rladmin cluster running_actions`.";
+    SnapshotNotFound = "snapshot_not_found", 404, "The node has no such snapshot.", "List them with `rladmin node <node> snapshot list`.";
+    NodeInState = "node_in_state", 409, "The node is in that state already.", "Nothing to do; see `rladmin status nodes`.";
+    NotRackAware = "not_rack_aware", 406, "The cluster is not rack-aware.", "Turn it on: `rladmin tune cluster rack_aware enabled`.";
+    RackAwarenessViolation = "rack_awareness_violation", 406, "Two copies of a slot would be, or are, in one rack.", "Bring one of them to a node of another rack: `rladmin migrate shard`.";
+    RackIdRequired = "rack_id_required", 406, "In a rack-aware cluster every node has a rack.", "Give the node's rack when it joins: `rladmin cluster join … rack_id`.";
     MissingDbName = "missing_db_name", 406, "A database needs a name.", "Give `name`.";
     MissingMemorySize = "missing_memory_size", 406, "A database needs a memory limit.", "Give `memory_size` in bytes (rladmin: `memory_size 1GB`).";
     NameViolation = "name_violation", 406, "The name breaks the rules for names.", "1-64 letters, digits, '-', '_' or '.', first and last a letter or digit.";

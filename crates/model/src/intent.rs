@@ -33,25 +33,68 @@ pub enum Intent {
     MaintenanceOn {
         /// Which node.
         node: NodeUid,
-        /// Whether replicas stay on it.
+        /// How.
         #[serde(default)]
-        keep_slave_shards: bool,
-        /// Whether what is there now replaces the snapshot of an earlier time.
+        wish: MaintenanceWish,
+        /// How fast.
         #[serde(default)]
-        overwrite_snapshot: bool,
+        pace: Pace,
     },
     /// Turn it off.
     MaintenanceOff {
         /// Which node.
         node: NodeUid,
-        /// Whether shards stay where they are.
+        /// What comes back.
         #[serde(default)]
-        skip_shards_restore: bool,
+        restore: Restore,
+        /// How fast.
+        #[serde(default)]
+        pace: Pace,
     },
     /// Take a node out of the cluster.
     RemoveNode {
         /// Which node.
         node: NodeUid,
+        /// How fast.
+        #[serde(default)]
+        pace: Pace,
+    },
+    /// The primaries of a node hand their role to replicas elsewhere.
+    EnslaveNode {
+        /// Which node.
+        node: NodeUid,
+        /// Whether it gives the part of the primary node away, too.
+        #[serde(default)]
+        demote_node: bool,
+        /// Whether databases that are busy are passed over instead of refused: the node goes down in
+        /// any case.
+        #[serde(default)]
+        pass_over_busy: bool,
+        /// How fast.
+        #[serde(default)]
+        pace: Pace,
+    },
+    /// What is on a node is noted, forgotten, or brought back.
+    NodeSnapshot {
+        /// Which node.
+        node: NodeUid,
+        /// The snapshot's name.
+        name: String,
+        /// What is done.
+        what: SnapshotWhat,
+        /// How fast.
+        #[serde(default)]
+        pace: Pace,
+    },
+    /// An operation that pauses goes on.
+    RetryOperation {
+        /// It, or the action that it is part of.
+        operation: OperationUid,
+    },
+    /// An operation that moves roles or shards is given up: what it has not begun is not begun.
+    AbortOperation {
+        /// It, or the action that it is part of.
+        operation: OperationUid,
     },
     /// Shards are brought to another node.
     MigrateShards {
@@ -88,6 +131,89 @@ pub enum Intent {
     },
 }
 
+impl Intent {
+    /// The node that gives the part of the primary node away with this, if it has it.
+    #[must_use]
+    pub const fn demotes(&self) -> Option<NodeUid> {
+        match self {
+            Self::MaintenanceOn { node, wish, .. } if wish.demote_node => Some(*node),
+            Self::EnslaveNode {
+                node, demote_node, ..
+            } if *demote_node => Some(*node),
+            _ => None,
+        }
+    }
+}
+
+/// How a node's maintenance mode is turned on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MaintenanceWish {
+    /// Whether replicas stay on the node.
+    pub keep_slave_shards: bool,
+    /// Databases whose replicas go all the same.
+    pub evict_dbs: Vec<DatabaseUid>,
+    /// Whether what is there now replaces the snapshot of an earlier time.
+    pub overwrite_snapshot: bool,
+    /// Whether the node gives the part of the primary node away.
+    pub demote_node: bool,
+}
+
+/// What comes back to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restore {
+    /// What was there when maintenance mode was turned on.
+    #[default]
+    Newest,
+    /// What is in this snapshot.
+    Named(String),
+    /// Nothing.
+    Nothing,
+}
+
+/// What is done with a node's snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotWhat {
+    /// It is made.
+    Create,
+    /// It is forgotten.
+    Delete,
+    /// What is in it comes back to the node.
+    Restore,
+}
+
+/// What became of the primaries of a node that is being stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Those that gave their role to another node.
+    pub moved: Vec<ShardUid>,
+    /// Those that have it still.
+    pub stayed: Vec<Stayed>,
+}
+
+/// A primary that stayed on a node that is being stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stayed {
+    /// It.
+    pub shard: ShardUid,
+    /// Its database.
+    pub database: DatabaseUid,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// How fast an action on a node works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pace {
+    /// How many databases at once; `None`: all.
+    pub at_once: Option<u32>,
+    /// How long a step may take until it pauses, seconds; `None`: [`crate::limits::STEP_WITHIN`].
+    pub step_within_seconds: Option<u32>,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IntentOutcome {
@@ -117,6 +243,9 @@ pub struct DatabaseSpec {
     pub shards_count: Option<u32>,
     /// Whether each primary has a replica.
     pub replication: Option<bool>,
+    /// Whether no two copies of a slot are in one rack.
+    #[serde(default)]
+    pub rack_aware: Option<bool>,
     /// What survives a restart.
     pub persistence: Option<Persistence>,
     /// What happens when it is full.
@@ -176,6 +305,9 @@ pub struct DatabaseChange {
     /// Whether each primary has a replica.
     #[serde(default)]
     pub replication: Option<bool>,
+    /// Whether no two copies of a slot are in one rack.
+    #[serde(default)]
+    pub rack_aware: Option<bool>,
     /// New persistence.
     pub persistence: Option<Persistence>,
     /// New eviction policy.
@@ -213,6 +345,9 @@ pub struct ClusterChange {
     pub default_redis_version: Option<String>,
     /// Idle time of the console, minutes.
     pub cm_session_timeout_minutes: Option<u32>,
+    /// Whether databases may be rack-aware.
+    #[serde(default)]
+    pub rack_aware: Option<bool>,
     /// How fast failures are judged.
     pub failure_detection_sensitivity: Option<Sensitivity>,
 }

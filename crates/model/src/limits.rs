@@ -62,3 +62,13 @@ pub const REPLICA_SILENT: i64 = 3;
 pub const UNSYNCED_AFTER: Duration = Duration::from_secs(3);
 /// Longest time since a replica's last acknowledgement that still counts as synced, seconds.
 pub const ACK_LAG_MAX: u64 = 3;
+/// How long a step of an operation that moves roles or shards may take until the operation pauses.
+pub const STEP_WITHIN: Duration = Duration::from_mins(30);
+/// Longest and shortest such time that an operator may name, seconds.
+pub const STEP_WITHIN_SECONDS: RangeInclusive<u32> = 1..=86_400;
+/// Most operations of an action on a node that an operator may have run at once.
+pub const AT_ONCE_MAX: u32 = 100;
+/// Most snapshots kept of a node.
+pub const NODE_SNAPSHOTS_MAX: usize = 16;
+/// How long a node that is being stopped may take to give its primaries away.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(25);

@@ -35,6 +35,9 @@ pub struct NodeObservation {
     pub proxy: Option<ProxyObservation>,
     /// Its services, as supervisord sees them; empty when it does not answer.
     pub services: Vec<ServiceObservation>,
+    /// Whether it is being stopped: it is no place for a primary.
+    #[serde(default)]
+    pub stopping: bool,
     /// Revision up to which its store is applied.
     pub applied: Revision,
     /// Hash of its store's state at `applied`, hex; all nodes agree at the same revision.

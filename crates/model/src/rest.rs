@@ -1,7 +1,7 @@
 //! The objects of the REST API, as they travel. Names and values as operators know them; fields that
 //! are ours alone say so.
 
-use crate::documents::{OperationStatus, ProxyPolicy, Sensitivity, ShardsPlacement};
+use crate::documents::{ProxyPolicy, Sensitivity, ShardsPlacement};
 use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,9 +16,14 @@ macro_rules! object {
     };
 }
 
+mod action;
 mod database;
 mod proxy;
 mod stats;
+pub use action::{
+    Actions, ActionsStarted, NodeActionRequest, NodeSnapshotInfo, PaceRequest, SnapshotShardInfo,
+    StateMachine,
+};
 pub use database::{
     Bdb, BdbRequest, Endpoint, EndpointProxy, SHARD_KEY_RULES, ShardKeyRule, SnapshotPolicy,
 };
@@ -75,6 +80,9 @@ object! {
         pub default_shards_placement: Option<ShardsPlacement>,
         /// Engine of new databases, `x.y`; empty: the newest.
         pub default_provisioned_redis_version: Option<String>,
+        /// Whether databases may have each copy of their slots in another rack; never off again.
+        #[serde(default)]
+        pub rack_aware: Option<bool>,
         /// How fast failures are judged.
         pub failure_detection_sensitivity: Option<Sensitivity>,
     }
@@ -94,6 +102,9 @@ object! {
         pub default_shards_placement: Option<ShardsPlacement>,
         /// Engine of new databases, `x.y`; empty: the newest.
         pub default_provisioned_redis_version: Option<String>,
+        /// Whether databases may have each copy of their slots in another rack; never off again.
+        #[serde(default)]
+        pub rack_aware: Option<bool>,
         /// How fast failures are judged.
         pub failure_detection_sensitivity: Option<Sensitivity>,
     }
@@ -219,6 +230,12 @@ object! {
         pub addr: String,
         /// Ours: seconds since it was heard last; absent: never.
         pub last_heard_seconds: Option<f64>,
+        /// The snapshot of its maintenance mode, while that is on.
+        #[serde(default)]
+        pub maintenance_snapshot: Option<NodeSnapshotInfo>,
+        /// Ours: whether it leaves the cluster when nothing is on it any more.
+        #[serde(default)]
+        pub leaving: bool,
     }
 }
 
@@ -314,32 +331,6 @@ object! {
 }
 
 object! {
-    /// What goes with an action on a node.
-    #[serde(deny_unknown_fields)]
-    pub struct NodeActionRequest {
-        /// `maintenance_on`: replicas stay on the node.
-        #[serde(default)]
-        pub keep_slave_shards: Option<bool>,
-        /// `maintenance_on`: what is there now replaces the snapshot of an earlier time.
-        #[serde(default)]
-        pub overwrite_snapshot: Option<bool>,
-        /// `maintenance_off`: shards stay where they are.
-        #[serde(default)]
-        pub skip_shards_restore: Option<bool>,
-    }
-}
-
-object! {
-    /// Operations that were begun, one a database.
-    pub struct ActionsStarted {
-        /// The first.
-        pub action_uid: Option<OperationUid>,
-        /// All of them.
-        pub action_uids: Vec<OperationUid>,
-    }
-}
-
-object! {
     /// A role that was handed over.
     pub struct Moved {
         /// The old master.
@@ -350,42 +341,6 @@ object! {
         pub epoch: u64,
         /// How long proxies held commands, µs.
         pub held_us: u64,
-    }
-}
-
-object! {
-    /// An operation in `/v1/actions`, under `state-machines`.
-    pub struct StateMachine {
-        /// Its id.
-        pub action_uid: String,
-        /// `bdb:1`.
-        pub object_name: String,
-        /// Where it is.
-        pub status: Option<OperationStatus>,
-        /// `SMCreateBDB`, `SMUpdateBDB`, `SMDeleteBDB`.
-        pub name: String,
-        /// What it waits for.
-        pub state: String,
-        /// Why it was given up.
-        pub error: Option<String>,
-        /// Percent.
-        pub progress: f64,
-        /// Ours: when it was asked for, RFC 3339.
-        pub creation_time: String,
-        /// Ours: roles that it has moved.
-        #[serde(default)]
-        pub moved: Vec<Moved>,
-    }
-}
-
-object! {
-    /// `GET /v1/actions`.
-    pub struct Actions {
-        /// Actions of nodes and cluster.
-        pub actions: Vec<StateMachine>,
-        /// Operations on databases.
-        #[serde(rename = "state-machines")]
-        pub state_machines: Vec<StateMachine>,
     }
 }
 

@@ -35,6 +35,24 @@ pub fn database_name(name: &str) -> Result<(), ApiError> {
     ))
 }
 
+/// The name of a node's snapshot.
+///
+/// # Errors
+/// `name_violation`.
+pub fn snapshot_name(name: &str) -> Result<(), ApiError> {
+    if word(name, limits::DATABASE_NAME_MAX, b"-_.") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::NameViolation,
+        format!(
+            "'{}' is not the name of a snapshot: {}",
+            shown(name),
+            ErrorCode::NameViolation.remedy()
+        ),
+    ))
+}
+
 /// A cluster's name: labels of letters, digits and '-', joined by dots (RFC 1123).
 ///
 /// # Errors

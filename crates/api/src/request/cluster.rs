@@ -35,6 +35,7 @@ pub fn change(request: &ClusterUpdate) -> Result<Option<ClusterChange>, Failure>
         default_shards_placement: request.default_shards_placement,
         default_redis_version: request.default_provisioned_redis_version.clone(),
         cm_session_timeout_minutes: request.cm_session_timeout_minutes,
+        rack_aware: request.rack_aware,
         failure_detection_sensitivity: request.failure_detection_sensitivity,
     }))
 }

@@ -41,6 +41,7 @@ pub fn policy(settings: &ClusterSettings) -> ClusterPolicy {
         default_provisioned_redis_version: Some(
             settings.default_redis_version.clone().unwrap_or_default(),
         ),
+        rack_aware: Some(settings.rack_aware),
         failure_detection_sensitivity: Some(settings.failure_detection_sensitivity),
     }
 }

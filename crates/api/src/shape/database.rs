@@ -40,6 +40,7 @@ pub fn info(view: &ClusterView, database: &Database, with_password: bool) -> Bdb
         sharding: database.shards_count > 1,
         shard_key_regex: shard_key_rules(database.shards_count),
         replication: database.replication,
+        rack_aware: database.rack_aware,
         eviction_policy: Some(database.eviction_policy),
         proxy_policy: Some(database.proxy_policy),
         shards_placement: Some(database.shards_placement),
@@ -150,6 +151,7 @@ pub fn preview(view: &ClusterView, spec: &DatabaseSpec) -> Bdb {
         sharding: shards_count > 1,
         shard_key_regex: shard_key_rules(shards_count),
         replication: spec.replication.unwrap_or_default(),
+        rack_aware: spec.rack_aware.unwrap_or(settings.rack_aware),
         eviction_policy: Some(spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru)),
         proxy_policy: Some(spec.proxy_policy.unwrap_or(default_policy)),
         shards_placement: Some(

@@ -1,10 +1,13 @@
 //! `/v1/nodes` and `/v1/nodes/status`.
 
 use super::{last_heard_seconds, observation};
-use model::documents::{Node, Role, Shard};
+use model::documents::{Node, Role, Shard, SnapshotShard};
 use model::node_config::NodeConfig;
 use model::observation::{HostFacts, NodeObservation, ServiceObservation};
-use model::rest::{DatabaseVersion, NodeInfo, NodeStatus, ProxyInfo, ServiceInfo};
+use model::rest::{
+    DatabaseVersion, NodeInfo, NodeSnapshotInfo, NodeStatus, ProxyInfo, ServiceInfo,
+    SnapshotShardInfo,
+};
 use model::view::ClusterView;
 use model::{NodeUid, ShardUid, limits};
 use std::collections::BTreeMap;
@@ -34,7 +37,7 @@ pub fn info(view: &ClusterView, node: &Node, local: &NodeConfig) -> NodeInfo {
         }
         .to_owned(),
         rack_id: node.rack_id.clone().unwrap_or_default(),
-        accept_servers: node.accept_servers,
+        accept_servers: takes_shards(node),
         total_memory: total_memory(node, seen),
         hostname: hostname(node, seen),
         persistent_storage_path: folder(local.persist_dir()),
@@ -44,7 +47,11 @@ pub fn info(view: &ClusterView, node: &Node, local: &NodeConfig) -> NodeInfo {
         software_version: seen.map(|o| o.software_version.clone()).unwrap_or_default(),
         software_version_sha: seen.map(|o| o.build_id.clone()).unwrap_or_default(),
         supported_database_versions: seen.map(engines).unwrap_or_default(),
-        max_redis_servers: limits::SHARDS_PER_NODE_MAX,
+        max_redis_servers: if takes_shards(node) {
+            limits::SHARDS_PER_NODE_MAX
+        } else {
+            0
+        },
         feature_min: seen.map_or(0, |o| o.feature_min),
         feature_max: seen.map_or(0, |o| o.feature_max),
         last_heard_seconds: last_heard_seconds(view, node.uid),
@@ -67,6 +74,11 @@ fn of_host(host: HostFacts) -> NodeInfo {
         uptime: host.uptime,
         ..NodeInfo::default()
     }
+}
+
+/// A node in maintenance mode, or one that leaves, counts for the quorum only.
+const fn takes_shards(node: &Node) -> bool {
+    node.accept_servers && node.maintenance.is_none() && !node.leaving
 }
 
 fn engines(seen: &NodeObservation) -> Vec<DatabaseVersion> {
@@ -132,7 +144,7 @@ pub fn status(view: &ClusterView, node: &Node) -> NodeStatus {
     let promised: u64 = shards_of(view, node.uid)
         .map(|shard| shard.memory_bytes)
         .sum();
-    let provisional = if node.accept_servers {
+    let provisional = if takes_shards(node) {
         node.memory_bytes
     } else {
         0
@@ -159,6 +171,44 @@ pub fn status(view: &ClusterView, node: &Node) -> NodeStatus {
         total_provisional_ram: provisional,
         addr: node.address.clone(),
         last_heard_seconds: last_heard_seconds(view, node.uid),
+        maintenance_snapshot: maintenance_snapshot(node),
+        leaving: node.leaving,
+    }
+}
+
+/// Snapshots of what was on a node, oldest first; that of its maintenance mode last.
+#[must_use]
+pub fn snapshots(node: &Node) -> Vec<NodeSnapshotInfo> {
+    let kept = node.snapshots.iter();
+    kept.map(|kept| NodeSnapshotInfo {
+        name: kept.name.clone(),
+        node_uid: node.uid,
+        created_time: kept.created.to_string(),
+        shards: kept.shards.iter().map(snapshot_shard).collect(),
+    })
+    .chain(maintenance_snapshot(node))
+    .collect()
+}
+
+fn maintenance_snapshot(node: &Node) -> Option<NodeSnapshotInfo> {
+    let maintenance = node.maintenance.as_ref()?;
+    Some(NodeSnapshotInfo {
+        name: maintenance.name.clone(),
+        node_uid: node.uid,
+        created_time: maintenance.since.to_string(),
+        shards: maintenance.snapshot.iter().map(snapshot_shard).collect(),
+    })
+}
+
+fn snapshot_shard(shard: &SnapshotShard) -> SnapshotShardInfo {
+    SnapshotShardInfo {
+        bdb_uid: shard.database,
+        assigned_slots: format!("{}-{}", shard.slots.first, shard.slots.last),
+        role: match shard.role {
+            Role::Primary => "master",
+            Role::Replica => "slave",
+        }
+        .to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@ mod certificates;
 mod exec_stand_in;
 mod fixture;
 mod http;
+mod node_actions;
 mod openapi;
 mod process;
 mod requests;

@@ -5,10 +5,9 @@ use super::operation::{LOOK_EVERY, is_passing};
 use super::parse::Invocation;
 use super::password::new_password;
 use super::session::Context;
-use model::documents::OperationStatus;
 use model::rest::{
-    Actions, Bootstrap, BootstrapRequest, ClusterIdentity, ClusterInfo, ClusterUpdate, Credentials,
-    NodeIdentityFields, NodeIdentityRequest, StateMachine,
+    Bootstrap, BootstrapRequest, ClusterIdentity, ClusterInfo, ClusterUpdate, Credentials,
+    NodeIdentityFields, NodeIdentityRequest,
 };
 use model::{ApiError, ErrorCode, NodeUid, limits};
 use serde_json::{Value, json};
@@ -179,6 +178,7 @@ pub async fn tune(context: &Context, invocation: &Invocation) -> Result<(), Fail
                 }
             },
         ),
+        rack_aware: invocation.text("rack_aware").map(|word| word == "enabled"),
         failure_detection_sensitivity: invocation.choice("failure_detection_sensitivity"),
         ..ClusterUpdate::default()
     };
@@ -254,50 +254,4 @@ async fn wait_for_primary(context: &Context, wanted: NodeUid) -> Result<(), Fail
         }
         sleep(LOOK_EVERY).await;
     }
-}
-
-/// `cluster running_actions`.
-///
-/// # Errors
-/// As REST answers.
-pub async fn running_actions(context: &Context) -> Result<(), Failure> {
-    let all: Actions = context.rest.get("/v1/actions").await?;
-    let running: Vec<StateMachine> = all
-        .actions
-        .into_iter()
-        .chain(all.state_machines)
-        .filter(|action| {
-            matches!(
-                action.status,
-                Some(OperationStatus::Pending | OperationStatus::Active)
-            )
-        })
-        .collect();
-    if context.screen.json {
-        return context.screen.object(&running);
-    }
-    if running.is_empty() {
-        context.screen.line("No active tasks");
-        return Ok(());
-    }
-    context.screen.line(format!("Got {} tasks:", running.len()));
-    for (index, action) in running.iter().enumerate() {
-        let status = match action.status {
-            Some(OperationStatus::Active) => "running",
-            _ => "queued",
-        };
-        let state = if action.state.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", action.state)
-        };
-        context.screen.line(format!(
-            "{}) Task: {} ({}) Object: {} Status: {status}{state}",
-            index + 1,
-            action.name,
-            action.action_uid,
-            action.object_name.replace("bdb:", "db:"),
-        ));
-    }
-    Ok(())
 }

@@ -1,5 +1,8 @@
 //! The commands.
 
+mod node;
+mod verify;
+
 use super::grammar::{Command, Field, Kind, Operand, Verb};
 use model::{limits, tuning};
 
@@ -263,6 +266,12 @@ pub const COMMANDS: &[Command] = &[
                 "Whether each primary shard has a replica.",
             ),
             Field::one(
+                "rack_aware",
+                "",
+                SWITCH,
+                "Whether a replica is in another rack; left out: as the cluster.",
+            ),
+            Field::one(
                 "shards_placement",
                 "",
                 PLACEMENTS,
@@ -382,6 +391,16 @@ pub const COMMANDS: &[Command] = &[
              database one after the other.",
         ],
     },
+    node::MAINTENANCE_ON,
+    node::MAINTENANCE_OFF,
+    node::ENSLAVE,
+    node::REMOVE,
+    node::SNAPSHOT_CREATE,
+    node::SNAPSHOT_DELETE,
+    node::SNAPSHOT_RESTORE,
+    node::SNAPSHOT_LIST,
+    node::RETRY,
+    node::ABORT,
     Command {
         words: &["status"],
         verb: Verb::Status,
@@ -453,6 +472,12 @@ pub const COMMANDS: &[Command] = &[
                 "Placement of new databases.",
             ),
             Field::one(
+                "rack_aware",
+                "",
+                SWITCH,
+                "Whether databases have replicas in other racks; never off again.",
+            ),
+            Field::one(
                 "failure_detection_sensitivity",
                 "",
                 Kind::Choice(&["high", "low"]),
@@ -473,6 +498,12 @@ pub const COMMANDS: &[Command] = &[
                 "",
                 SWITCH,
                 "Whether each primary shard has a replica; memory_size covers both.",
+            ),
+            Field::one(
+                "rack_aware",
+                "",
+                SWITCH,
+                "Whether a replica is in another rack.",
             ),
             Field::one(
                 "memory_size",
@@ -619,15 +650,8 @@ pub const COMMANDS: &[Command] = &[
              clients to the others and ends when it has none.",
         ],
     },
-    Command {
-        words: &["verify", "balance"],
-        verb: Verb::VerifyBalance,
-        operand: None,
-        fields: &[Field::one("node", "node", Kind::Node, "Only this node.")],
-        some_field: false,
-        summary: "Shows how many of a database's shards are on the nodes of its endpoint.",
-        notes: &[],
-    },
+    verify::BALANCE,
+    verify::RACK_AWARE,
     Command {
         words: &["help"],
         verb: Verb::Help,

@@ -22,18 +22,11 @@ pub fn complete(line: &str, pos: usize) -> (usize, Vec<String>) {
         typed.remove(0);
         return (start, matching(names_after(&typed), &before[start..]));
     }
-    let candidates = match COMMANDS
-        .iter()
-        .find(|command| begins_with(&typed, command.words))
-    {
+    let candidates = match COMMANDS.iter().find(|command| command.is_named(&typed)) {
         Some(command) => after_command(command, &typed[command.words.len()..]),
         None => names_after(&typed),
     };
     (start, matching(candidates, &before[start..]))
-}
-
-fn begins_with(typed: &[String], words: &[&str]) -> bool {
-    typed.len() >= words.len() && words.iter().zip(typed).all(|(a, b)| a == b)
 }
 
 fn matching(candidates: Vec<&'static str>, prefix: &str) -> Vec<String> {
@@ -55,8 +48,13 @@ fn matching(candidates: Vec<&'static str>, prefix: &str) -> Vec<String> {
 fn names_after(typed: &[String]) -> Vec<&'static str> {
     COMMANDS
         .iter()
-        .filter(|c| c.words.len() > typed.len() && typed.iter().zip(c.words).all(|(a, b)| a == b))
-        .map(|command| command.words[typed.len()])
+        .filter(|c| c.words.len() > typed.len() && c.agrees(typed) == typed.len())
+        .map(|command| match command.words[typed.len()] {
+            "<node>" => "node:",
+            word => word,
+        })
+        // A name that nobody has chosen yet cannot be completed.
+        .filter(|word| !word.starts_with('<'))
         .collect()
 }
 
@@ -121,6 +119,10 @@ mod tests {
             Vec::<String>::new()
         );
         assert_eq!(at_end("delete db d"), ["db:"]);
+        assert_eq!(at_end("node "), ["node:"]);
+        assert_eq!(at_end("node 1 maintenance_mode o"), ["on ", "off "]);
+        assert_eq!(at_end("node node:1 enslave de"), ["demote_node "]);
+        assert_eq!(at_end("node 1 snapshot create "), Vec::<String>::new());
         assert_eq!(at_end("'open"), Vec::<String>::new());
     }
 

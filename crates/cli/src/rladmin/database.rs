@@ -38,6 +38,7 @@ pub async fn create(context: &Context, invocation: &Invocation) -> Result<(), Fa
     request.shards_count = shards;
     request.sharding = shards.map(|count| count > 1);
     request.replication = invocation.text("replication").map(|word| word == "enabled");
+    request.rack_aware = invocation.text("rack_aware").map(|word| word == "enabled");
     request.shards_placement = invocation.choice("shards_placement");
     let answer: Value = context.rest.post("/v1/bdbs", &request).await?;
     let uid = answer
@@ -83,6 +84,7 @@ pub async fn tune(context: &Context, invocation: &Invocation) -> Result<(), Fail
     let database = named(context, invocation).await?;
     let mut request = settings(context, invocation)?;
     request.replication = invocation.text("replication").map(|word| word == "enabled");
+    request.rack_aware = invocation.text("rack_aware").map(|word| word == "enabled");
     if invocation.has("no_password") {
         request.authentication_redis_pass = Some(String::new());
     }

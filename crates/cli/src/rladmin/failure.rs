@@ -131,5 +131,7 @@ fn remedy(error: &ApiError, installation: Option<&Installation>) -> Option<Strin
         ));
     }
     let remedy = error.error_code.remedy();
-    (!error.description.contains(remedy)).then(|| remedy.to_owned())
+    // One with a place for a name stands in the description, with the name.
+    let said = error.description.contains(remedy) || remedy.contains('<');
+    (!said).then(|| remedy.to_owned())
 }

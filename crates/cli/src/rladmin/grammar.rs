@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// A command of `rladmin`.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
-    /// The words that name it: `cluster create`.
+    /// The words that name it: `cluster create`. `<node>` and `<name>` are places of values.
     pub words: &'static [&'static str],
     /// What it is in the program.
     pub verb: Verb,
@@ -30,6 +30,20 @@ impl Command {
     #[must_use]
     pub fn field(&self, word: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.word == word)
+    }
+
+    /// Whether what was typed begins with the words that name it.
+    #[must_use]
+    pub fn is_named(&self, typed: &[String]) -> bool {
+        typed.len() >= self.words.len() && self.agrees(typed) == self.words.len()
+    }
+
+    /// How many of its words were typed, from the first on.
+    #[must_use]
+    pub fn agrees(&self, typed: &[String]) -> usize {
+        let both = self.words.iter().zip(typed);
+        both.take_while(|(word, typed)| stands_for(word, typed))
+            .count()
     }
 
     /// The words that name it, as one text.
@@ -68,6 +82,15 @@ impl Command {
     }
 }
 
+/// Whether a typed word may stand where a command has this one.
+fn stands_for(word: &str, typed: &str) -> bool {
+    match word {
+        "<node>" => typed == word || node(typed).is_ok(),
+        "<name>" => !typed.starts_with('-'),
+        _ => word == typed,
+    }
+}
+
 fn optional(text: &str) -> String {
     format!("[{text}]")
 }
@@ -88,12 +111,23 @@ pub enum Verb {
     DeleteDatabase,
     Failover,
     Migrate,
+    NodeMaintenanceOn,
+    NodeMaintenanceOff,
+    NodeEnslave,
+    NodeRemove,
+    NodeSnapshotCreate,
+    NodeSnapshotDelete,
+    NodeSnapshotRestore,
+    NodeSnapshotList,
+    Retry,
+    Abort,
     Status,
     InfoCluster,
     InfoDatabase,
     InfoNode,
     InfoProxy,
     VerifyBalance,
+    VerifyRackAware,
     Help,
     Exit,
 }

@@ -31,15 +31,12 @@ pub fn help(topic: &[String]) -> Result<String, Failure> {
     if topic.is_empty() {
         return Ok(overview());
     }
-    let begins = |command: &&Command| {
-        topic.len() >= command.words.len() && command.words.iter().zip(topic).all(|(a, b)| a == b)
-    };
-    if let Some(command) = COMMANDS.iter().find(begins) {
+    if let Some(command) = COMMANDS.iter().find(|command| command.is_named(topic)) {
         return Ok(explain(command));
     }
     let group: Vec<&Command> = COMMANDS
         .iter()
-        .filter(|command| topic.len() == 1 && command.words[0] == topic[0])
+        .filter(|command| command.agrees(topic) == topic.len())
         .collect();
     if group.is_empty()
         && let Some(answer) = later::command(topic)

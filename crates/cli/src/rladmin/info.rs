@@ -118,6 +118,7 @@ fn add_policy(facts: &mut Facts, policy: &ClusterPolicy) {
             version
         },
     );
+    facts.add("rack_aware", enabled(policy.rack_aware.unwrap_or(false)));
     facts.add(
         "failure_detection_sensitivity",
         match policy.failure_detection_sensitivity {
@@ -189,6 +190,7 @@ fn database_facts(database: &Bdb, cluster: &ClusterInfo, nodes: &[NodeInfo]) -> 
     facts.add("shards_count", database.shards_count.to_string());
     facts.add("shards_placement", placement(database.shards_placement));
     facts.add("replication", enabled(database.replication));
+    facts.add("rack_aware", enabled(database.rack_aware));
     facts.add("persistence", &database.data_persistence);
     if database.data_persistence == "aof" {
         facts.add("aof_policy", &database.aof_policy);

@@ -65,18 +65,8 @@ pub const LATER: &[Later] = &[
     later(&["info", "metrics"]),
     later(&["metrics"]),
     later(&["node", "<node>", "addr"]),
-    later(&["node", "<node>", "enslave"]),
     later(&["node", "<node>", "external_addr"]),
-    instead(
-        &["node", "<node>", "maintenance_mode"],
-        "By REST: POST /v1/nodes/<id>/actions/maintenance_on or maintenance_off.",
-    ),
     later(&["node", "<node>", "recovery_path"]),
-    instead(
-        &["node", "<node>", "remove"],
-        "By REST: POST /v1/nodes/<id>/actions/remove.",
-    ),
-    later(&["node", "<node>", "snapshot"]),
     instead(
         &["placement"],
         "The placement is fixed by `rladmin create db … shards_placement`.",
@@ -86,16 +76,11 @@ pub const LATER: &[Later] = &[
     instead(&["recover", "list"], BY_ITSELF),
     later(&["recover", "s3_import"]),
     later(&["restart"]),
-    instead(
-        &["retry"],
-        "What is under way goes on by itself: `rladmin cluster running_actions` says what it waits for.",
-    ),
     later(&["suffix", "add"]),
     later(&["suffix", "delete"]),
     later(&["suffix", "list"]),
     later(&["tune", "node"]),
     later(&["upgrade"]),
-    later(&["verify", "rack_aware"]),
 ];
 
 /// Keywords in commands that there are.
@@ -110,11 +95,17 @@ pub const LATER_WORDS: &[LaterWords] = &[
             "license_file",
             "node_uid",
             "persistent_path",
-            "rack_aware",
             "register_dns_suffix",
             "second_rack_id",
         ],
         remedy: None,
+    },
+    LaterWords {
+        command: &["cluster", "create"],
+        words: &["rack_aware"],
+        remedy: Some(
+            "`rladmin tune cluster rack_aware enabled` turns it on, when every node has a rack.",
+        ),
     },
     LaterWords {
         command: &["cluster", "join"],
@@ -210,6 +201,24 @@ pub const LATER_WORDS: &[LaterWords] = &[
             "slave_ha_grace_period",
         ],
         remedy: None,
+    },
+    LaterWords {
+        command: &["node", "<node>", "maintenance_mode", "on"],
+        words: &["evict_active_active_replica"],
+        remedy: None,
+    },
+    LaterWords {
+        command: &["node", "<node>", "enslave"],
+        words: &["endpoints_only"],
+        remedy: Some(
+            "An endpoint is on the nodes of its primaries: it goes with them, or `rladmin tune db <db> \
+             proxy_policy` says which proxies serve it.",
+        ),
+    },
+    LaterWords {
+        command: &["node", "<node>", "remove"],
+        words: &["wait_for_persistence"],
+        remedy: Some("Shards move while they serve: nothing has to be written to disk first."),
     },
     LaterWords {
         command: &["tune", "cluster"],
@@ -390,12 +399,13 @@ mod tests {
 
     #[test]
     fn the_beginning_of_one_too_but_not_what_is_mistyped() {
-        assert_eq!(refused(&["node"]), "'node' is not in this release.");
-        assert_eq!(refused(&["node", "3"]), "'node' is not in this release.");
         assert_eq!(refused(&["recover"]), "'recover' is not in this release.");
         for words in [
             &["failovr"][..],
+            &["node"],
+            &["node", "3"],
             &["node", "1", "frobnicate"],
+            &["node", "x", "remove"],
             &["recover", "everything"],
             &["cluster", "recovr"],
             &["cluster"],

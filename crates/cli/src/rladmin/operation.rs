@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep};
 /// How often is looked.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// What is waited for is told when it lasts as long.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+
 /// Whether asking again later may be answered: the node's `cnm_http` or the primary node is being
 /// replaced.
 #[must_use]
@@ -47,6 +50,7 @@ pub async fn follow(context: &Context, uid: &str) -> Result<(), Failure> {
                 }
                 match operation.status {
                     Some(OperationStatus::Completed) => break,
+                    Some(OperationStatus::Paused) => return Err(paused(&operation)),
                     Some(OperationStatus::Failed) => {
                         let why = operation
                             .error
@@ -82,9 +86,69 @@ pub async fn follow(context: &Context, uid: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Follows an action on a node: its percents are lines, and what it waits for when that lasts.
+///
+/// # Errors
+/// Why it was given up, or pauses; that the cluster does not answer for a minute.
+pub async fn follow_action(context: &Context, uid: &str, title: &str) -> Result<(), Failure> {
+    let path = format!("/v1/actions/{uid}");
+    let mut percent = None;
+    let (mut state, mut since, mut told) = (String::new(), Instant::now(), true);
+    let mut heard = Instant::now();
+    loop {
+        match context.rest.get::<StateMachine>(&path).await {
+            Ok(action) => {
+                heard = Instant::now();
+                let now = action.progress.floor();
+                if percent != Some(now) {
+                    context.screen.progress(format!("{title}: {now:.0}%"));
+                    percent = Some(now);
+                }
+                match action.status {
+                    Some(OperationStatus::Completed) => return Ok(()),
+                    Some(OperationStatus::Paused) => return Err(paused(&action)),
+                    Some(OperationStatus::Failed) => return Err(failed(&action)),
+                    _ => {}
+                }
+                if action.state != state {
+                    (state, since, told) = (action.state, Instant::now(), false);
+                }
+            }
+            // It is forgotten: it has ended.
+            Err(error) if error.error_code == ErrorCode::ActionNotFound => return Ok(()),
+            Err(error) if is_passing(&error) && heard.elapsed() < limits::READY_WAIT => {
+                if error.description != state {
+                    (state, since, told) = (error.description, Instant::now(), false);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if !told && state != "active" && since.elapsed() > TELL_AFTER {
+            context.screen.progress(format!("  waits: {state}"));
+            told = true;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn failed(action: &StateMachine) -> Failure {
+    let why = action.error.as_deref().unwrap_or("no reason given");
+    let code = action.error_code.unwrap_or(ErrorCode::InternalError);
+    ApiError::new(code, format!("{} failed: {why}", action.name)).into()
+}
+
+/// What pauses, why, and how it goes on.
+fn paused(action: &StateMachine) -> Failure {
+    let why = action.error.as_deref().unwrap_or("no reason given");
+    let remedy = action.remedy.as_deref().unwrap_or_default();
+    let code = action.error_code.unwrap_or(ErrorCode::OperationPaused);
+    ApiError::new(code, format!("{} pauses: {why}. {remedy}", action.name)).into()
+}
+
 fn describe(operation: &StateMachine) -> String {
     let status = match operation.status {
         Some(OperationStatus::Active) => "active",
+        Some(OperationStatus::Paused) => "paused",
         Some(OperationStatus::Completed) => "completed",
         Some(OperationStatus::Failed) => "failed",
         Some(OperationStatus::Pending) | None => "pending",

@@ -42,6 +42,8 @@ pub struct Invocation {
     pub command: &'static Command,
     /// The value without a keyword.
     pub operand: Option<String>,
+    /// The values that stand between the words of its name, in their order.
+    pub places: Vec<String>,
     values: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -94,27 +96,29 @@ pub fn parse(words: &[String]) -> Result<(Options, Typed), Failure> {
         return Ok((options, Typed::Help(topic)));
     }
     let (command, values) = find(rest)?;
-    let invocation = Reader {
+    let mut invocation = Reader {
         command,
         options: &mut options,
     }
     .read(values)?;
+    let both = command.words.iter().zip(rest);
+    invocation.places = both
+        .filter(|(word, _)| word.starts_with('<'))
+        .map(|(_, typed)| typed.clone())
+        .collect();
     Ok((options, Typed::Command(Box::new(invocation))))
 }
 
 /// The command that words begin with, and the words after its name.
 fn find(words: &[String]) -> Result<(&'static Command, &[String]), Failure> {
-    let named = |command: &&Command| {
-        words.len() >= command.words.len() && command.words.iter().zip(words).all(|(a, b)| a == b)
-    };
-    if let Some(command) = COMMANDS.iter().find(named) {
+    if let Some(command) = COMMANDS.iter().find(|command| command.is_named(words)) {
         return Ok((command, &words[command.words.len()..]));
     }
     if let Some(answer) = later::command(words) {
         return Err(answer);
     }
-    let group: Vec<&Command> = COMMANDS.iter().filter(|c| c.words[0] == words[0]).collect();
-    if group.is_empty() {
+    let known = COMMANDS.iter().map(|c| c.agrees(words)).max().unwrap_or(0);
+    if known == 0 {
         let firsts = COMMANDS.iter().map(|command| command.words[0]);
         return Err(Failure::Usage {
             message: format!(
@@ -125,17 +129,21 @@ fn find(words: &[String]) -> Result<(&'static Command, &[String]), Failure> {
             usage: vec!["help".to_owned()],
         });
     }
-    let seconds = group
+    let group: Vec<&Command> = COMMANDS
         .iter()
-        .filter_map(|command| command.words.get(1).copied());
-    let message = match words.get(1) {
+        .filter(|command| command.agrees(words) == known)
+        .collect();
+    let next = group
+        .iter()
+        .filter_map(|command| command.words.get(known).copied());
+    let before = validate::shown(&words[..known].join(" "));
+    let message = match words.get(known) {
         Some(word) => format!(
-            "unknown word '{}' after '{}'{}",
+            "unknown word '{}' after '{before}'{}",
             validate::shown(word),
-            words[0],
-            perhaps(nearest(word, seconds))
+            perhaps(nearest(word, next))
         ),
-        None => format!("'{}' needs one more word", words[0]),
+        None => format!("'{before}' needs one more word"),
     };
     Err(Failure::Usage {
         message,
@@ -269,6 +277,7 @@ impl Reader<'_> {
         Ok(Invocation {
             command: self.command,
             operand,
+            places: Vec::new(),
             values,
         })
     }
@@ -332,6 +341,12 @@ impl Invocation {
     #[must_use]
     pub fn node(&self, word: &str) -> Option<NodeUid> {
         self.text(word).and_then(|text| node(text).ok())
+    }
+
+    /// The node that stands in the command's name.
+    #[must_use]
+    pub fn named_node(&self) -> Option<NodeUid> {
+        self.places.first().and_then(|text| node(text).ok())
     }
 
     /// The operand as a node; `None`: left out, or `all`.

@@ -2,10 +2,12 @@
 
 use super::failure::Failure;
 use super::grammar::Verb;
+use super::node::snapshot;
 use super::parse::{Invocation, Options, Typed, parse};
 use super::screen::{Screen, read_line};
 use super::{
-    balance, cluster, database, failover, help, info, join, migrate, proxy, status, words,
+    actions, balance, cluster, database, failover, help, info, join, migrate, node, proxy, racks,
+    status, words,
 };
 use crate::installation::Installation;
 use client::rest::RestClient;
@@ -171,7 +173,17 @@ async fn carry_out(context: &Context, invocation: &Invocation) -> Result<(), Fai
         Verb::ClusterJoin => join::join(context, invocation).await,
         Verb::ClusterConfig => cluster::config(context, invocation).await,
         Verb::ClusterMaster => cluster::master(context, invocation).await,
-        Verb::ClusterRunningActions => cluster::running_actions(context).await,
+        Verb::ClusterRunningActions => actions::running(context).await,
+        Verb::Retry => actions::retry(context, invocation).await,
+        Verb::Abort => actions::abort(context, invocation).await,
+        Verb::NodeMaintenanceOn => node::maintenance_on(context, invocation).await,
+        Verb::NodeMaintenanceOff => node::maintenance_off(context, invocation).await,
+        Verb::NodeEnslave => node::enslave(context, invocation).await,
+        Verb::NodeRemove => node::remove(context, invocation).await,
+        Verb::NodeSnapshotCreate => snapshot::create(context, invocation).await,
+        Verb::NodeSnapshotDelete => snapshot::delete(context, invocation).await,
+        Verb::NodeSnapshotRestore => snapshot::restore(context, invocation).await,
+        Verb::NodeSnapshotList => snapshot::list(context, invocation).await,
         Verb::TuneCluster => cluster::tune(context, invocation).await,
         Verb::TuneDatabase => database::tune(context, invocation).await,
         Verb::CreateDatabase => database::create(context, invocation).await,
@@ -185,6 +197,7 @@ async fn carry_out(context: &Context, invocation: &Invocation) -> Result<(), Fai
         Verb::TuneProxy => proxy::tune(context, invocation).await,
         Verb::InfoProxy => info::proxy(context, invocation).await,
         Verb::VerifyBalance => balance::verify(context, invocation).await,
+        Verb::VerifyRackAware => racks::verify(context).await,
         // Handled where lines are read; on a command line they have nothing to do.
         Verb::Help | Verb::Exit => Ok(()),
     }

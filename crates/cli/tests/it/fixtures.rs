@@ -139,6 +139,7 @@ fn info() -> ClusterInfo {
             default_sharded_proxy_policy: Some(ProxyPolicy::AllMasterShards),
             default_shards_placement: Some(ShardsPlacement::Dense),
             default_provisioned_redis_version: None,
+            rack_aware: Some(false),
             failure_detection_sensitivity: Some(Sensitivity::High),
         },
         ..ClusterInfo::default()

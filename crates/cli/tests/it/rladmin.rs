@@ -6,7 +6,7 @@ use assert_cmd::Command;
 use insta::assert_snapshot;
 use model::ErrorCode;
 use model::documents::{DatabaseStatus, OperationStatus};
-use model::rest::{ActionStarted, Bdb, StateMachine};
+use model::rest::{ActionStarted, Bdb, NodeInfo, ShardInfo, StateMachine};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -349,12 +349,10 @@ fn what_a_later_release_has_is_answered_by_name() {
         )
     );
     assert_eq!(
-        node.failure("node 3 remove"),
+        node.failure("node 3 recovery_path set /data"),
         (
             2,
-            "ERROR: 'node <node> remove' is not in this release.\n\
-             By REST: POST /v1/nodes/<id>/actions/remove.\n"
-                .to_owned()
+            "ERROR: 'node <node> recovery_path' is not in this release.\n".to_owned()
         )
     );
     let (code, errors) = node.failure("--json tune db demo shards_count 8");
@@ -428,4 +426,221 @@ fn commands_from_standard_input() {
         code == 0 && out.starts_with("Usage: rladmin status"),
         "{out}"
     );
+}
+
+/// An action on a node as REST shows it.
+fn on_node(name: &str, status: OperationStatus, progress: f64) -> StateMachine {
+    let paused = status == OperationStatus::Paused;
+    StateMachine {
+        action_uid: ACTION.to_owned(),
+        object_name: "node:2".to_owned(),
+        status: Some(status),
+        name: name.to_owned(),
+        state: "active".to_owned(),
+        error: paused.then(|| "db:1: node:3 is not heard".to_owned()),
+        error_code: paused.then_some(ErrorCode::OperationPaused),
+        remedy: paused.then(|| format!("Bring it back, then `rladmin retry {ACTION}`.")),
+        progress,
+        node_uid: Some(model::NodeUid(2)),
+        ..StateMachine::default()
+    }
+}
+
+fn told(machine: &StateMachine) -> (u16, String) {
+    (200, serde_json::to_string(machine).unwrap())
+}
+
+#[test]
+fn an_action_on_a_node_is_followed() {
+    let node = FakeNode::new();
+    let started = json!({ "action_uid": ACTION, "action_uids": [format!("{ACTION}-1")] });
+    node.answer("POST /v1/nodes/2/actions/maintenance_on", &started)
+        .answers(
+            &format!("GET /v1/actions/{ACTION}"),
+            vec![
+                told(&on_node("maintenance_on", OperationStatus::Active, 0.0)),
+                told(&on_node("maintenance_on", OperationStatus::Active, 33.4)),
+                told(&on_node(
+                    "maintenance_on",
+                    OperationStatus::Completed,
+                    100.0,
+                )),
+            ],
+        );
+    let output = node.output(
+        "node 2 maintenance_mode on keep_slave_shards evict_ha_replica disabled demote_node \
+         overwrite_snapshot max_concurrent_actions 2 retry_timeout_seconds 60",
+    );
+    assert_snapshot!(output, @"
+    Performing maintenance_on action on node:2: 0%
+    Performing maintenance_on action on node:2: 33%
+    Performing maintenance_on action on node:2: 100%
+    OK
+    ");
+    assert_eq!(
+        sent(&node, 0),
+        json!({
+            "keep_slave_shards": true,
+            "evict_ha_replica": false,
+            "overwrite_snapshot": true,
+            "demote_node": true,
+            "max_concurrent_actions": 2,
+            "retry_timeout_seconds": 60,
+        })
+    );
+    // Nothing is on the node: it is done at once.
+    let nothing = json!({ "action_uid": null, "action_uids": [] });
+    node.answer("POST /v1/nodes/2/actions/enslave_node", &nothing);
+    assert_snapshot!(node.output("node node:2 enslave shards_only"), @"
+    Performing enslave_node action on node:2: 100%
+    OK
+    ");
+}
+
+#[test]
+fn an_action_that_pauses_says_how_it_goes_on() {
+    let node = FakeNode::new();
+    let started = json!({ "action_uid": ACTION, "action_uids": [] });
+    node.answer("POST /v1/nodes/2/actions/maintenance_off", &started)
+        .answer(
+            &format!("GET /v1/actions/{ACTION}"),
+            &on_node("maintenance_off", OperationStatus::Paused, 50.0),
+        );
+    let (code, errors) = node.failure("node 2 maintenance_mode off skip_shards_restore");
+    assert_eq!(code, 1);
+    assert_eq!(
+        errors,
+        format!(
+            "ERROR: maintenance_off pauses: db:1: node:3 is not heard. Bring it back, then `rladmin retry \
+             {ACTION}`. (operation_paused)\n"
+        )
+    );
+    let part = StateMachine {
+        action_uid: format!("{ACTION}-1"),
+        object_name: "bdb:1".to_owned(),
+        error: Some("node:3 is not heard".to_owned()),
+        task_id: Some(model::OperationUid(ACTION.to_owned())),
+        ..on_node("maintenance_off", OperationStatus::Paused, 50.0)
+    };
+    let actions = json!({
+        "actions": [on_node("maintenance_off", OperationStatus::Paused, 50.0)],
+        "state-machines": [part],
+    });
+    node.answer("GET /v1/actions", &actions);
+    assert_snapshot!(node.output("cluster running_actions"), @"
+    Got 1 tasks:
+    1) Task: maintenance_off (0198c0de-0000-7000-8000-000000000001) Node: 2 Status: paused
+       db:1: 50%, paused: node:3 is not heard
+       Bring it back, then `rladmin retry 0198c0de-0000-7000-8000-000000000001`.
+    ");
+    node.answer(&format!("POST /v1/actions/{ACTION}/retry"), &started)
+        .answers(
+            &format!("GET /v1/actions/{ACTION}"),
+            vec![
+                told(&on_node("maintenance_off", OperationStatus::Active, 50.0)),
+                told(&on_node(
+                    "maintenance_off",
+                    OperationStatus::Completed,
+                    100.0,
+                )),
+            ],
+        );
+    assert_snapshot!(node.output(&format!("retry {ACTION}")), @"
+    Performing maintenance_off action on node:2: 100%
+    OK
+    ");
+    node.answer(&format!("POST /v1/actions/{ACTION}/abort"), &started);
+    assert_eq!(node.output(&format!("abort {ACTION}")), "OK\n");
+    let (code, errors) = node.failure("retry ../bdbs");
+    assert!(
+        code == 2 && errors.contains("is named by its id"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn snapshots_of_a_node() {
+    let node = FakeNode::new();
+    let shards = [("0-8191", "master"), ("8192-16383", "slave")]
+        .map(|(slots, role)| json!({ "bdb_uid": 1, "assigned_slots": slots, "role": role }));
+    node.answer(
+        "GET /v1/nodes/2/snapshots",
+        &json!([{
+            "name": "before", "node_uid": 2, "created_time": "2030-01-01T10:00:00Z", "shards": shards,
+        }]),
+    );
+    assert_snapshot!(node.output("node 2 snapshot list"), @"
+    Name   Node Time
+    before 2    2030-01-01T10:00:00Z
+    ");
+    node.answer("GET /v1/shards", &json!([]));
+    let done = json!({ "action_uid": null, "action_uids": [] });
+    node.answer("POST /v1/nodes/2/snapshots/before/restore", &done)
+        .answer("POST /v1/nodes/2/snapshots/after", &done)
+        .answer("DELETE /v1/nodes/2/snapshots/after", &done);
+    assert_snapshot!(node.output("-y node 2 snapshot restore before"), @"
+    db:1 slots 0-8191: not there any more, left out
+    db:1 slots 8192-16383: not there any more, left out
+    Snapshot restore completed successfully.
+    ");
+    assert_eq!(node.output("node 2 snapshot create after"), "Done.\n");
+    assert_eq!(node.output("node 2 snapshot delete after"), "Done.\n");
+    let (code, errors) = node.failure("node 2 snapshot restore nothing");
+    assert!(
+        code == 1 && errors.contains("has no snapshot 'nothing'"),
+        "{errors}"
+    );
+    let (code, errors) = node.failure("node 2 snapshot create a/b");
+    assert!(
+        code == 1 && errors.contains("is not the name of a snapshot"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn racks_of_copies() {
+    let node = FakeNode::new();
+    node.answer("GET /v1/cluster/policy", &json!({ "rack_aware": false }));
+    assert_eq!(
+        node.output("verify rack_aware"),
+        "Cluster policy is not configured for rack awareness.\n"
+    );
+    node.answer("GET /v1/cluster/policy", &json!({ "rack_aware": true }));
+    let database = Bdb {
+        rack_aware: true,
+        ..demo()
+    };
+    node.answer("GET /v1/bdbs", &[database]);
+    let on = |uid: u64, rack: &str| NodeInfo {
+        uid: model::NodeUid(uid),
+        rack_id: rack.to_owned(),
+        ..NodeInfo::default()
+    };
+    let copy = |uid: u64, node: u64, slots: &str| ShardInfo {
+        uid: model::ShardUid(uid),
+        bdb_uid: model::DatabaseUid(1),
+        node_uid: model::NodeUid(node),
+        assigned_slots: slots.to_owned(),
+        ..ShardInfo::default()
+    };
+    node.answer("GET /v1/nodes", &[on(1, "a"), on(2, "b"), on(3, "a")]);
+    let well = [
+        copy(1, 1, "0-8191"),
+        copy(2, 2, "0-8191"),
+        copy(3, 2, "8192-16383"),
+        copy(4, 3, "8192-16383"),
+    ];
+    node.answer("GET /v1/shards", &well);
+    assert_snapshot!(node.output("verify rack_aware"), @"
+    DB:ID NAME SLOTS      SHARDS          RACK-IDS STATUS
+    db:1  demo 0-8191     redis:1,redis:2 a,b      OK
+    db:1  demo 8192-16383 redis:3,redis:4 b,a      OK
+    ");
+    node.answer(
+        "GET /v1/shards",
+        &[copy(1, 1, "0-16383"), copy(2, 3, "0-16383")],
+    );
+    let (code, errors) = node.failure("verify rack_aware");
+    assert_eq!(code, 1);
+    assert!(errors.contains("(rack_awareness_violation)"), "{errors}");
 }

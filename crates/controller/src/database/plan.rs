@@ -3,8 +3,9 @@
 use crate::failover::plan::{self as failover, Verdict};
 use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
-use crate::migration::plan as migration;
+use crate::migration::plan::{self as migration, Doing};
 use crate::observed::{self, Observations};
+use crate::operation::plan as operation;
 use crate::placement::plan::proxies;
 use crate::replica_set::{self, ReplicaSet};
 use crate::replication::plan as replication;
@@ -83,6 +84,13 @@ pub fn plan(
         } else {
             serving(state, observed, database, instant, now)
         };
+        // A deadline pauses; nothing is skipped.
+        if let Next::Again(_, reason) | Next::Wait(reason) = &next
+            && let Some(pause) = operation::overdue(state, database, reason, now)
+        {
+            plan.steps.push(pause);
+            continue;
+        }
         match next {
             Next::Steps(steps) => plan.steps.extend(steps),
             Next::Again(steps, reason) => {
@@ -162,10 +170,11 @@ fn serving(
     if settled {
         Next::Nothing
     } else {
-        let step = migration::next((state, observed), database, instant, now);
-        Next::Steps(vec![
-            step.unwrap_or_else(|| completion(state, database, now)),
-        ])
+        match migration::next((state, observed), database, instant, now) {
+            Doing::Step(step) => Next::Steps(vec![*step]),
+            Doing::Wait(reason) => Next::Wait(reason),
+            Doing::Done => Next::Steps(vec![completion(state, database, now)]),
+        }
     }
 }
 
@@ -664,7 +673,8 @@ pub fn waits(state: &ClusterState, plan: &Plan, now: Timestamp) -> Option<Txn> {
         let Some(operation) = state.operations.iter().find(|o| &o.uid == uid) else {
             continue;
         };
-        if operation.waiting_on.as_ref() == Some(reason) || operation.ended.is_some() {
+        let rests = operation.ended.is_some() || operation.status == OperationStatus::Paused;
+        if rests || operation.waiting_on.as_ref() == Some(reason) {
             continue;
         }
         let mut doc = operation.doc.clone();

@@ -3,27 +3,52 @@
 
 use crate::database::plan::Step;
 use crate::observed::Observations;
+use crate::operation::plan::{begin, of_database};
 use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
 use crate::request::new_shard;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::plan as switchover;
 use jiff::Timestamp;
-use model::documents::{Database, Operation, Role, Shard, keys};
+use model::documents::{Database, Operation, OperationKind, OperationStatus, Role, Shard, keys};
 use model::{ApiError, NodeUid, ShardUid};
 use std::time::Instant;
 use store::Txn;
 
-/// The next step of the operation that works on a database; `None`: it has nothing left to do.
+/// What an operation does next.
+#[derive(Clone, Debug)]
+pub enum Doing {
+    /// A step.
+    Step(Box<Step>),
+    /// Nothing now; what it waits for, in words.
+    Wait(String),
+    /// Nothing any more.
+    Done,
+}
+
+/// The next step of the operation that works on a database.
 #[must_use]
 pub fn next(
     (state, observed): (&ClusterState, &Observations),
     database: &Stored<Database>,
     instant: Instant,
     now: Timestamp,
-) -> Option<Step> {
-    let running = database.operation.as_ref()?;
-    let operation = state.operations.iter().find(|o| o.uid == *running)?;
+) -> Doing {
+    let Some(operation) = of_database(state, database) else {
+        return Doing::Done;
+    };
+    match operation.status {
+        OperationStatus::Paused => {
+            return Doing::Wait(operation.error.clone().unwrap_or_default());
+        }
+        OperationStatus::Pending => {
+            return match begin(state, operation, now) {
+                Ok(step) => Doing::Step(Box::new(step)),
+                Err(reason) => Doing::Wait(reason),
+            };
+        }
+        _ => {}
+    }
     let work = Work {
         state,
         observed,
@@ -32,8 +57,16 @@ pub fn next(
         instant,
         now,
     };
-    work.next_role().or_else(|| work.next_migration())
+    let step = work.next_role().or_else(|| work.next_migration());
+    match step {
+        Some(Ok(step)) => Doing::Step(Box::new(step)),
+        Some(Err(reason)) => Doing::Wait(reason),
+        None => Doing::Done,
+    }
 }
+
+/// A step, or what is waited for before it can be taken.
+type Try = Result<Step, String>;
 
 struct Work<'a> {
     state: &'a ClusterState,
@@ -46,22 +79,22 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// The next primary that is to hand its role over.
-    fn next_role(&self) -> Option<Step> {
+    fn next_role(&self) -> Option<Try> {
         let shard = *self.operation.shards.first()?;
         let sets = replica_set::of_database(self.state, self.database);
         match sets.iter().find(|set| set.primary.uid == shard) {
-            Some(set) => self.hand_over(set, None),
+            Some(set) => Some(self.hand_over(set, None)),
             // It has lost the role meanwhile, to a failover: what was wanted has happened.
-            None => Some(self.note(
+            None => Some(Ok(self.note(
                 format!("redis:{shard} is no master any more"),
                 |operation| {
                     operation.shards.remove(0);
                 },
-            )),
+            ))),
         }
     }
 
-    fn hand_over(&self, set: &ReplicaSet<'_>, target: Option<ShardUid>) -> Option<Step> {
+    fn hand_over(&self, set: &ReplicaSet<'_>, target: Option<ShardUid>) -> Try {
         let both = (set, &self.database.doc);
         let wanted = switchover::check(
             (self.state, self.observed),
@@ -71,28 +104,31 @@ impl<'a> Work<'a> {
             self.instant,
         );
         match wanted {
-            Ok(wanted) => Some(Step::Move(Box::new(wanted))),
-            Err(reason) => {
+            Ok(wanted) => Ok(Step::Move(Box::new(wanted))),
+            // Who asks for a failover wants to hear at once that it cannot be.
+            Err(reason) if self.operation.kind == OperationKind::FailoverShards => {
                 let database = self.database.uid;
                 let running = &self.operation.uid;
-                let txn = switchover::refuse(self.state, database, running, &reason, self.now)?;
-                Some(Step::Store { txn, reason })
+                let txn = switchover::refuse(self.state, database, running, &reason, self.now);
+                let txn = txn.ok_or_else(|| reason.clone())?;
+                Ok(Step::Store { txn, reason })
             }
+            Err(reason) => Err(reason),
         }
     }
 
     /// The next shard that is to be brought to another node. Its copy is synced by the time that this is
     /// asked: until then its database is not settled.
-    fn next_migration(&self) -> Option<Step> {
+    fn next_migration(&self) -> Option<Try> {
         let migration = self.operation.migrations.first()?.clone();
         let shard = self.state.shards.iter().find(|s| s.uid == migration.shard);
         let Some(shard) = shard else {
-            return Some(self.note(
+            return Some(Ok(self.note(
                 format!("redis:{} has moved", migration.shard),
                 |operation| {
                     operation.migrations.remove(0);
                 },
-            ));
+            )));
         };
         let sets = replica_set::of_database(self.state, self.database);
         let set = sets
@@ -100,22 +136,22 @@ impl<'a> Work<'a> {
             .find(|set| set.members().any(|member| member.uid == shard.uid))?;
         match migration.copy {
             None => Some(self.copy(set, shard, migration.node)),
-            Some(copy) if shard.role == Role::Primary => self.hand_over(set, Some(copy)),
+            Some(copy) if shard.role == Role::Primary => Some(self.hand_over(set, Some(copy))),
             Some(_) => {
                 let mut doc = shard.doc.clone();
                 doc.removed_by = Some(self.operation.uid.clone());
                 doc.synced = None;
                 let mut change = Change::of(self.state, self.now);
                 change.replace(keys::shard(shard.uid), shard.revision, &doc);
-                Some(Step::Store {
+                Some(Ok(Step::Store {
                     txn: change.into_txn(),
                     reason: format!("redis:{} has a copy in its place", shard.uid),
-                })
+                }))
             }
         }
     }
 
-    fn copy(&self, set: &ReplicaSet<'_>, shard: &'a Stored<Shard>, node: NodeUid) -> Step {
+    fn copy(&self, set: &ReplicaSet<'_>, shard: &'a Stored<Shard>, node: NodeUid) -> Try {
         let made = copy_of((self.state, self.observed), shard, node, self.instant);
         let made = made.map(|port| {
             let uid = self.state.cluster.next_shard;
@@ -136,33 +172,27 @@ impl<'a> Work<'a> {
             if let Some(migration) = doc.migrations.first_mut() {
                 migration.copy = Some(uid);
             }
+            doc.step_since = Some(self.now);
             change.replace(keys::operation(&doc.uid), self.operation.revision, &doc);
             (change.into_txn(), uid)
         });
         match made {
-            Ok((txn, uid)) => Step::Store {
+            Ok((txn, uid)) => Ok(Step::Store {
                 txn,
                 reason: format!(
                     "redis:{uid} becomes a copy of redis:{} on node:{node}",
                     shard.uid
                 ),
-            },
-            Err(error) => self.give_up(error.description),
-        }
-    }
-
-    fn give_up(&self, reason: String) -> Step {
-        let database = self.database.uid;
-        let txn = switchover::refuse(self.state, database, &self.operation.uid, &reason, self.now);
-        Step::Store {
-            txn: txn.unwrap_or_default(),
-            reason,
+            }),
+            Err(error) => Err(error.description),
         }
     }
 
     fn note(&self, reason: String, change_it: impl Fn(&mut Operation)) -> Step {
         let mut doc = self.operation.doc.clone();
         change_it(&mut doc);
+        doc.step_since = Some(self.now);
+        doc.waiting_on = None;
         let mut change = Change::of(self.state, self.now);
         change.replace(keys::operation(&doc.uid), self.operation.revision, &doc);
         let txn: Txn = change.into_txn();

@@ -2,6 +2,7 @@
 
 use super::plan::copy_of;
 use crate::observed::Observations;
+use crate::placement::racks;
 use crate::request::{Fresh, not_busy, operation};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
@@ -54,10 +55,11 @@ pub(crate) fn migrate(
         };
         let operation = Operation {
             uid: name.clone(),
+            total: u32::try_from(migrations.len()).unwrap_or(u32::MAX),
             migrations,
             ..operation(OperationKind::MigrateShards, uid, fresh)
         };
-        begin(&mut change, database, &operation)?;
+        begin(state, &mut change, database, &operation)?;
         operations.push(name);
     }
     let outcome = IntentOutcome {
@@ -70,11 +72,12 @@ pub(crate) fn migrate(
 
 /// Has an operation work on a database.
 pub(crate) fn begin(
+    state: &ClusterState,
     change: &mut Change,
     database: &Stored<Database>,
     operation: &Operation,
 ) -> Result<(), ApiError> {
-    not_busy(database)?;
+    not_busy(state, database)?;
     let mut doc = database.doc.clone();
     doc.status = DatabaseStatus::ActiveChangePending;
     doc.operation = Some(operation.uid.clone());
@@ -144,6 +147,9 @@ fn may_be_there(
              node, or say override_policy",
             sibling.uid, shard.uid
         )));
+    }
+    if !override_policy {
+        racks::may_be_on(state, shard, node)?;
     }
     copy_of((state, observed), shard, node, fresh.instant).map(|_| ())
 }

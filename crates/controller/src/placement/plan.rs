@@ -1,5 +1,6 @@
 //! Choice of nodes and of ports. Pure.
 
+use super::racks;
 use crate::observed::Observations;
 use crate::state::{ClusterState, Stored};
 use model::documents::{Database, Node, ProxyPolicy, Role, Shard, ShardsPlacement};
@@ -18,6 +19,8 @@ const FIRST_ENDPOINT_PORT: u16 = 12_000;
 /// What a node could take of a new database.
 struct Room {
     node: NodeUid,
+    /// Its rack, if told.
+    rack: Option<String>,
     /// Memory not promised to a shard yet, bytes.
     left: u64,
     /// Shards on it.
@@ -46,6 +49,7 @@ impl Room {
         };
         Self {
             node: node.uid,
+            rack: node.rack_id.clone(),
             left: node
                 .memory_bytes
                 .saturating_sub(state.promised_memory(node.uid)),
@@ -112,14 +116,14 @@ pub fn nodes_for_shards(
     observed: &Observations,
     engine: &EngineId,
     shares: &[u64],
-    (placement, replication): (ShardsPlacement, bool),
+    (placement, replication, rack_aware): (ShardsPlacement, bool, bool),
     now: Instant,
 ) -> Result<Places, ApiError> {
     let mut rooms = rooms(state, observed, engine, now);
     let wanted = Wanted { shares, placement };
     let primaries = place_primaries(&mut rooms, wanted)?;
     let replicas = if replication {
-        place_replicas(&mut rooms, shares, &primaries)?
+        place_replicas(&mut rooms, shares, (&primaries, rack_aware))?
     } else {
         Vec::new()
     };
@@ -129,7 +133,8 @@ pub fn nodes_for_shards(
     })
 }
 
-/// The nodes of new replicas of primaries that exist: never the primary's own; the one with the most
+/// The nodes of new replicas of primaries that exist: never the primary's own, nor one of its rack if
+/// the database is rack-aware; the one with the most
 /// memory left, then with the fewest shards, then the lowest uid. `primaries`: node and memory limit of
 /// each.
 ///
@@ -139,12 +144,12 @@ pub fn nodes_for_replicas(
     state: &ClusterState,
     observed: &Observations,
     engine: &EngineId,
-    primaries: &[(NodeUid, u64)],
+    (primaries, rack_aware): (&[(NodeUid, u64)], bool),
     now: Instant,
 ) -> Result<Vec<NodeUid>, ApiError> {
     let mut rooms = rooms(state, observed, engine, now);
     let (nodes, shares): (Vec<NodeUid>, Vec<u64>) = primaries.iter().copied().unzip();
-    place_replicas(&mut rooms, &shares, &nodes)
+    place_replicas(&mut rooms, &shares, (&nodes, rack_aware))
 }
 
 /// Chooses nodes for copies of many shards, one after the other: what was promised to the one before is
@@ -180,6 +185,12 @@ impl<'a> Planner<'a> {
         not: NodeUid,
     ) -> Result<NodeUid, ApiError> {
         let mut rooms = rooms(self.state, self.observed, &shard.engine, self.now);
+        let database = self.state.database(shard.database);
+        let racks: Vec<&str> = copies
+            .iter()
+            .filter(|node| **node != not && database.is_some_and(|d| d.rack_aware))
+            .filter_map(|node| racks::of(self.state, *node))
+            .collect();
         for room in &mut rooms {
             let here = room.node;
             for (_, memory) in self.taken.iter().filter(|(node, _)| *node == here) {
@@ -189,6 +200,8 @@ impl<'a> Planner<'a> {
                 room.closed = Some("is the one that it leaves".to_owned());
             } else if copies.contains(&room.node) {
                 room.closed = Some("has a copy already".to_owned());
+            } else if let Some(rack) = room.rack.as_deref().filter(|rack| racks.contains(rack)) {
+                room.closed = Some(format!("is in rack '{rack}', as another copy"));
             }
         }
         let best = rooms
@@ -292,16 +305,22 @@ fn place_primaries(rooms: &mut [Room], wanted: Wanted<'_>) -> Result<Vec<NodeUid
 fn place_replicas(
     rooms: &mut [Room],
     shares: &[u64],
-    primaries: &[NodeUid],
+    (primaries, rack_aware): (&[NodeUid], bool),
 ) -> Result<Vec<NodeUid>, ApiError> {
     let mut chosen = Vec::new();
     for (memory, primary) in shares.iter().copied().zip(primaries.iter().copied()) {
+        let rack = rooms
+            .iter()
+            .find(|room| room.node == primary)
+            .and_then(|room| room.rack.clone())
+            .filter(|_| rack_aware);
+        let apart = |room: &Room| rack.is_none() || room.rack != rack;
         let best = rooms
             .iter_mut()
-            .filter(|room| room.node != primary && room.fits(memory, 1) > 0)
+            .filter(|room| room.node != primary && apart(room) && room.fits(memory, 1) > 0)
             .max_by_key(|room| (room.left, Reverse(room.shards), Reverse(room.node)));
         let Some(room) = best else {
-            return Err(no_room_beside(primary, memory, rooms));
+            return Err(no_room_beside((primary, rack.as_deref()), memory, rooms));
         };
         room.take(memory);
         chosen.push(room.node);
@@ -309,12 +328,18 @@ fn place_replicas(
     Ok(chosen)
 }
 
-fn no_room_beside(primary: NodeUid, memory: u64, rooms: &[Room]) -> ApiError {
+fn no_room_beside(
+    (primary, rack): (NodeUid, Option<&str>),
+    memory: u64,
+    rooms: &[Room],
+) -> ApiError {
     let reasons: Vec<String> = rooms
         .iter()
         .map(|room| {
             let why = if room.node == primary {
                 "has the primary".to_owned()
+            } else if let Some(rack) = rack.filter(|rack| room.rack.as_deref() == Some(*rack)) {
+                format!("is in the primary's rack '{rack}'")
             } else {
                 room.why_not()
             };

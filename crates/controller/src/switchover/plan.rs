@@ -1,18 +1,19 @@
 //! Whether a primary can hand its role over, and what is stored before and after. Pure.
 
 use crate::observed::{self, Observations};
+use crate::operation::plan::pause;
 use crate::placement::plan::proxies;
 use crate::replica_set::{self, Fate, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::documents::{
-    Database, DatabaseStatus, EngineUsers, MoveReport, Operation, OperationStatus, Role, RoleMove,
-    Severity, Shard, keys,
+    Database, DatabaseStatus, EngineUsers, MoveReport, Operation, OperationKind, OperationStatus,
+    Role, RoleMove, Severity, Shard, keys,
 };
 use model::limits::ACK_LAG_MAX;
 use model::observation::ShardObservation;
 use model::replication::SyncedRecord;
-use model::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, ShardUid};
+use model::{DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, ShardUid};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -243,6 +244,7 @@ pub fn commit(
         doc.shards.retain(|uid| *uid != old.uid);
         doc.moved.push(report);
         doc.waiting_on = None;
+        doc.step_since = Some(now);
         change.replace(keys::operation(&operation.uid), operation.revision, &doc);
     }
     Some(change.into_txn())
@@ -318,7 +320,13 @@ fn give_up(
     reason: &str,
     now: Timestamp,
 ) {
-    if let Some(operation) = operation(state, uid) {
+    let running = operation(state, uid).filter(|operation| operation.ended.is_none());
+    if let Some(operation) = running {
+        if operation.kind.moves() && operation.kind != OperationKind::FailoverShards {
+            // It is part of more: nothing of that is skipped.
+            let code = ErrorCode::MoveUndone;
+            return pause(change, operation, (code, reason), now);
+        }
         let mut doc = operation.doc.clone();
         doc.status = OperationStatus::Failed;
         doc.error = Some(reason.to_owned());

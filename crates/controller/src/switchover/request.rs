@@ -44,7 +44,7 @@ pub(crate) fn failover_shards(
         }
     }
     let database = state.database(owner).ok_or(ErrorCode::DbNotFound)?;
-    not_busy(database)?;
+    not_busy(state, database)?;
     for set in replica_set::of_database(state, database) {
         if shards.contains(&set.primary.uid) {
             plan::check(
@@ -64,12 +64,13 @@ pub(crate) fn failover_shards(
         }
     }
     let operation = Operation {
+        total: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
         shards: wanted,
         immediate,
         ..operation(OperationKind::FailoverShards, owner, fresh)
     };
     let mut change = Change::of(state, fresh.now);
-    begin(&mut change, database, &operation)?;
+    begin(state, &mut change, database, &operation)?;
     let outcome = IntentOutcome {
         database: Some(owner),
         operation: Some(fresh.operation.clone()),

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use model::documents::{OperationStatus, Role, Shard};
-use model::intent::{DatabaseSpec, Intent};
+use model::intent::{DatabaseSpec, Intent, MaintenanceWish, Pace, Restore};
 use model::{ErrorCode, NodeUid, ShardUid};
 
 fn create(world: &mut World, name: &str, replication: bool, shards: u32) {
@@ -44,15 +44,23 @@ fn ask(world: &mut World, intent: &Intent) -> Result<(), ErrorCode> {
 fn switch_on(node: NodeUid) -> Intent {
     Intent::MaintenanceOn {
         node,
-        keep_slave_shards: false,
-        overwrite_snapshot: false,
+        wish: MaintenanceWish::default(),
+        pace: Pace::default(),
     }
 }
 
 fn switch_off(node: NodeUid) -> Intent {
     Intent::MaintenanceOff {
         node,
-        skip_shards_restore: false,
+        restore: Restore::Newest,
+        pace: Pace::default(),
+    }
+}
+
+fn remove(node: NodeUid) -> Intent {
+    Intent::RemoveNode {
+        node,
+        pace: Pace::default(),
     }
 }
 
@@ -100,8 +108,11 @@ fn replicas_may_stay() {
     let node = shards(&world)[0].node;
     let intent = Intent::MaintenanceOn {
         node,
-        keep_slave_shards: true,
-        overwrite_snapshot: false,
+        wish: MaintenanceWish {
+            keep_slave_shards: true,
+            ..MaintenanceWish::default()
+        },
+        pace: Pace::default(),
     };
     ask(&mut world, &intent).unwrap();
     let story = world.settle();
@@ -118,6 +129,11 @@ fn without_room_replicas_stay() {
     let mut world = World::with_nodes(2);
     create(&mut world, "replicated", true, 1);
     let node = shards(&world)[0].node;
+    // It votes alone: without it nothing could be changed.
+    assert_eq!(world.voters.iter().collect::<Vec<_>>(), [&node]);
+    let refused = ask(&mut world, &switch_on(node));
+    assert_eq!(refused, Err(ErrorCode::NoMajorityLeft));
+    world.voters = [NodeUid(3 - node.0)].into();
     ask(&mut world, &switch_on(node)).unwrap();
     world.settle();
     assert_eq!(roles(&world, node), [(1, 0, Role::Replica)]);
@@ -140,7 +156,7 @@ fn on_twice_is_off_twice() {
     assert_eq!(roles(&world, node), before);
     assert_eq!(
         ask(&mut world, &switch_off(node)),
-        Err(ErrorCode::InvalidParam)
+        Err(ErrorCode::NodeInState)
     );
 }
 
@@ -174,7 +190,7 @@ fn a_majority_stays() {
 fn a_node_leaves_when_it_is_empty() {
     let mut world = world();
     let node = shards(&world)[0].node;
-    ask(&mut world, &Intent::RemoveNode { node }).unwrap();
+    ask(&mut world, &remove(node)).unwrap();
     let story = world.settle();
     assert!(
         story.contains(&format!("node:{node} has nothing left on it and goes")),
@@ -189,10 +205,7 @@ fn a_node_leaves_when_it_is_empty() {
             .iter()
             .all(|o| o.status == OperationStatus::Completed)
     );
-    assert_eq!(
-        ask(&mut world, &Intent::RemoveNode { node }),
-        Err(ErrorCode::NodeNotFound)
-    );
+    assert_eq!(ask(&mut world, &remove(node)), Err(ErrorCode::NodeNotFound));
 }
 
 #[test]
@@ -200,12 +213,14 @@ fn a_node_whose_shards_have_no_other_place_does_not_leave() {
     let mut world = World::with_nodes(2);
     create(&mut world, "replicated", true, 1);
     let before = world.state.clone();
-    let intent = Intent::RemoveNode { node: NodeUid(1) };
-    assert_eq!(
-        ask(&mut world, &intent),
-        Err(ErrorCode::InsufficientResources)
-    );
-    assert_eq!(world.state, before);
+    for (node, code) in [
+        // It votes alone.
+        (NodeUid(1), ErrorCode::NoMajorityLeft),
+        (NodeUid(2), ErrorCode::InsufficientResources),
+    ] {
+        assert_eq!(ask(&mut world, &remove(node)), Err(code));
+        assert_eq!(world.state, before);
+    }
 }
 
 #[test]
@@ -221,7 +236,7 @@ fn a_dead_node_leaves_and_its_replicas_are_made_anew() {
         .unwrap()
         .replicas
         .clear();
-    ask(&mut world, &Intent::RemoveNode { node: replica.node }).unwrap();
+    ask(&mut world, &remove(replica.node)).unwrap();
     world.settle();
     let cluster = world.cluster();
     assert!(cluster.node(replica.node).is_none());
@@ -231,6 +246,6 @@ fn a_dead_node_leaves_and_its_replicas_are_made_anew() {
     assert!(copies[1].synced.is_some());
     // Its data are there alone.
     world.silent.push(primary.node);
-    let intent = Intent::RemoveNode { node: primary.node };
+    let intent = remove(primary.node);
     assert!(ask(&mut world, &intent).is_err());
 }

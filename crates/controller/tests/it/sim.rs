@@ -12,7 +12,7 @@ mod invariants;
 use crate::world::World;
 use bugs::Bug;
 use invariants::Ledger;
-use model::documents::{Role, Shard};
+use model::documents::{OperationStatus, Role, Shard};
 use model::intent::{DatabaseSpec, Intent};
 use model::{DatabaseUid, NodeUid, ShardUid};
 use rand::rngs::StdRng;
@@ -119,14 +119,23 @@ impl Sim {
         self.heal()
     }
 
-    /// No more faults: the world becomes whole, without help.
+    /// No more faults: the world becomes whole, without help but for what pauses.
     fn heal(&mut self) -> Result<(), String> {
         self.note("faults end");
         self.world.mend();
         for _ in 0..HEAL_WITHIN {
             let goes_on = self.step();
             self.check()?;
-            if !goes_on {
+            if goes_on {
+                continue;
+            }
+            let cluster = self.world.cluster();
+            let running = || cluster.operations.iter().filter(|o| o.ended.is_none());
+            if running().any(|o| o.status == OperationStatus::Paused) {
+                self.operate();
+            } else if running().next().is_some() {
+                self.time_passes();
+            } else {
                 return self.whole();
             }
         }

@@ -65,6 +65,10 @@ pub(crate) struct World {
     pub(crate) forged: BTreeSet<ShardUid>,
     /// Engines of nodes that fell silent, until they are ordered again.
     pub(crate) out_of_sight: BTreeSet<ShardUid>,
+    /// Wall-clock time: it passes only where a test says so.
+    pub(crate) now: Timestamp,
+    /// Nodes that vote.
+    pub(crate) voters: BTreeSet<NodeUid>,
     start: Instant,
     processes: u64,
     operations: u64,
@@ -117,6 +121,8 @@ impl World {
             disk: BTreeMap::new(),
             forged: BTreeSet::new(),
             out_of_sight: BTreeSet::new(),
+            now,
+            voters: (1..=count - (count + 1) % 2).map(NodeUid).collect(),
             start: Instant::now(),
             processes: 0,
             operations: 0,
@@ -171,7 +177,8 @@ impl World {
         let (observed, instant) = self.observed();
         self.operations += 1;
         let fresh = Fresh {
-            now: Timestamp::UNIX_EPOCH,
+            now: self.now,
+            voters: self.voters.clone(),
             instant,
             operation: OperationUid(format!("op-{}", self.operations)),
             users: &FixedUsers,
@@ -197,7 +204,7 @@ impl World {
 
     pub(crate) fn plan(&self) -> Plan {
         let (observed, now) = self.observed();
-        plan::plan(&self.cluster(), &observed, now, Timestamp::UNIX_EPOCH)
+        plan::plan(&self.cluster(), &observed, now, self.now)
     }
 
     /// Plans and carries out until there is nothing to do; returns the story.
@@ -324,7 +331,7 @@ impl World {
             AgentCommand::Configure { .. } => "configures",
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
-                let txn = plan::shard_removed(&self.cluster(), uid, Timestamp::UNIX_EPOCH);
+                let txn = plan::shard_removed(&self.cluster(), uid, self.now);
                 self.writes += 1;
                 self.state
                     .apply(&txn.expect("only what is being deleted is removed"))
@@ -337,7 +344,7 @@ impl World {
 
     /// A move without trouble.
     pub(crate) fn move_role(&mut self, wanted: &Move) -> String {
-        let now = Timestamp::UNIX_EPOCH;
+        let now = self.now;
         let epoch = wanted.epoch.next();
         let begin = switchover::begin(&self.cluster(), wanted, now).unwrap();
         self.apply(&begin);
@@ -538,6 +545,7 @@ fn node(uid: NodeUid) -> Node {
         accept_servers: true,
         proxy: model::tuning::ProxySettings::default(),
         maintenance: None,
+        snapshots: Vec::new(),
         leaving: false,
         joined: Timestamp::UNIX_EPOCH,
         extra: Map::new(),
@@ -560,6 +568,7 @@ fn observation(uid: NodeUid) -> NodeObservation {
         shards: Vec::new(),
         proxy: None,
         services: Vec::new(),
+        stopping: false,
         applied: Revision(0),
         state_hash: String::new(),
     }

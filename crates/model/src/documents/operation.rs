@@ -1,5 +1,6 @@
 //! Persisted pieces of work.
 
+use crate::error_code::ErrorCode;
 use crate::ids::{DatabaseUid, Epoch, NodeUid, OperationUid, ShardUid};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub enum OperationKind {
     MaintenanceOff,
     /// `remove`: a node is emptied for good.
     RemoveNode,
+    /// `enslave_node`: the primaries of a node hand their role to replicas elsewhere.
+    EnslaveNode,
+    /// `snapshot_restore`: what was on a node when a snapshot was made comes back.
+    RestoreSnapshot,
 }
 
 impl OperationKind {
@@ -40,7 +45,19 @@ impl OperationKind {
             Self::MaintenanceOn => "maintenance_on",
             Self::MaintenanceOff => "maintenance_off",
             Self::RemoveNode => "remove",
+            Self::EnslaveNode => "enslave_node",
+            Self::RestoreSnapshot => "snapshot_restore",
         }
+    }
+
+    /// Whether it brings roles or shards elsewhere: it pauses when a step takes too long, and can be
+    /// aborted. The others only wait for nodes and engines, and go on by themselves.
+    #[must_use]
+    pub const fn moves(self) -> bool {
+        !matches!(
+            self,
+            Self::CreateDatabase | Self::UpdateDatabase | Self::DeleteDatabase
+        )
     }
 }
 
@@ -53,6 +70,8 @@ pub enum OperationStatus {
     Pending,
     /// Under way.
     Active,
+    /// A step took too long, or failed: it goes on when an operator says so.
+    Paused,
     /// Done.
     Completed,
     /// Given up.
@@ -85,12 +104,34 @@ pub struct Operation {
     /// as synced all the same.
     #[serde(default)]
     pub immediate: bool,
+    /// The node that it is about, if it is part of an action on one.
+    #[serde(default)]
+    pub node: Option<NodeUid>,
+    /// The action on a node that it is part of: one operation a database.
+    #[serde(default)]
+    pub group: Option<OperationUid>,
+    /// How many operations of its group may be under way at once; `None`: all.
+    #[serde(default)]
+    pub at_once: Option<u32>,
+    /// How many shards it had to do when it began.
+    #[serde(default)]
+    pub total: u32,
+    /// When its last step was done; `None`: none was yet.
+    #[serde(default)]
+    pub step_since: Option<Timestamp>,
+    /// How long a step may take until it pauses, seconds; `None`:
+    /// [`crate::limits::STEP_WITHIN`].
+    #[serde(default)]
+    pub step_within_seconds: Option<u32>,
     /// What it waits for, in words.
     #[serde(default)]
     pub waiting_on: Option<String>,
-    /// Why it was given up.
+    /// Why it was given up, or pauses.
     #[serde(default)]
     pub error: Option<String>,
+    /// The code of that, whose remedy says what to do.
+    #[serde(default)]
+    pub error_code: Option<ErrorCode>,
     /// When it was asked for.
     pub created: Timestamp,
     /// When it ended.
@@ -99,6 +140,35 @@ pub struct Operation {
     /// Fields of a newer release.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl Operation {
+    /// How far it is, percent.
+    #[must_use]
+    pub fn progress(&self) -> f64 {
+        if self.status == OperationStatus::Completed {
+            return 100.0;
+        }
+        let left = self.shards.len() + self.migrations.len();
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        if self.total == 0 {
+            return 0.0;
+        }
+        100.0 * f64::from(self.total.saturating_sub(left)) / f64::from(self.total)
+    }
+
+    /// Whether its step takes longer than it may.
+    #[must_use]
+    pub fn overdue(&self, now: Timestamp) -> bool {
+        let since = self.step_since.unwrap_or(self.created);
+        let within = self
+            .step_within_seconds
+            .map_or(crate::limits::STEP_WITHIN, |seconds| {
+                std::time::Duration::from_secs(u64::from(seconds))
+            });
+        let took = now.duration_since(since);
+        !took.is_negative() && took.unsigned_abs() > within
+    }
 }
 
 /// A shard that is brought to another node: a copy is made there and synced, takes the shard's place, and

@@ -87,6 +87,9 @@ object! {
         pub shard_key_regex: Vec<ShardKeyRule>,
         /// Whether primaries have replicas.
         pub replication: bool,
+        /// Whether no two copies of a slot are in one rack.
+        #[serde(default)]
+        pub rack_aware: bool,
         /// `disabled`, `aof`, `snapshot`.
         pub data_persistence: String,
         /// `appendfsync-every-sec` or `appendfsync-always`.
@@ -180,6 +183,8 @@ object! {
         pub shard_key_regex: Option<Vec<ShardKeyRule>>,
         /// Whether primaries have replicas (create only).
         pub replication: Option<bool>,
+        /// Whether no two copies of a slot are in one rack; absent at creation: as the cluster.
+        pub rack_aware: Option<bool>,
         /// `disabled`, `aof`, `snapshot`.
         pub data_persistence: Option<String>,
         /// `appendfsync-every-sec` or `appendfsync-always`.

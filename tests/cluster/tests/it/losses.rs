@@ -1,8 +1,9 @@
 //! What if a whole node is lost, or every `cnm_exec`?
 
+use crate::load::{Writer, counts, stop, value, writer};
 use crate::replicas::{create, end, masters};
 use crate::story::{primary, served, shards, shards_ok};
-use crate::writers::{Writer, counts, stop, value, writer};
+
 use model::rest::ShardInfo;
 use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
@@ -12,7 +13,7 @@ const PORT: u16 = 12_000;
 
 fn writers(cluster: &Cluster, nodes: &[usize]) -> Vec<Writer> {
     let all = nodes.iter().cycle().take(4).enumerate();
-    all.map(|(number, node)| writer(cluster, *node, format!("chain:{number}")))
+    all.map(|(number, node)| writer(cluster, *node, PORT, format!("chain:{number}")))
         .collect()
 }
 

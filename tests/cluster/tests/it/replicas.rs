@@ -1,7 +1,7 @@
 //! What if a replicated database loses an engine, and what if its primaries are moved?
 
+use crate::load::{Writer, stop, value, writer};
 use crate::story::{databases, refused, seen, served, set, shards, shards_ok};
-use crate::writers::{Writer, stop, value, writer};
 use model::documents::OperationStatus;
 use model::rest::{ActionStarted, Actions, ActionsStarted, NodeInfo, ShardInfo};
 use model::{ApiError, ErrorCode, ShardUid};
@@ -56,7 +56,7 @@ fn a_replica_takes_the_place_of_a_primary_that_is_killed() {
     assert!(text.contains("slave") && text.contains("master"), "{text}");
 
     let writers: Vec<Writer> = (0..4)
-        .map(|number| writer(&cluster, number % 3, format!("chain:{number}")))
+        .map(|number| writer(&cluster, number % 3, PORT, format!("chain:{number}")))
         .collect();
     std::thread::sleep(Duration::from_millis(500));
     let lost = masters(&cluster).remove(0);
@@ -92,7 +92,7 @@ fn primaries_are_moved_without_an_error() {
     let cluster = Cluster::start(3).unwrap();
     create(&cluster, &[]);
     let writers: Vec<Writer> = (0..6)
-        .map(|number| writer(&cluster, number % 3, format!("chain:{number}")))
+        .map(|number| writer(&cluster, number % 3, PORT, format!("chain:{number}")))
         .collect();
     for round in 0..6 {
         let master = masters(&cluster).remove(0);
@@ -238,7 +238,7 @@ fn nodes_are_emptied_under_load_without_an_error() {
     create(&cluster, &["shards_count", "2"]);
     // Node 3 leaves in the end: nobody is connected to it.
     let writers: Vec<Writer> = (0..4)
-        .map(|number| writer(&cluster, number % 2, format!("chain:{number}")))
+        .map(|number| writer(&cluster, number % 2, PORT, format!("chain:{number}")))
         .collect();
     for node in 1..=3 {
         let before = on(&cluster, node);

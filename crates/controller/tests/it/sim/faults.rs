@@ -5,9 +5,9 @@ use super::{Sim, all_nodes, uids};
 use controller::database::plan::Step;
 use controller::switchover::plan as switchover;
 use controller::switchover::recovery::{OldPrimary, Recovery, Target, decide};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::documents::{Role, RoleMove, Shard};
-use model::intent::{Intent, MigrateWhat};
+use model::intent::{Intent, MaintenanceWish, MigrateWhat, Pace, Restore};
 use model::{NodeUid, ShardUid};
 use rand::Rng;
 
@@ -17,7 +17,7 @@ impl Sim {
         let Some(shard) = self.pick(&all) else {
             return;
         };
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..14) {
             0 | 1 => {
                 self.note(format!("redis:{shard} dies"));
                 self.world.crash(shard);
@@ -71,7 +71,9 @@ impl Sim {
                     override_policy: false,
                 });
             }
-            _ => self.maintenance(),
+            11 => self.maintenance(),
+            12 => self.operate(),
+            _ => self.time_passes(),
         }
     }
 
@@ -91,6 +93,28 @@ impl Sim {
         }
     }
 
+    /// So much that what waits pauses.
+    pub(super) fn time_passes(&mut self) {
+        self.note("half an hour passes");
+        self.world.now += SignedDuration::from_mins(31);
+    }
+
+    /// An operator has an operation go on, or gives it up.
+    pub(super) fn operate(&mut self) {
+        let cluster = self.world.cluster();
+        let running = cluster.operations.iter().filter(|o| o.ended.is_none());
+        let running: Vec<_> = running.map(|o| o.uid.clone()).collect();
+        let Some(operation) = self.pick(&running) else {
+            return;
+        };
+        let intent = if self.rng.random() {
+            Intent::RetryOperation { operation }
+        } else {
+            Intent::AbortOperation { operation }
+        };
+        self.ask(&intent);
+    }
+
     fn maintenance(&mut self) {
         let node = self.pick(&all_nodes()).unwrap();
         let on = self
@@ -104,13 +128,21 @@ impl Sim {
         let intent = if on {
             Intent::MaintenanceOn {
                 node,
-                keep_slave_shards: choice,
-                overwrite_snapshot: false,
+                wish: MaintenanceWish {
+                    keep_slave_shards: choice,
+                    ..MaintenanceWish::default()
+                },
+                pace: Pace::default(),
             }
         } else {
             Intent::MaintenanceOff {
                 node,
-                skip_shards_restore: choice,
+                restore: if choice {
+                    Restore::Nothing
+                } else {
+                    Restore::Newest
+                },
+                pace: Pace::default(),
             }
         };
         self.ask(&intent);

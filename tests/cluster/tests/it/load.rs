@@ -1,4 +1,4 @@
-//! Clients that write while something happens, and know afterwards what must be there.
+//! Clients that write while a test does something to their database.
 
 use crate::story::served;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use testkit::cluster::Cluster;
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     /// How many were acknowledged so far.
-    pub(crate) count: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
     thread: JoinHandle<Written>,
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct Written {
     pub(crate) worst: Duration,
 }
 
-pub(crate) fn writer(cluster: &Cluster, node: usize, key: String) -> Writer {
-    let mut connection = served(cluster, node, 12_000);
+pub(crate) fn writer(cluster: &Cluster, node: usize, port: u16, key: String) -> Writer {
+    let mut connection = served(cluster, node, port);
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     let count = Arc::new(AtomicU64::new(0));

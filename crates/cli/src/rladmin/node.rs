@@ -1,0 +1,163 @@
+//! `node <node> …`: maintenance mode, enslave, remove.
+
+pub mod snapshot;
+
+use super::actions::done;
+use super::failure::Failure;
+use super::operation::{LOOK_EVERY, follow_action, is_passing};
+use super::parse::Invocation;
+use super::resources;
+use super::session::Context;
+use model::rest::{ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo};
+use model::{ApiError, ErrorCode, NodeUid, limits};
+use tokio::time::{Instant, sleep};
+
+/// `node <node> maintenance_mode on …`.
+///
+/// # Errors
+/// As REST answers; why it pauses or failed.
+pub async fn maintenance_on(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
+    let mut evict_dbs = Vec::new();
+    for text in invocation.list("evict_dbs") {
+        let wanted = super::grammar::database(text).map_err(Failure::Other)?;
+        evict_dbs.push(resources::database(context, &wanted).await?.uid);
+    }
+    let request = NodeActionRequest {
+        keep_slave_shards: flag(invocation, "keep_slave_shards"),
+        evict_ha_replica: invocation
+            .text("evict_ha_replica")
+            .map(|word| word == "enabled"),
+        evict_dbs: (!evict_dbs.is_empty()).then_some(evict_dbs),
+        overwrite_snapshot: flag(invocation, "overwrite_snapshot"),
+        demote_node: flag(invocation, "demote_node"),
+        ..paced(invocation)
+    };
+    act(context, invocation, "maintenance_on", &request).await
+}
+
+/// `node <node> maintenance_mode off …`.
+///
+/// # Errors
+/// As REST answers; why it pauses or failed.
+pub async fn maintenance_off(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
+    let request = NodeActionRequest {
+        skip_shards_restore: flag(invocation, "skip_shards_restore"),
+        snapshot_name: invocation.owned("snapshot_name"),
+        ..paced(invocation)
+    };
+    act(context, invocation, "maintenance_off", &request).await
+}
+
+/// `node <node> enslave …`.
+///
+/// # Errors
+/// As REST answers; why it pauses or failed.
+pub async fn enslave(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
+    let request = NodeActionRequest {
+        demote_node: flag(invocation, "demote_node"),
+        ..paced(invocation)
+    };
+    act(context, invocation, "enslave_node", &request).await
+}
+
+/// `node <node> remove …`.
+///
+/// # Errors
+/// As REST answers; why it pauses or failed.
+pub async fn remove(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
+    let node = node(invocation)?;
+    // Where this is the node that leaves, nobody answers here when it has.
+    let cluster: ClusterInfo = context.rest.get("/v1/cluster").await?;
+    let started = start(context, node, "remove", &paced(invocation)).await?;
+    gone(context, node, cluster.local_node == node).await?;
+    end(context, started).await
+}
+
+pub(super) fn node(invocation: &Invocation) -> Result<NodeUid, Failure> {
+    invocation
+        .named_node()
+        .ok_or_else(|| Failure::usage("which node is missing", invocation.command.usage()))
+}
+
+fn flag(invocation: &Invocation, word: &str) -> Option<bool> {
+    invocation.has(word).then_some(true)
+}
+
+fn paced(invocation: &Invocation) -> NodeActionRequest {
+    NodeActionRequest {
+        max_concurrent_actions: invocation.number("max_concurrent_actions"),
+        retry_timeout_seconds: invocation.number("retry_timeout_seconds"),
+        ..NodeActionRequest::default()
+    }
+}
+
+async fn act(
+    context: &Context,
+    invocation: &Invocation,
+    action: &str,
+    request: &NodeActionRequest,
+) -> Result<(), Failure> {
+    let started = start(context, node(invocation)?, action, request).await?;
+    end(context, started).await
+}
+
+/// Begins an action and follows it to its end; its id, if there was something to do.
+async fn start(
+    context: &Context,
+    node: NodeUid,
+    action: &str,
+    request: &NodeActionRequest,
+) -> Result<Option<String>, Failure> {
+    let path = format!("/v1/nodes/{node}/actions/{action}");
+    let answer: ActionsStarted = context.rest.post(&path, request).await?;
+    let title = format!("Performing {action} action on node:{node}");
+    match answer.action_uid {
+        Some(uid) => {
+            follow_action(context, &uid.0, &title).await?;
+            Ok(Some(uid.0))
+        }
+        // Nothing had to be moved.
+        None => {
+            context.screen.progress(format!("{title}: 100%"));
+            Ok(None)
+        }
+    }
+}
+
+async fn end(context: &Context, started: Option<String>) -> Result<(), Failure> {
+    match started {
+        Some(uid) => done(context, &uid, "OK").await,
+        None if context.screen.json => context.screen.object(&serde_json::Value::Null),
+        None => {
+            context.screen.line("OK");
+            Ok(())
+        }
+    }
+}
+
+/// Waits until a node that leaves is no part of the cluster any more.
+async fn gone(context: &Context, node: NodeUid, here: bool) -> Result<(), Failure> {
+    let until = Instant::now() + limits::READY_WAIT;
+    let path = format!("/v1/nodes/{node}");
+    loop {
+        let why = match context.rest.get::<NodeInfo>(&path).await {
+            Ok(_) => format!("node:{node} is still a member"),
+            Err(error) if error.error_code == ErrorCode::NodeNotFound => return Ok(()),
+            Err(error) if here && !is_passing(&error) => return Ok(()),
+            Err(error) if is_passing(&error) => error.description,
+            Err(error) => return Err(error.into()),
+        };
+        if Instant::now() > until {
+            let seconds = limits::READY_WAIT.as_secs();
+            return Err(ApiError::new(
+                ErrorCode::Timeout,
+                format!(
+                    "node:{node} has not left after {seconds} s ({why}). It may still: see `rladmin status \
+                     nodes` on another node"
+                ),
+            )
+            .into());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,206 @@
+//! What brings shards and roles away from a node, one operation a database. Pure.
+
+use crate::migration::request::begin;
+use crate::observed::Observations;
+use crate::placement::plan as placement;
+use crate::replica_set::{self, ReplicaSet};
+use crate::request::{Fresh, operation};
+use crate::state::{Change, ClusterState, Stored};
+use model::documents::{Migration, Operation, OperationKind, OperationStatus, Role, Shard};
+use model::intent::{IntentOutcome, Pace};
+use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
+use std::collections::BTreeMap;
+use store::Txn;
+
+/// What an operation on one database is to do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    pub(super) hand_over: Vec<ShardUid>,
+    pub(super) migrations: Vec<Migration>,
+}
+
+impl Work {
+    pub(super) fn is_empty(&self) -> bool {
+        self.hand_over.is_empty() && self.migrations.is_empty()
+    }
+}
+
+pub(super) type Works = BTreeMap<DatabaseUid, Work>;
+
+/// Who keeps what.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Replicas<'a> {
+    /// They go too, where there is room.
+    Go,
+    /// They stay, but for those of these databases.
+    StayBut(&'a [DatabaseUid]),
+    /// They go, or the node is not emptied.
+    MustGo,
+}
+
+/// An action on a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Action {
+    pub(super) node: NodeUid,
+    pub(super) kind: OperationKind,
+    pub(super) pace: Pace,
+}
+
+/// What empties a node. Primaries with a synced replica elsewhere hand over; what then is left of them,
+/// and everything else, is brought to another node.
+pub(super) fn emptied(
+    (state, observed): (&ClusterState, &Observations),
+    node: NodeUid,
+    replicas: Replicas<'_>,
+    fresh: &Fresh<'_>,
+) -> Result<Works, ApiError> {
+    let mut works = Works::new();
+    let mut places = placement::Planner::new(state, observed, fresh.instant);
+    for database in &state.databases {
+        let keep = matches!(replicas, Replicas::StayBut(but) if !but.contains(&database.uid));
+        for set in replica_set::of_database(state, database) {
+            for member in set.members().filter(|member| member.node == node) {
+                let work = works.entry(database.uid).or_default();
+                let elsewhere = has_heir((state, observed), &set, member, fresh);
+                if elsewhere {
+                    work.hand_over.push(member.uid);
+                }
+                // After that it is a replica.
+                let replica = elsewhere || member.role == Role::Replica;
+                if replica && keep {
+                    continue;
+                }
+                match places.place(member, &nodes_of(&set), node) {
+                    Ok(to) => work.migrations.push(Migration {
+                        shard: member.uid,
+                        node: to,
+                        copy: None,
+                    }),
+                    Err(_) if replica && !matches!(replicas, Replicas::MustGo) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(works)
+}
+
+/// What has a node's primaries hand over that have a synced replica on another node that stays.
+pub(super) fn handed_over(
+    (state, observed): (&ClusterState, &Observations),
+    node: NodeUid,
+    fresh: &Fresh<'_>,
+) -> Works {
+    let mut works = Works::new();
+    for database in &state.databases {
+        for set in replica_set::of_database(state, database) {
+            let primary = set.primary;
+            if primary.node == node && has_heir((state, observed), &set, primary, fresh) {
+                let work = works.entry(database.uid).or_default();
+                work.hand_over.push(primary.uid);
+            }
+        }
+    }
+    works
+}
+
+/// Whether a set's primary has a synced replica on another node that is heard and not about to go away.
+fn has_heir(
+    (state, observed): (&ClusterState, &Observations),
+    set: &ReplicaSet<'_>,
+    member: &Shard,
+    fresh: &Fresh<'_>,
+) -> bool {
+    let stays = |replica: &Shard| {
+        let seen = observed.fresh(replica.node, fresh.instant);
+        let node = state.node(replica.node);
+        seen.is_some_and(|seen| !seen.stopping)
+            && node.is_some_and(|node| node.maintenance.is_none() && !node.leaving)
+    };
+    member.role == Role::Primary
+        && set
+            .replicas
+            .iter()
+            .any(|r| r.node != member.node && r.synced.is_some() && stays(r))
+}
+
+fn nodes_of(set: &ReplicaSet<'_>) -> Vec<NodeUid> {
+    set.members().map(|member| member.node).collect()
+}
+
+/// What brings a set's copies that are on a node which is not heard to others: only replicas can be made
+/// anew.
+pub(super) fn replaced(
+    (state, observed): (&ClusterState, &Observations),
+    node: NodeUid,
+    fresh: &Fresh<'_>,
+) -> Result<Works, ApiError> {
+    let there: Vec<&Stored<Shard>> = state.shards.iter().filter(|s| s.node == node).collect();
+    if let Some(primary) = there.iter().find(|shard| shard.role == Role::Primary) {
+        return Err(ApiError::new(
+            ErrorCode::ConnectError,
+            format!(
+                "node:{node} is not heard, and redis:{} of db:{} has its data there alone: bring the node \
+                 back, or delete the database",
+                primary.uid, primary.database
+            ),
+        ));
+    }
+    let mut works = Works::new();
+    let mut places = placement::Planner::new(state, observed, fresh.instant);
+    for database in &state.databases {
+        for set in replica_set::of_database(state, database) {
+            for replica in set.replicas.iter().filter(|replica| replica.node == node) {
+                let to = places.place(replica, &nodes_of(&set), node)?;
+                let work = works.entry(database.uid).or_default();
+                work.migrations.push(Migration {
+                    shard: replica.uid,
+                    node: to,
+                    copy: None,
+                });
+            }
+        }
+    }
+    Ok(works)
+}
+
+/// Begins the operations of an action.
+pub(super) fn finish(
+    state: &ClusterState,
+    mut change: Change,
+    works: Works,
+    action: Action,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let mut operations = Vec::new();
+    for (uid, work) in works.into_iter().filter(|(_, work)| !work.is_empty()) {
+        let database = state.database(uid).ok_or(ErrorCode::DbNotFound)?;
+        let begun = u32::try_from(operations.len()).unwrap_or(u32::MAX);
+        let at_once = action.pace.at_once;
+        let total = work.hand_over.len() + work.migrations.len();
+        let operation = Operation {
+            uid: OperationUid(format!("{}-{uid}", fresh.operation)),
+            status: if at_once.is_none_or(|most| begun < most) {
+                OperationStatus::Active
+            } else {
+                OperationStatus::Pending
+            },
+            shards: work.hand_over,
+            migrations: work.migrations,
+            node: Some(action.node),
+            group: Some(fresh.operation.clone()),
+            at_once,
+            total: u32::try_from(total).unwrap_or(u32::MAX),
+            step_within_seconds: action.pace.step_within_seconds,
+            ..operation(action.kind, uid, fresh)
+        };
+        begin(state, &mut change, database, &operation)?;
+        operations.push(operation.uid);
+    }
+    let outcome = IntentOutcome {
+        database: None,
+        operation: (!operations.is_empty()).then(|| fresh.operation.clone()),
+        operations,
+    };
+    Ok((change.into_txn(), outcome))
+}

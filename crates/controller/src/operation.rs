@@ -1,0 +1,4 @@
+//! Operations that pause, go on, or are given up.
+
+pub(crate) mod plan;
+pub(crate) mod request;

@@ -1,0 +1,102 @@
+//! When an operation pauses, and when one that waits for its turn begins. Pure.
+
+use crate::database::plan::Step;
+use crate::state::{Change, ClusterState, Stored};
+use jiff::Timestamp;
+use model::ErrorCode;
+use model::documents::{Database, Operation, OperationStatus, Severity, keys};
+use serde_json::json;
+
+/// The operation that works on a database.
+#[must_use]
+pub(crate) fn of_database<'a>(
+    state: &'a ClusterState,
+    database: &Database,
+) -> Option<&'a Stored<Operation>> {
+    let running = database.operation.as_ref()?;
+    state.operations.iter().find(|o| o.uid == *running)
+}
+
+/// Pauses an operation whose step takes longer than it may; `None`: it has time, or does not pause.
+#[must_use]
+pub(crate) fn overdue(
+    state: &ClusterState,
+    database: &Database,
+    reason: &str,
+    now: Timestamp,
+) -> Option<Step> {
+    let operation = of_database(state, database)?;
+    let runs = operation.status == OperationStatus::Active;
+    if !runs || !operation.kind.moves() || !operation.overdue(now) {
+        return None;
+    }
+    let mut change = Change::of(state, now);
+    pause(
+        &mut change,
+        operation,
+        (ErrorCode::OperationPaused, reason),
+        now,
+    );
+    Some(Step::Store {
+        txn: change.into_txn(),
+        reason: format!("{} pauses: {reason}", operation.kind.operator_word()),
+    })
+}
+
+/// Has an operation pause: nothing of it is skipped, and its database stays as it is until an operator
+/// says how it goes on.
+pub(crate) fn pause(
+    change: &mut Change,
+    operation: &Stored<Operation>,
+    (code, reason): (ErrorCode, &str),
+    now: Timestamp,
+) {
+    let mut doc = operation.doc.clone();
+    doc.status = OperationStatus::Paused;
+    doc.error = Some(reason.to_owned());
+    doc.error_code = Some(code);
+    doc.waiting_on = None;
+    doc.step_since = Some(now);
+    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+    change.event(
+        Severity::Warning,
+        "action_paused",
+        &[
+            ("action_uid", json!(doc.uid)),
+            ("action", json!(doc.kind.operator_word())),
+            ("bdb_uid", json!(doc.database)),
+            ("node_uid", json!(doc.node)),
+            ("reason", json!(reason)),
+        ],
+    );
+}
+
+/// Begins an operation that waits until others of its action have ended.
+///
+/// # Errors
+/// What it waits for, in words.
+pub(crate) fn begin(
+    state: &ClusterState,
+    operation: &Stored<Operation>,
+    now: Timestamp,
+) -> Result<Step, String> {
+    let most = operation.at_once.unwrap_or(u32::MAX);
+    let running = state
+        .operations
+        .iter()
+        .filter(|other| other.group == operation.group && other.status == OperationStatus::Active)
+        .count();
+    if u32::try_from(running).unwrap_or(u32::MAX) >= most {
+        return Err(format!("its turn: {most} at once"));
+    }
+    let mut doc = operation.doc.clone();
+    doc.status = OperationStatus::Active;
+    doc.step_since = Some(now);
+    doc.waiting_on = None;
+    let mut change = Change::of(state, now);
+    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+    Ok(Step::Store {
+        txn: change.into_txn(),
+        reason: format!("db:{} is next", operation.database),
+    })
+}

@@ -1,0 +1,231 @@
+//! An operator has an operation go on, or gives it up. Pure: what is refused changes nothing.
+
+use crate::request::Fresh;
+use crate::state::{Change, ClusterState, Stored};
+use model::documents::{
+    DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Severity, Shard,
+    keys,
+};
+use model::intent::IntentOutcome;
+use model::{ApiError, ErrorCode, OperationUid, ShardUid, validate};
+use serde_json::json;
+use std::collections::BTreeMap;
+use store::Txn;
+
+/// Has what pauses go on: the operation, or all of its action.
+pub(crate) fn retry(
+    state: &ClusterState,
+    uid: &OperationUid,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let running = running(state, uid)?;
+    let mut change = Change::of(state, fresh.now);
+    let mut operations = Vec::new();
+    for operation in &running {
+        if operation.status != OperationStatus::Paused {
+            continue;
+        }
+        let mut doc = operation.doc.clone();
+        doc.status = OperationStatus::Active;
+        doc.step_since = Some(fresh.now);
+        doc.error = None;
+        doc.error_code = None;
+        change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+        operations.push(doc.uid);
+    }
+    if operations.is_empty() {
+        let first = running.first().map(|operation| describe(operation));
+        return Err(ApiError::new(
+            ErrorCode::ActionEnded,
+            format!(
+                "{} does not pause: it goes on by itself",
+                first.unwrap_or_default()
+            ),
+        ));
+    }
+    note(&mut change, "action_retried", uid);
+    Ok((change.into_txn(), outcome(uid, operations)))
+}
+
+/// Gives an operation up, or all of its action. What has moved stays where it is; a copy that has not
+/// taken a shard's place goes, and a shard whose copy has taken it goes.
+pub(crate) fn abort(
+    state: &ClusterState,
+    uid: &OperationUid,
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let running = running(state, uid)?;
+    let mut change = Change::of(state, fresh.now);
+    let mut operations = Vec::new();
+    for operation in &running {
+        give_up(state, &mut change, operation, fresh)?;
+        operations.push(operation.uid.clone());
+    }
+    stay(state, &mut change, &running);
+    note(&mut change, "action_aborted", uid);
+    Ok((change.into_txn(), outcome(uid, operations)))
+}
+
+fn give_up(
+    state: &ClusterState,
+    change: &mut Change,
+    operation: &Stored<Operation>,
+    fresh: &Fresh<'_>,
+) -> Result<(), ApiError> {
+    if !operation.kind.moves() {
+        let instead = match operation.kind {
+            OperationKind::CreateDatabase => "delete the database instead",
+            OperationKind::DeleteDatabase => "a deletion cannot be undone",
+            _ => {
+                "what it changes is in force already; it ends when the nodes that it waits for are back"
+            }
+        };
+        return Err(cannot(operation, instead));
+    }
+    let moving = state
+        .shards_of(operation.database)
+        .find(|shard| shard.moving.is_some());
+    if let Some(shard) = moving {
+        let why = format!(
+            "redis:{} is handing its role over, and how that ends is found out first. Try again in a \
+             moment",
+            shard.uid
+        );
+        return Err(cannot(operation, &why));
+    }
+    for (shard, doc) in shards_left(state, operation).into_values() {
+        // Also those that stay as they are: a move that begins meanwhile takes this transaction's place.
+        change.replace(keys::shard(doc.uid), shard.revision, &doc);
+    }
+    let mut doc = operation.doc.clone();
+    doc.status = OperationStatus::Failed;
+    doc.error = Some("an operator gave it up".to_owned());
+    doc.error_code = Some(ErrorCode::OperationAborted);
+    doc.waiting_on = None;
+    doc.ended = Some(fresh.now);
+    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+    if let Some(database) = state.database(operation.database)
+        && database.operation.as_ref() == Some(&operation.uid)
+    {
+        let mut doc = database.doc.clone();
+        doc.operation = None;
+        doc.status = DatabaseStatus::Active;
+        change.replace(keys::database(doc.uid), database.revision, &doc);
+    }
+    Ok(())
+}
+
+type Left<'a> = BTreeMap<ShardUid, (&'a Stored<Shard>, Shard)>;
+
+/// The shards that an operation works on now, as they are after it was given up.
+fn shards_left<'a>(state: &'a ClusterState, operation: &Operation) -> Left<'a> {
+    let find = |uid: &ShardUid| state.shards.iter().find(|shard| shard.uid == *uid);
+    let mut left: Left<'a> = operation
+        .shards
+        .first()
+        .and_then(find)
+        .map(|shard| (shard.uid, (shard, shard.doc.clone())))
+        .into_iter()
+        .collect();
+    let Some(Migration { shard, copy, .. }) = operation.migrations.first() else {
+        return left;
+    };
+    let (original, copy) = (find(shard), copy.as_ref().and_then(find));
+    for shard in [original, copy].into_iter().flatten() {
+        left.insert(shard.uid, (shard, shard.doc.clone()));
+    }
+    let (Some(original), Some(copy)) = (original, copy) else {
+        return left;
+    };
+    if original.removed_by.is_some() {
+        return left;
+    }
+    let goes = if copy.role == Role::Primary {
+        original
+    } else {
+        copy
+    };
+    if let Some((_, doc)) = left.get_mut(&goes.uid) {
+        doc.removed_by = Some(operation.uid.clone());
+        doc.synced = None;
+    }
+    left
+}
+
+/// A node whose removal is given up stays in the cluster.
+fn stay(state: &ClusterState, change: &mut Change, operations: &[&Stored<Operation>]) {
+    let removed = operations
+        .iter()
+        .filter(|operation| operation.kind == OperationKind::RemoveNode)
+        .find_map(|operation| operation.node);
+    if let Some(node) = removed.and_then(|uid| state.node(uid))
+        && node.leaving
+    {
+        let mut doc = node.doc.clone();
+        doc.leaving = false;
+        change.replace(keys::node(doc.uid), node.revision, &doc);
+    }
+}
+
+/// The operations of this name, or of the action of this name, that have not ended.
+fn running<'a>(
+    state: &'a ClusterState,
+    uid: &OperationUid,
+) -> Result<Vec<&'a Stored<Operation>>, ApiError> {
+    let known = state.operations.iter().find(|o| o.uid == *uid);
+    // An action is one thing: all of its operations go on, or none.
+    let group = known.map_or(Some(uid), |operation| operation.group.as_ref());
+    let named: Vec<&Stored<Operation>> = state
+        .operations
+        .iter()
+        .filter(|o| o.uid == *uid || (group.is_some() && o.group.as_ref() == group))
+        .collect();
+    let first = named.first().ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::ActionNotFound,
+            format!(
+                "there is no action '{}'. {}",
+                validate::shown(&uid.0),
+                ErrorCode::ActionNotFound.remedy()
+            ),
+        )
+    })?;
+    let what = describe(first);
+    let running: Vec<_> = named.into_iter().filter(|o| o.ended.is_none()).collect();
+    if running.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::ActionEnded,
+            format!("{what} has ended: there is nothing to go on with or to give up"),
+        ));
+    }
+    Ok(running)
+}
+
+/// An operation by its kind and what it works on.
+pub(crate) fn describe(operation: &Operation) -> String {
+    let object = match operation.node {
+        Some(node) => format!("node:{node}"),
+        None => format!("db:{}", operation.database),
+    };
+    let uid = operation.group.as_ref().unwrap_or(&operation.uid);
+    format!("{} of {object} ({uid})", operation.kind.operator_word())
+}
+
+fn cannot(operation: &Operation, why: &str) -> ApiError {
+    ApiError::new(
+        ErrorCode::CannotAbort,
+        format!("{} cannot be given up: {why}", describe(operation)),
+    )
+}
+
+fn note(change: &mut Change, kind: &str, uid: &OperationUid) {
+    change.event(Severity::Info, kind, &[("action_uid", json!(uid))]);
+}
+
+fn outcome(uid: &OperationUid, operations: Vec<OperationUid>) -> IntentOutcome {
+    IntentOutcome {
+        database: None,
+        operation: Some(uid.clone()),
+        operations,
+    }
+}
