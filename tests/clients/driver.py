@@ -64,6 +64,8 @@ PROGRAMS = {
     "bullmq-node-redis": [*QUEUES, "node_redis"],
     "ioredis": [*NODE, "ioredis", "2"],
     "rq": [*TASKS, "rq"],
+    "finding": [sys.executable, str(HERE / "python/finding.py")],
+    "finding-node": ["node", "--no-warnings", str(HERE / "node/finding.mjs")],
 }
 
 # Programs that do not run on every target: the other version of the protocol, or a like library, has its turn

@@ -8,7 +8,7 @@ mod place;
 use crate::dist;
 use anyhow::{Context, Result, bail, ensure};
 use load::{Load, Tally};
-use node::Node;
+use node::{DNS_PORT, Node};
 use place::Place;
 use semver::Version;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Port of the demo's database.
 const PORT: u16 = 12_000;
+/// Its name.
+const DATABASE: &str = "demo";
 /// First admin.
 const ADMIN: &str = "admin@demo.example.com";
 const CLUSTER: &str = "demo.example.com";
@@ -96,7 +98,7 @@ fn create_database(first: &Node) -> Result<()> {
         first.rladmin(&[
             "create",
             "db",
-            "demo",
+            DATABASE,
             "memory_size",
             "512MB",
             "port",
@@ -230,6 +232,11 @@ fn say_where(place: &Place, nodes: &[Node], password: &str) {
             node.number, node.address, node.address
         );
     }
+    println!("Sentinel:   {}:8001    name {DATABASE}", place.base());
+    println!(
+        "DNS:        dig @{} -p {DNS_PORT} redis-{PORT}.{CLUSTER} +short",
+        place.base()
+    );
     println!("Admin:      {ADMIN}");
     println!("Password:   {password}");
     println!("Tools:      ./demo.sh shell 1{base}        rladmin, rlcheck, supervisorctl");

@@ -22,13 +22,21 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 const MAY_USE: &[(&str, &[&str])] = &[
     ("resp", &[]),
     ("model", &[]),
+    ("discovery", &["model", "resp"]),
     ("store", &["model"]),
     ("client", &["model"]),
     ("controller", &["model", "store", "client"]),
     ("agent", &["model", "resp"]),
     (
         "manager",
-        &["model", "store", "client", "controller", "agent"],
+        &[
+            "model",
+            "store",
+            "client",
+            "controller",
+            "agent",
+            "discovery",
+        ],
     ),
     ("api", &["model", "client"]),
     ("proxy", &["model", "resp"]),

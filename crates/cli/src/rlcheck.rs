@@ -7,8 +7,10 @@
 //! | [`host`] | `verify_port_range`, `verify_host_settings` |
 //! | [`engines`] | `verify_pidfiles`, `verify_engines` |
 //! | [`network`] | `verify_tcp_connectivity`, `verify_encrypted_gossip` |
+//! | [`discovery`] | `verify_discovery` |
 //! | [`report`] | what is printed and logged |
 
+pub mod discovery;
 pub mod engines;
 pub mod files;
 pub mod host;
@@ -112,12 +114,13 @@ pub enum Test {
     HostSettings,
     TcpConnectivity,
     EncryptedGossip,
+    Discovery,
     Engines,
 }
 
 impl Test {
     /// Every test, in the order in which they run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OwnerAndGroup,
         Self::BootstrapStatus,
         Self::Services,
@@ -128,6 +131,7 @@ impl Test {
         Self::HostSettings,
         Self::TcpConnectivity,
         Self::EncryptedGossip,
+        Self::Discovery,
         Self::Engines,
     ];
 
@@ -145,6 +149,7 @@ impl Test {
             Self::HostSettings => "verify_host_settings",
             Self::TcpConnectivity => "verify_tcp_connectivity",
             Self::EncryptedGossip => "verify_encrypted_gossip",
+            Self::Discovery => "verify_discovery",
             Self::Engines => "verify_engines",
         }
     }
@@ -170,6 +175,7 @@ impl Test {
             Self::HostSettings => host::settings(subject).await,
             Self::TcpConnectivity => network::tcp_connectivity(subject).await,
             Self::EncryptedGossip => network::encrypted_gossip(subject).await,
+            Self::Discovery => discovery::discovery(subject).await,
             Self::Engines => engines::engines(subject).await,
         }
     }

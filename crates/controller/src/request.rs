@@ -274,8 +274,7 @@ fn create_database(
         tuning,
         notify_keyspace_events,
         tags: spec.tags.clone(),
-        // No proxy has ever served it without.
-        leased: replication,
+        leased: replication, // No proxy has ever served it without.
         operation: Some(fresh.operation.clone()),
         created: fresh.now,
         changed: fresh.now,

@@ -50,6 +50,13 @@ pub fn local_port_range() -> Option<(u16, u16)> {
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
+/// The lowest port that every user may listen on.
+#[must_use]
+pub fn first_unprivileged_port() -> Option<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok()?;
+    text.trim().parse().ok()
+}
+
 /// Bytes that are free for root on the file system that `path`, or the nearest folder above it that
 /// exists, lies on.
 ///

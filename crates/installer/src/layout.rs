@@ -2,6 +2,7 @@
 
 use crate::options::{CONFIG_ROOT, INSTALL_ROOT, OS_USER, Options, VAR_ROOT};
 use anyhow::{Context, Result, bail};
+use model::limits::{ENDPOINT_PORTS, SHARD_PORTS};
 use model::node_config::{NodeConfig, Ports};
 use semver::Version;
 use std::net::IpAddr;
@@ -64,8 +65,21 @@ pub fn wanted(options: &Options, address: IpAddr) -> Result<NodeConfig> {
         os_user,
         os_group,
         memory_bytes,
-        ports: Ports::default(),
+        ports: ports(options)?,
     })
+}
+
+fn ports(options: &Options) -> Result<Ports> {
+    let mut ports = Ports::default();
+    if let Some(port) = options.dns_port {
+        let taken = [ports.https, ports.console, ports.internode, ports.discovery];
+        let databases = ENDPOINT_PORTS.contains(&port) || SHARD_PORTS.contains(&port);
+        if port == 0 || databases || taken.contains(&port) {
+            bail!("--dns-port: {port} is needed for something else; choose another, like 5353");
+        }
+        ports.dns = port;
+    }
+    Ok(ports)
 }
 
 fn new_id() -> String {
@@ -140,6 +154,11 @@ pub fn differences(options: &Options, config: &NodeConfig) -> Vec<&'static str> 
         "--memory",
         options.memory.is_some(),
         wanted.memory_bytes == config.memory_bytes,
+    );
+    compare(
+        "--dns-port",
+        options.dns_port.is_some(),
+        wanted.ports.dns == config.ports.dns,
     );
     differ
 }

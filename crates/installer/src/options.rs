@@ -58,6 +58,9 @@ pub struct Options {
     /// Port 53 may be taken.
     #[arg(long)]
     pub skip_dns_port_verification: bool,
+    /// Port of this node's name service [new installs only; default: 53].
+    #[arg(long, value_name = "PORT")]
+    pub dns_port: Option<u16>,
     /// Put the programs into everybody's PATH.
     #[arg(long)]
     pub update_env_path: bool,
@@ -79,6 +82,7 @@ impl Options {
             ("--os-group", self.os_group.is_some()),
             ("--memory", self.memory.is_some()),
             ("--key", self.key.is_some()),
+            ("--dns-port", self.dns_port.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))

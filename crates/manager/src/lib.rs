@@ -13,6 +13,7 @@
 //! | [`wishes`] | what clients set for their whole database |
 //! | [`heartbeat`] | telling the primary node of this one |
 //! | [`drain`] | the node is being stopped: its primaries go first |
+//! | [`finding`] | the name service and the Sentinel commands: what they know, and their sockets |
 //! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
 //! | [`gates`] | orders to it, while a primary moves |
 //! | [`leases`] | what proxies ask for, passed on to the primary node |
@@ -23,6 +24,7 @@ pub mod bootstrap;
 pub mod certificates;
 pub mod drain;
 pub mod exec;
+pub mod finding;
 pub mod gates;
 pub mod heartbeat;
 pub mod history;

@@ -4,7 +4,7 @@ use crate::drain::STOPPING_FOR;
 use crate::gates::Gates;
 use crate::program::Program;
 use crate::transport::{RaftTransport, Routes};
-use crate::{heartbeat, history, internode, proxy_feed};
+use crate::{finding, heartbeat, history, internode, proxy_feed};
 use agent::Agent;
 use anyhow::Context as _;
 use client::internode::{InternodeClient, NodeCertificates};
@@ -167,6 +167,7 @@ impl Member {
         tasks.spawn(proxy_feed::serve(Arc::clone(&member), feed));
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
         tasks.spawn(history::run(Arc::clone(&member)));
+        tasks.spawn(finding::run(Arc::clone(&member)));
         tasks.spawn(member.controller.clone().run(Arc::new(routes)));
         drop(tasks);
         Ok(member)

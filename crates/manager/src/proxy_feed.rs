@@ -278,7 +278,7 @@ fn share(rate: u64, proxies: usize, place: usize) -> u64 {
     (rate / proxies as u64 + u64::from(more)).max(1)
 }
 
-fn is_served(database: &Database) -> bool {
+pub(crate) fn is_served(database: &Database) -> bool {
     match database.status {
         DatabaseStatus::Pending | DatabaseStatus::Active | DatabaseStatus::ActiveChangePending => {
             true

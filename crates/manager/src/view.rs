@@ -64,7 +64,7 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
 }
 
 /// What the primary node had heard, older by the time since.
-fn aged(member: &Member, now: Instant) -> Vec<Observed> {
+pub(crate) fn aged(member: &Member, now: Instant) -> Vec<Observed> {
     let known = member.last_known();
     let since = known
         .at

@@ -50,6 +50,26 @@ pub struct Ports {
     pub console: u16,
     /// Internode traffic.
     pub internode: u16,
+    /// Discovery: the Sentinel commands. The same on every node of a cluster. Written only if another
+    /// than usual: older releases do not know it.
+    #[serde(skip_serializing_if = "is_discovery")]
+    pub discovery: u16,
+    /// Name service. Written only if another than usual.
+    #[serde(skip_serializing_if = "is_dns")]
+    pub dns: u16,
+}
+
+/// Usual port of discovery.
+const DISCOVERY: u16 = 8001;
+/// Usual port of the name service; an unprivileged user may bind it only where the host allows that.
+const DNS: u16 = 53;
+
+fn is_discovery(port: &u16) -> bool {
+    *port == DISCOVERY
+}
+
+fn is_dns(port: &u16) -> bool {
+    *port == DNS
 }
 
 impl Default for Ports {
@@ -58,6 +78,8 @@ impl Default for Ports {
             https: 9443,
             console: 8443,
             internode: 3342,
+            discovery: DISCOVERY,
+            dns: DNS,
         }
     }
 }
@@ -108,6 +130,18 @@ impl NodeConfig {
     #[must_use]
     pub fn internode_address(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.ports.internode)
+    }
+
+    /// Discovery.
+    #[must_use]
+    pub fn discovery_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.ports.discovery)
+    }
+
+    /// Name service.
+    #[must_use]
+    pub fn dns_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.ports.dns)
     }
 
     /// The release that is in force: a link into `releases/`.
@@ -251,5 +285,21 @@ mod tests {
             NodeConfig::release_of(exe),
             Some(PathBuf::from("/opt/mainstay/releases/1.0.0"))
         );
+    }
+
+    #[test]
+    fn usual_ports_are_not_written_so_that_an_older_release_reads_the_file() {
+        let usual = toml::to_string(&Ports::default()).unwrap();
+        assert!(
+            !usual.contains("dns") && !usual.contains("discovery"),
+            "{usual}"
+        );
+        let other = Ports {
+            dns: 5353,
+            ..Ports::default()
+        };
+        let text = toml::to_string(&other).unwrap();
+        assert_eq!(toml::from_str::<Ports>(&text).unwrap(), other);
+        assert_eq!(toml::from_str::<Ports>(&usual).unwrap(), Ports::default());
     }
 }

@@ -67,7 +67,11 @@ impl Node {
             os_user: "root".to_owned(),
             os_group: "root".to_owned(),
             memory_bytes: Some(4 << 30),
-            ports: Ports::default(),
+            // Tests do not depend on who may use port 53.
+            ports: Ports {
+                dns: 5300,
+                ..Ports::default()
+            },
         };
         let release = install_dir.join("releases/0.0.0");
         std::fs::create_dir_all(release.join("bin"))?;

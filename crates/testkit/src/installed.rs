@@ -90,13 +90,7 @@ impl InstalledNode {
     /// When `install.sh` fails, with what it printed.
     pub fn install(root: &Path, address: std::net::IpAddr) -> anyhow::Result<Self> {
         let output = Command::new(bundle()?.join("install.sh"))
-            .args([
-                "-y",
-                "--skip-dns-port-verification",
-                "--memory",
-                "1GB",
-                "--address",
-            ])
+            .args(["-y", "--dns-port", "5300", "--memory", "1GB", "--address"])
             .arg(address.to_string())
             .arg("--install-dir")
             .arg(root.join("opt"))

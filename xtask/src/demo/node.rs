@@ -8,6 +8,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Port of the name services: the nodes' user may bind it on every host.
+pub(crate) const DNS_PORT: u16 = 8053;
+
 /// Lines of a tool's output that are shown when it fails.
 const SHOWN_LINES: usize = 30;
 
@@ -59,7 +62,8 @@ impl Node {
     pub(crate) fn install(&self, bundle: &Path) -> Result<()> {
         let mut command = Command::new(bundle.join("install.sh"));
         command
-            .args(["-y", "--skip-dns-port-verification", "--memory", "1GB"])
+            .args(["-y", "--memory", "1GB"])
+            .args(["--dns-port", &DNS_PORT.to_string()])
             .args(["--address", &self.address.to_string()]);
         for (option, folder) in [
             ("--install-dir", "opt"),

@@ -6,11 +6,6 @@ use crate::processes::{Protocol, holder};
 use anyhow::{Result, bail};
 use model::limits::{ENDPOINT_PORTS, SHARD_PORTS};
 
-/// Discovery.
-const DISCOVERY: u16 = 8001;
-/// Name service.
-const DNS: u16 = 53;
-
 /// Every port that a node needs.
 pub(super) fn check(subject: &Subject<'_>) -> Result<()> {
     let config = subject.config;
@@ -18,11 +13,11 @@ pub(super) fn check(subject: &Subject<'_>) -> Result<()> {
         (Protocol::Tcp, config.ports.https, "REST"),
         (Protocol::Tcp, config.ports.console, "console"),
         (Protocol::Tcp, config.ports.internode, "internode traffic"),
-        (Protocol::Tcp, DISCOVERY, "discovery"),
+        (Protocol::Tcp, config.ports.discovery, "discovery"),
     ];
     if !subject.options.skip_dns_port_verification {
-        needed.push((Protocol::Udp, DNS, "DNS"));
-        needed.push((Protocol::Tcp, DNS, "DNS"));
+        needed.push((Protocol::Udp, config.ports.dns, "DNS"));
+        needed.push((Protocol::Tcp, config.ports.dns, "DNS"));
     }
     let taken: Vec<String> = needed
         .into_iter()
@@ -34,13 +29,30 @@ pub(super) fn check(subject: &Subject<'_>) -> Result<()> {
     if !taken.is_empty() {
         bail!(
             "ports that this node needs on {} are taken: stop who holds them, or choose another \
-             address with --address (for port 53 alone: --skip-dns-port-verification)\n{}",
+             address with --address (for the port of DNS alone: --dns-port PORT, or \
+             --skip-dns-port-verification)\n{}",
             config.address,
             taken.join("\n")
         );
     }
     local_range(subject);
+    name_service(subject);
     Ok(())
+}
+
+/// The node's own user may bind a port below 1024 only where the host allows it.
+fn name_service(subject: &Subject<'_>) {
+    let port = subject.config.ports.dns;
+    let Some(first) = host::first_unprivileged_port() else {
+        return;
+    };
+    if port < first {
+        subject.console.note(format!(
+            "the name service (DNS) needs port {port}, which only root may use on this host: run \
+             'sysctl net.ipv4.ip_unprivileged_port_start={port}', or choose \
+             --dns-port (until then only DNS is missing)"
+        ));
+    }
 }
 
 /// A port that an outgoing connection happens to use cannot be listened on: rare, and then a

@@ -75,8 +75,9 @@ fn settings(run: &mut Run<'_>) -> Result<()> {
         format!("{}/tcp", ports.https),
         format!("{}/tcp", ports.console),
         format!("{}/tcp", ports.internode),
-        "8001/tcp".to_owned(),
-        "53/udp".to_owned(),
+        format!("{}/tcp", ports.discovery),
+        format!("{}/udp", ports.dns),
+        format!("{}/tcp", ports.dns),
         "10000-19999/tcp".to_owned(),
         "20000-29999/tcp".to_owned(),
     ];

@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod databases;
+mod finding;
 mod installed;
 mod kills;
 mod load;
