@@ -100,14 +100,6 @@ impl Leases {
         let holds = |(proxy, given): (&ProxyId, &Given)| proxy.node == node && now < given.until;
         inherited || self.given.iter().any(holds)
     }
-
-    /// Whether a proxy of this node holds a lease and has applied a revision.
-    #[must_use]
-    pub fn holds(&self, node: NodeUid, revision: Revision, now: Instant) -> bool {
-        let of_node = self.given.iter().filter(|(proxy, _)| proxy.node == node);
-        let mut valid = of_node.filter(|(_, given)| now < given.until).peekable();
-        valid.peek().is_some() && valid.all(|(_, given)| given.applied >= revision)
-    }
 }
 
 #[cfg(test)]
@@ -129,9 +121,6 @@ mod tests {
         assert!(leases.all_know(Revision(1), start).is_err());
         assert_eq!(leases.all_know(Revision(1), later), Ok(()));
         leases.give(PROXY, Revision(4), Revision(3), later).unwrap();
-        assert!(leases.holds(PROXY.node, Revision(4), later));
-        assert!(!leases.holds(PROXY.node, Revision(5), later));
-        assert!(!leases.holds(NodeUid(1), Revision(4), later));
         assert!(leases.may_hold(PROXY.node, later) && !leases.may_hold(NodeUid(1), later));
         assert!(!leases.may_hold(PROXY.node, later + LENGTH));
         assert_eq!(leases.all_know(Revision(4), later), Ok(()), "it knows");

@@ -113,7 +113,8 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
                 line.clear();
                 silence.as_mut().reset(tokio::time::Instant::now() + SILENCE_MAX);
                 match said {
-                    FromProxy::Observation(seen) => {
+                    FromProxy::Observation(mut seen) => {
+                        seen.applied = told.applied(seen.applied);
                         member.proxies.heard(connection, Some(*seen));
                     }
                     FromProxy::Answer { answer } => pending.answered(answer),

@@ -152,13 +152,17 @@ pub struct ProxyObservation {
     pub software_version: String,
     /// Its build id.
     pub build_id: String,
-    /// Revision of the configuration that all its workers have applied.
+    /// Revision of the configuration that all its workers have applied; in a heartbeat, the revision of
+    /// which they have applied everything that concerns them.
     pub applied: Revision,
     /// Worker threads.
     pub threads: u32,
     /// Whether it takes the orders of [`crate::gate`].
     #[serde(default)]
     pub gates: bool,
+    /// Whether it answers for a database with [`crate::proxy::ProxyDatabase::lease`] only with one.
+    #[serde(default)]
+    pub leases: bool,
     /// Client connections.
     pub connections: u64,
     /// Commands served since start.

@@ -385,6 +385,7 @@ fn proxy(node: u64) -> ProxyObservation {
         applied: Revision(42),
         threads: 2,
         gates: true,
+        leases: true,
         connections: 7,
         commands: 70,
         in_flight: 3,

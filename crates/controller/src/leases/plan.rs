@@ -60,9 +60,16 @@ pub fn turned_on(
     }
     let replicas = sets.iter().flat_map(|set| set.replicas.iter());
     let newest = Revision(replicas.map(|shard| shard.revision).max()?);
-    let lacks = |node: &&Stored<Node>| !observed.leases.holds(node.uid, newest, instant);
+    let lacks = |node: &&Stored<Node>| {
+        let seen = observed.fresh(node.uid, instant);
+        let proxy = seen.and_then(|seen| seen.proxy.as_ref());
+        proxy.is_none_or(|proxy| !proxy.leases || proxy.applied < newest)
+    };
     if let Some(node) = state.nodes.iter().find(lacks) {
-        let reason = format!("the proxy of node:{} has no lease yet", node.uid);
+        let reason = format!(
+            "the proxy of node:{} may serve it without a lease",
+            node.uid
+        );
         return Some(Err(reason));
     }
     let mut doc = database.doc.clone();

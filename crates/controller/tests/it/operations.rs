@@ -92,7 +92,10 @@ fn a_step_that_takes_too_long_pauses_and_is_tried_again() {
     world.settle_one();
     world.silent.push(NodeUid(3));
     pass(&mut world, 29);
-    insta::assert_snapshot!(world.settle(), @"op-2 waits: node:3 is not heard");
+    insta::assert_snapshot!(world.settle(), @"
+    node:1 promises: redis:1 gives no promises to proxies yet
+    op-2 waits: node:3 is not heard
+    ");
     pass(&mut world, 2);
     insta::assert_snapshot!(world.settle(), @"
     store: SMMigrateShards pauses: node:3 is not heard
@@ -314,6 +317,8 @@ fn primaries_of_a_node_become_replicas() {
     world.request(&enslave(node, false)).unwrap();
     insta::assert_snapshot!(world.settle(), @"
     redis:1 moves to redis:2
+    node:2 promises: redis:2 gives no promises to proxies yet
+    node:1 promises: redis:1 gives no promises to proxies yet
     store: database db:1 is served by every proxy
     ");
     // There is nothing left to do.

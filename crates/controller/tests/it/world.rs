@@ -160,6 +160,10 @@ impl World {
             }
         }
         for (uid, node) in &self.nodes {
+            let mut node = node.clone();
+            if let Some(proxy) = node.proxy.as_mut().filter(|_| self.proxies_follow) {
+                proxy.applied = Revision(self.state.revision.0);
+            }
             let at = if self.silent.contains(uid) {
                 self.start
             } else {
@@ -210,7 +214,7 @@ impl World {
     /// Plans and carries out until there is nothing to do; returns the story.
     pub(crate) fn settle(&mut self) -> String {
         let mut story = String::new();
-        for _ in 0..100 {
+        for _ in 0..300 {
             let plan = self.plan();
             for (operation, wait) in &plan.waits {
                 let _ = writeln!(story, "{operation} waits: {wait}");
@@ -454,6 +458,7 @@ impl World {
                 .collect();
             node.proxy = Some(ProxyObservation {
                 databases,
+                leases: true,
                 ..ProxyObservation::default()
             });
         }
