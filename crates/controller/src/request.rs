@@ -231,10 +231,8 @@ fn create_database(
     let replication = spec.replication.unwrap_or(false);
     let rack_aware = racks::wanted(state, spec.rack_aware)?;
     let shares = placement::shares(spec.memory_size, count, replication)?;
-    let wish = spec
-        .redis_version
-        .as_deref()
-        .or(settings.default_redis_version.as_deref());
+    let usual = settings.default_redis_version.as_deref();
+    let wish = spec.redis_version.as_deref().or(usual);
     let engine = placement::engine(state, observed, wish, fresh.instant)?;
     let shards_placement = spec
         .shards_placement
@@ -274,7 +272,8 @@ fn create_database(
         tuning,
         notify_keyspace_events,
         tags: spec.tags.clone(),
-        leased: replication, // No proxy has ever served it without.
+        // No proxy has ever served it without.
+        leased: replication,
         operation: Some(fresh.operation.clone()),
         created: fresh.now,
         changed: fresh.now,
