@@ -121,7 +121,7 @@ pub fn unheard(observed: &Observations, set: &ReplicaSet<'_>, instant: Instant) 
     let mut recorded = set.replicas.iter().filter(recorded).peekable();
     recorded.peek()?;
     recorded
-        .all(|shard| !silent(shard) && has_lost_its_primary(observed, shard, instant))
+        .all(|shard| has_lost_its_primary(observed, shard, instant))
         .then(|| {
             let names = (primary.node, primary.uid);
             format!(
@@ -131,16 +131,28 @@ pub fn unheard(observed: &Observations, set: &ReplicaSet<'_>, instant: Instant) 
         })
 }
 
-/// Whether a replica's engine hears nothing from its primary.
+/// Whether the engine of a replica hears the primary, whoever else does.
+#[must_use]
+pub fn is_heard_by_a_replica(
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+) -> bool {
+    let mut replicas = set.replicas.iter();
+    replicas.any(|shard| hears_its_primary(observed, shard, instant) == Some(true))
+}
+
 fn has_lost_its_primary(observed: &Observations, shard: &Shard, instant: Instant) -> bool {
-    let seen = observed
-        .fresh(shard.node, instant)
-        .and_then(|node| observed::shard(node, shard.uid));
-    seen.and_then(|seen| seen.replication.as_ref())
-        .is_some_and(|replication| {
-            let silent = replication.last_io_seconds >= REPLICA_SILENT;
-            !replication.is_primary && (!replication.link_up || silent)
-        })
+    hears_its_primary(observed, shard, instant) == Some(false)
+}
+
+/// Whether a replica's engine hears its primary; `None`: that is not known now.
+fn hears_its_primary(observed: &Observations, shard: &Shard, instant: Instant) -> Option<bool> {
+    let silence = observed.silence(shard.node, instant)?;
+    let node = observed.fresh(shard.node, instant)?;
+    let replication = observed::shard(node, shard.uid)?.replication.as_ref()?;
+    let known = !replication.is_primary && silence < NODE_SILENT;
+    known.then_some(replication.link_up && replication.last_io_seconds < REPLICA_SILENT)
 }
 
 /// A replica that holds what was recorded of it and could be promoted now.

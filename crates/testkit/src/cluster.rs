@@ -174,18 +174,6 @@ impl Node {
         Ok(())
     }
 
-    /// Kills everything that the node runs at once (SIGKILL): daemons, the proxy's server, engines.
-    pub fn lose(&mut self) {
-        for pid in processes_below(&self.config.var_dir) {
-            // It may have ended with another one.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        for (_, mut child) in self.daemons.drain(..) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
     /// Runs `rladmin` on this node.
     ///
     /// # Errors

@@ -153,8 +153,8 @@ fn withhold(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timest
     Verdict::Store(change.into_txn(), reason)
 }
 
-/// A primary that was withheld, and not replaced, is used again when its node is heard, or when nobody can
-/// take its place.
+/// A primary that was withheld, and not replaced, is used again when its node or a replica hears it, or when
+/// nobody can take its place.
 fn back(
     state: &ClusterState,
     observed: &Observations,
@@ -167,6 +167,7 @@ fn back(
     }
     if let Fate::Unknown(reason) = replica_set::fate(observed, set.primary, instant)
         && set.replicas.iter().any(|replica| replica.synced.is_some())
+        && !replica_set::is_heard_by_a_replica(observed, set, instant)
     {
         return Verdict::Waits(format!("{reason}, and it cannot be replaced yet"));
     }

@@ -213,6 +213,21 @@ fn a_primary_is_not_replaced_while_a_proxy_may_have_a_lease() {
     assert_eq!(world.epoch(PRIMARY), Epoch(1));
 }
 
+/// Its node stays silent, but its replica hears it: nothing will take its place, so it goes on.
+#[test]
+fn a_withheld_primary_that_its_replica_hears_again_goes_on() {
+    let mut world = created();
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    world.proxies_lag = true;
+    world.settle();
+    assert!(shard(&world, PRIMARY).is_withheld());
+    world.link(REPLICA, true, false);
+    world.settle();
+    assert!(shard(&world, PRIMARY).is_usable());
+    assert_eq!(world.epoch(PRIMARY), Epoch(1));
+}
+
 /// Who could be left without the lease is not known until each proxy has told.
 #[test]
 fn a_first_copy_is_recorded_when_every_proxy_needs_a_lease() {

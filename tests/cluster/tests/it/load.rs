@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
+use testkit::wait;
 
 /// A client that writes one number after the other into a key of its own.
 pub(crate) struct Writer {
@@ -84,4 +85,17 @@ pub(crate) fn value(connection: &mut redis::Connection, key: &str) -> u64 {
 pub(crate) fn counts(writers: &[Writer]) -> Vec<u64> {
     let count = |writer: &Writer| writer.count.load(Ordering::Relaxed);
     writers.iter().map(count).collect()
+}
+
+/// Waits until every writer has had more writes acknowledged since.
+pub(crate) fn go_on(writers: &[Writer], why: &str) {
+    let before = counts(writers);
+    wait::until(why, Duration::from_secs(30), || {
+        let now = counts(writers);
+        if before.iter().zip(&now).all(|(then, now)| now > then) {
+            return Ok(());
+        }
+        Err(format!("{before:?}, then {now:?}"))
+    })
+    .unwrap();
 }

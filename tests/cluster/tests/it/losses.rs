@@ -1,6 +1,6 @@
 //! What if a whole node is lost, or every `cnm_exec`?
 
-use crate::load::{Writer, counts, stop, value, writer};
+use crate::load::{Writer, counts, go_on, stop, value, writer};
 use crate::replicas::{create, end, masters};
 use crate::story::{primary, served, shards, shards_ok};
 
@@ -15,19 +15,6 @@ fn writers(cluster: &Cluster, nodes: &[usize]) -> Vec<Writer> {
     let all = nodes.iter().cycle().take(4).enumerate();
     all.map(|(number, node)| writer(cluster, *node, PORT, format!("chain:{number}")))
         .collect()
-}
-
-/// Waits until every writer has had more writes acknowledged since.
-fn go_on(writers: &[Writer], why: &str) {
-    let before = counts(writers);
-    wait::until(why, Duration::from_secs(30), || {
-        let now = counts(writers);
-        if before.iter().zip(&now).all(|(then, now)| now > then) {
-            return Ok(());
-        }
-        Err(format!("{before:?}, then {now:?}"))
-    })
-    .unwrap();
 }
 
 fn index(shard: &ShardInfo) -> usize {
@@ -88,7 +75,7 @@ fn a_node_is_lost(is_primary_node: bool) {
     let writers = writers(&cluster, &others);
     go_on(&writers, "they write");
     let lost = Instant::now();
-    cluster.nodes[place].lose();
+    cluster.nodes[place].kill_everything().unwrap();
     go_on(&writers, "they write again");
     println!("writes were back after {:?}", lost.elapsed());
     another_master(&cluster, others[0], &master);
@@ -211,7 +198,7 @@ fn all_nodes_are_lost_at_once() {
     let writers = writers(&cluster, &[0, 1, 2]);
     go_on(&writers, "they write");
     for node in &mut cluster.nodes {
-        node.lose();
+        node.kill_everything().unwrap();
     }
     let written = stop(writers);
     for node in &mut cluster.nodes {

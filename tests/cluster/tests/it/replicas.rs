@@ -1,6 +1,6 @@
 //! What if a replicated database loses an engine, and what if its primaries are moved?
 
-use crate::load::{Writer, stop, value, writer};
+use crate::load::{Writer, go_on, stop, value, writer};
 use crate::story::{databases, refused, seen, served, set, shards, shards_ok};
 use model::documents::OperationStatus;
 use model::rest::{ActionStarted, Actions, ActionsStarted, NodeInfo, ShardInfo};
@@ -58,7 +58,7 @@ fn a_replica_takes_the_place_of_a_primary_that_is_killed() {
     let writers: Vec<Writer> = (0..4)
         .map(|number| writer(&cluster, number % 3, PORT, format!("chain:{number}")))
         .collect();
-    std::thread::sleep(Duration::from_millis(500));
+    go_on(&writers, "they write");
     let lost = masters(&cluster).remove(0);
     end(lost.pid);
     wait::until("another primary", Duration::from_secs(30), || {
@@ -71,7 +71,7 @@ fn a_replica_takes_the_place_of_a_primary_that_is_killed() {
     })
     .unwrap();
     shards_ok(&cluster);
-    std::thread::sleep(Duration::from_millis(200));
+    go_on(&writers, "they write again");
     let mut connection = served(&cluster, 0, PORT);
     for written in stop(writers) {
         assert!(written.acknowledged > 0, "{written:?}");
