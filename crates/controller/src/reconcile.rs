@@ -460,7 +460,9 @@ const fn needs_nodes(intent: &Intent) -> bool {
     matches!(
         intent,
         Intent::CreateDatabase(_)
+            | Intent::FailoverShards { .. }
             | Intent::MaintenanceOn { .. }
+            | Intent::MaintenanceOff { .. }
             | Intent::RemoveNode { .. }
             | Intent::EnslaveNode { .. }
             | Intent::MigrateShards { .. }

@@ -234,7 +234,12 @@ pub(crate) fn begin(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyh
 /// Takes it away.
 pub(crate) fn end(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow::Result<()> {
     match step.kind {
-        Kind::Move | Kind::Engine | Kind::Proxy => Ok(()),
+        Kind::Move | Kind::Engine => Ok(()),
+        // Its launcher ends with it, and nothing but this run supervises the nodes.
+        Kind::Proxy => {
+            cluster.nodes[victim.node].kill("dmcproxy")?;
+            cluster.nodes[victim.node].start_daemon("dmcproxy")
+        }
         Kind::EngineStop | Kind::ExecStop => signal(victim, Signal::CONT),
         Kind::Exec => cluster.nodes[victim.node].start_daemon("cnm_exec"),
         Kind::Node => cluster.nodes[victim.node].start(),
