@@ -20,6 +20,7 @@
 //! | [`membership`] | who votes on the configuration |
 //! | [`reconcile`] | the loop on the primary node: observe, plan, execute, again |
 
+mod cut;
 pub mod database;
 pub mod failover;
 pub mod leases;

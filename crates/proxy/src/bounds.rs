@@ -35,6 +35,9 @@ pub const RETRY: std::ops::RangeInclusive<Duration> =
 pub const CROWDED: Duration = Duration::from_millis(5);
 /// How long connections of an earlier epoch may finish what is in flight.
 pub const RETIRE: Duration = Duration::from_secs(2);
+/// Unused connections for single clients that are there for the next ones, per shard, worker and version of
+/// the protocol.
+pub const SPARES: usize = 4;
 /// Unused connections for single clients that are kept per shard, and for how long.
 pub const IDLE_KEPT: usize = 32;
 /// See [`IDLE_KEPT`].

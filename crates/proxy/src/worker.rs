@@ -13,6 +13,7 @@
 //! | [`link`], [`loss`], [`troubles`] | connecting to shards; losing them; telling of it |
 //! | [`requests`] | reading clients: where commands end |
 //! | [`route`] | where a command goes |
+//! | [`spares`] | own connections that wait for a client |
 //! | [`lanes`] | shared connection, own connection, and the way between them |
 //! | [`fan`] | clients of databases with several shards |
 //! | [`replies`] | reading shards: whose reply it is |
@@ -58,6 +59,7 @@ mod replies;
 mod requests;
 mod route;
 mod session;
+mod spares;
 mod targets;
 mod timers;
 mod troubles;
@@ -364,7 +366,7 @@ impl Worker {
 
     /// A client is here from now on.
     fn admit(&mut self, served: usize, stream: std::net::TcpStream, session: Session) {
-        let peer = session.peer;
+        let (peer, resp) = (session.peer, session.resp);
         self.generation = self.generation.wrapping_add(1);
         let mut stream = TcpStream::from_std(stream);
         let entry = self.clients.vacant_entry();
@@ -385,6 +387,7 @@ impl Worker {
             tracing::warn!(%peer, %error, "a client cannot be watched");
             self.close_client(index);
         }
+        self.expect_own(served, resp);
     }
 
     fn client_event(&mut self, index: usize, event: &mio::event::Event) {

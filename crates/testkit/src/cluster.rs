@@ -128,6 +128,7 @@ impl Node {
             .open(self.config.log_dir().join(format!("{name}.log")))?;
         let child = self
             .program(name)
+            .env("MAINSTAY_MOVE_CUT", self.cut_file())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -135,6 +136,13 @@ impl Node {
             .with_context(|| format!("start {name}"))?;
         self.daemons.push((name.to_owned(), child));
         Ok(())
+    }
+
+    /// Which line of a move cuts it short on this node, and the processes that are killed there: words of a
+    /// file that is gone once it has happened.
+    #[must_use]
+    pub fn cut_file(&self) -> PathBuf {
+        self.config.var_dir.join("cut")
     }
 
     /// A program of this node, in its network.
@@ -179,11 +187,21 @@ impl Node {
     /// # Errors
     /// When it cannot be run; a failed command is in the output.
     pub fn rladmin(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(self.rladmin_started(arguments)?.wait_with_output()?)
+    }
+
+    /// Starts `rladmin` on this node and does not wait for its end.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn rladmin_started(&self, arguments: &[&str]) -> anyhow::Result<Child> {
         Ok(self
             .program("rladmin")
             .args(arguments)
             .stdin(Stdio::null())
-            .output()?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?)
     }
 
     /// Runs `rladmin` until it succeeds.

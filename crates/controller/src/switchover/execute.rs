@@ -10,15 +10,18 @@
 
 use super::plan::{self, Move, Party};
 use super::recovery::{self, OldPrimary, Recovery, Target};
+use crate::cut;
+use crate::placement::plan::proxies;
 use crate::reconcile::{NodeError, Nodes};
 use crate::state::ClusterState;
 use futures::future::join_all;
 use model::command::AgentCommand;
 use model::documents::{RoleMove, Shard};
 use model::gate::{GateAnswer, GateCall, GateStep};
+use model::lease::LeaseLength;
 use model::observation::{EngineState, ShardObservation};
 use model::replication::{HandOverTarget, ReplicationObservation, SyncedRecord};
-use model::{Epoch, ShardUid};
+use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Store, Txn, TxnResult};
@@ -38,6 +41,8 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long it is looked for the end of a move, before the planner is asked again.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
+/// After how long a proxy that cannot be told anything has no lease either.
+const LEASES_OVER: Duration = Duration::from_nanos(LeaseLength::PRODUCT.grantor);
 /// Tries to write what others write too.
 const TRIES: usize = 10;
 
@@ -48,6 +53,27 @@ pub(crate) struct Hands {
     pub(crate) nodes: Arc<dyn Nodes>,
     /// This primary node's term when it began.
     pub(crate) term: u64,
+}
+
+/// Whose commands proxies are to hold or let go.
+#[derive(Clone, Copy, Debug)]
+struct Gated<'a> {
+    database: DatabaseUid,
+    /// The primary, and its epoch.
+    shard: ShardUid,
+    epoch: Epoch,
+    proxies: &'a [NodeUid],
+}
+
+impl<'a> From<&'a Move> for Gated<'a> {
+    fn from(wanted: &'a Move) -> Self {
+        Self {
+            database: wanted.database,
+            shard: wanted.old.shard,
+            epoch: wanted.epoch,
+            proxies: &wanted.proxies,
+        }
+    }
 }
 
 /// Carries a move out, to a stored end if that is possible.
@@ -62,6 +88,7 @@ pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
         hands.write(refusal).await;
         return;
     }
+    cut::reached("prepared");
     let epoch = wanted.epoch.next();
     if !hands
         .write(|state, now| plan::begin(state, &wanted, now))
@@ -74,23 +101,31 @@ pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
         hands.write(refusal).await;
         return;
     }
-    let done = match hands.hold(&wanted).await {
-        Ok(()) => hands.hand_over(&wanted).await,
+    cut::reached("stored");
+    let done = match hands.hold((&wanted).into()).await {
+        Ok(()) => {
+            cut::reached("held");
+            hands.hand_over(&wanted).await
+        }
         Err(reason) => Err(reason),
     };
     match done {
         Ok(seen) => {
+            cut::reached("handed");
             let record = record(&seen, &wanted.old.run_id, epoch);
             let held = hands.release(&wanted).await;
+            cut::reached("released");
             tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, "moved");
             if let Err(error) = hands.take_over(&wanted.new, epoch).await {
                 tracing::warn!(%error, "the new primary's agent has not taken the role over yet");
             }
+            cut::reached("taken");
             hands
                 .write(|state, now| {
                     plan::commit(state, (old, epoch), (held.held_us, record.clone()), now)
                 })
                 .await;
+            cut::reached("committed");
         }
         Err(reason) => {
             tracing::warn!(shard = %old, "the move fails: {reason}");
@@ -120,15 +155,15 @@ impl Hands {
 
     async fn gates(
         &self,
-        wanted: &Move,
+        gated: Gated<'_>,
         what: GateStep,
         within: Duration,
     ) -> Vec<Result<GateAnswer, NodeError>> {
-        let calls = wanted.proxies.iter().map(|node| {
+        let calls = gated.proxies.iter().map(|node| {
             let call = GateCall {
-                database: wanted.database,
-                shard: wanted.old.shard,
-                epoch: wanted.epoch,
+                database: gated.database,
+                shard: gated.shard,
+                epoch: gated.epoch,
                 what,
                 term: self.term,
             };
@@ -164,7 +199,7 @@ impl Hands {
         new.map_err(|e| format!("redis:{}: {e}", wanted.new.shard))?;
         let next = wanted.new.shard;
         for answer in self
-            .gates(wanted, GateStep::Prepare { next }, PREPARE_WITHIN)
+            .gates(wanted.into(), GateStep::Prepare { next }, PREPARE_WITHIN)
             .await
         {
             answer.map_err(|e| e.to_string())?;
@@ -172,14 +207,56 @@ impl Hands {
         Ok(())
     }
 
-    async fn hold(&self, wanted: &Move) -> Result<(), String> {
+    async fn hold(&self, gated: Gated<'_>) -> Result<(), String> {
         let hold = GateStep::Hold {
             patience_ms: PATIENCE_MS,
         };
-        for answer in self.gates(wanted, hold, HOLD_WITHIN).await {
+        for answer in self.gates(gated, hold, HOLD_WITHIN).await {
             answer.map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+
+    /// An undone move gives the old primary another epoch, and replies that come over connections of the last
+    /// one count no more: what is in flight comes back first, as before a move.
+    async fn hold_before_undo(&self, old: ShardUid) {
+        let state = self.store.barrier().await.map(|s| ClusterState::read(&s));
+        let Ok(Ok(Some(state))) = state else {
+            return;
+        };
+        let shard = state.shards.iter().find(|shard| shard.uid == old);
+        let of = |database: DatabaseUid| state.databases.iter().find(|db| db.uid == database);
+        let Some((shard, database)) = shard.and_then(|s| Some((s, of(s.database)?))) else {
+            return;
+        };
+        let gated = Gated {
+            database: database.uid,
+            shard: old,
+            epoch: shard.epoch,
+            proxies: &proxies(&state, database),
+        };
+        let hold = GateStep::Hold {
+            patience_ms: PATIENCE_MS,
+        };
+        let begun = Instant::now();
+        loop {
+            let answers = self.gates(gated, hold, HOLD_WITHIN).await;
+            // A `cnm_exec` that has just started does not know the move yet, nor has its proxy come back.
+            let missing = answers.into_iter().find_map(|answer| match answer {
+                Ok(answer) if answer.proxies == 0 => Some("a proxy is not there".to_owned()),
+                Ok(_) => None,
+                Err(error) => Some(error.to_string()),
+            });
+            match missing {
+                None => return,
+                // One that cannot be told to hold cannot ask for a lease either.
+                Some(reason) if begun.elapsed() >= LEASES_OVER => {
+                    tracing::warn!(shard = %old, reason, "not every proxy holds before a move is undone");
+                    return;
+                }
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
     }
 
     /// The engines change roles; how the old one replicates then.
@@ -242,7 +319,7 @@ impl Hands {
         let next = wanted.new.shard;
         let mut all = GateAnswer::default();
         for answer in self
-            .gates(wanted, GateStep::Release { next }, RELEASE_WITHIN)
+            .gates(wanted.into(), GateStep::Release { next }, RELEASE_WITHIN)
             .await
         {
             match answer {
@@ -276,6 +353,7 @@ impl Hands {
     async fn settle(&self, old: &Party, new: &Party, epoch: Epoch, reason: &str) {
         let begun = Instant::now();
         let deadline = Duration::from_millis(u64::from(HAND_OVER_MS)) + HOLD_WITHIN;
+        let mut held = false;
         while begun.elapsed() < SETTLE_WITHIN {
             let stop = |party: &Party| AgentCommand::SettleMove {
                 shard: party.shard,
@@ -307,6 +385,9 @@ impl Hands {
                         .await
                 }
                 Recovery::Undo | Recovery::Failover { .. } => {
+                    if !std::mem::replace(&mut held, true) {
+                        self.hold_before_undo(old.shard).await;
+                    }
                     self.write(|state, now| plan::undo(state, ends, reason, now))
                         .await
                 }

@@ -10,11 +10,9 @@ use super::client::{Lane, Wait};
 use super::fan::Part;
 use super::link::NotOpened;
 use super::session::{Db, Transaction};
-use super::timers::Timer;
 use crate::stats::Tally;
 use crate::{bounds, texts};
 use resp::request::Args;
-use std::time::Instant;
 
 /// Goes to the copies and changes nothing: a message to a shard channel of nobody, which patterns do
 /// not see.
@@ -354,10 +352,14 @@ impl Worker {
                 self.backends[place].usage = Use::Own(name);
                 self.clients[index].lane = Lane::Own(place);
                 self.set_up_own(place);
+                self.keep_spares(id);
                 place
             }
             None => match self.open(id, Use::Own(name)) {
-                Ok(place) => place,
+                Ok(place) => {
+                    self.keep_spares(id);
+                    place
+                }
                 Err(NotOpened::Crowded) if self.wait_in_crowd(index, id) => {
                     return Err(Flow::Hold);
                 }
@@ -413,14 +415,6 @@ impl Worker {
             self.drop_backend(place);
             return;
         }
-        self.backends[place].usage = Use::Idle(Instant::now());
-        let mut reap = false;
-        if let Some(link) = self.link_mut(id) {
-            link.idle.push(place);
-            reap = !std::mem::replace(&mut link.reaping, true);
-        }
-        if reap {
-            self.timers.set(bounds::IDLE_TIME, Timer::Reap(id));
-        }
+        self.lay_aside(place);
     }
 }

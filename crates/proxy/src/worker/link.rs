@@ -96,6 +96,8 @@ pub(crate) struct Link {
     pub(crate) waiters: Vec<ClientId>,
     /// Connections for single clients that nobody uses now.
     pub(crate) idle: Vec<usize>,
+    /// More of them that are being opened.
+    pub(super) spares_opening: usize,
     pub(crate) reaping: bool,
 }
 
@@ -398,6 +400,7 @@ impl Worker {
             link.down_since = None;
             link.pause = Duration::ZERO;
         }
+        self.keep_spares(id);
     }
 
     pub(super) fn ready(&mut self, index: usize) {
@@ -435,7 +438,8 @@ impl Worker {
                 }
             }
             Use::Next(what) => self.next_ready(index, what),
-            Use::Leaving | Use::Idle(_) => {}
+            Use::Idle(_) => self.spare_ready(index),
+            Use::Leaving => {}
         }
     }
 
@@ -471,8 +475,8 @@ impl Worker {
         backend.take_book();
         let _ = self.poll.registry().deregister(backend.stream.source());
         self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
-        if let Some(link) = self.link_mut(backend.link) {
-            link.idle.retain(|idle| *idle != index);
+        if matches!(backend.usage, Use::Idle(_)) {
+            self.spare_gone(backend.link, index, backend.phase);
         }
         for id in backend.stalled {
             if let Some(client) = self.find(id)

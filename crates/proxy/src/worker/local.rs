@@ -193,6 +193,7 @@ impl Worker {
             self.clients[index].lane = if shareable { Lane::Shared } else { Lane::Gone };
         }
         self.clients[index].session.resp = resp;
+        self.expect_own(self.clients[index].served, resp);
     }
 
     /// The answer to `HELLO`: what the engine says of itself, with this client's id.

@@ -281,8 +281,21 @@ impl Worker {
                 Route::Any(Sending::plain())
             }
             Class::Quit | Class::Reset if whole => Route::Local(class),
+            Class::Subscribe(kind) | Class::Unsubscribe(kind) if self.is_subscribing(index) => {
+                Route::Own(confirmed(kind, args))
+            }
             _ => self.route_settled(index, class, name, args),
         }
+    }
+
+    /// Whether the last thing that the client is due is a confirmation. It was settled before the first one,
+    /// and confirmations change the way of no subscription: the next one need not wait for them.
+    fn is_subscribing(&self, index: usize) -> bool {
+        let Lane::Own(place) = self.clients[index].lane else {
+            return false;
+        };
+        let last = self.backends[place].book.back();
+        last.is_some_and(|run| matches!(run.effect, Effect::Confirm(..)))
     }
 
     /// Commands whose way depends on whether a transaction or subscriptions are open: that must

@@ -4,7 +4,6 @@ use super::Worker;
 use super::backend::{Phase, Use};
 use super::client::{ClientId, Wait};
 use super::link::LinkId;
-use crate::bounds;
 use crate::stats::ErrorKind;
 use model::DatabaseUid;
 use std::cmp::Reverse;
@@ -120,7 +119,7 @@ impl Worker {
         }
     }
 
-    fn is_backend(&self, index: usize, generation: u32) -> bool {
+    pub(super) fn is_backend(&self, index: usize, generation: u32) -> bool {
         self.backends
             .get(index)
             .is_some_and(|backend| backend.generation == generation)
@@ -176,29 +175,6 @@ impl Worker {
             {
                 self.resume(index);
             }
-        }
-    }
-
-    fn reap(&mut self, id: LinkId) {
-        let Some(link) = self.link_mut(id) else {
-            return;
-        };
-        link.reaping = false;
-        let idle = std::mem::take(&mut link.idle);
-        let now = Instant::now();
-        let (old, kept): (Vec<usize>, Vec<usize>) = idle.into_iter().partition(|backend| {
-            matches!(self.backends[*backend].usage, Use::Idle(since) if now - since >= bounds::IDLE_TIME)
-        });
-        let again = !kept.is_empty();
-        if let Some(link) = self.link_mut(id) {
-            link.idle = kept;
-            link.reaping = again;
-        }
-        if again {
-            self.timers.set(bounds::IDLE_TIME, Timer::Reap(id));
-        }
-        for backend in old {
-            self.drop_backend(backend);
         }
     }
 }

@@ -44,6 +44,7 @@ mod shards;
 mod shards_messages;
 mod splits;
 mod storm;
+mod subscribing;
 mod support;
 mod truth;
 mod walk;

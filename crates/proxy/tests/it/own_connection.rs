@@ -1,7 +1,26 @@
 //! A connection of a client's own that breaks while it is greeted.
 
 use crate::fault::{key_at, relayed};
-use crate::support::client::words;
+use crate::support::client::{Client, words};
+use crate::support::node::Node;
+use crate::support::relay::Relay;
+
+/// From now on no connection to a shard gets through, and those that waited are in use.
+fn without_spares(node: &Node, relay: &Relay, key: &str) -> Vec<Client> {
+    relay.cut_greetings();
+    let mut holders = Vec::new();
+    for _ in 0..40 {
+        let mut client = node.client();
+        if client
+            .text(&format!("WATCH {key}"))
+            .starts_with("-TRYAGAIN")
+        {
+            return holders;
+        }
+        holders.push(client);
+    }
+    panic!("there is no end of connections");
+}
 
 #[test]
 fn a_connection_of_ones_own_that_is_not_greeted_is_told() {
@@ -12,7 +31,7 @@ fn a_connection_of_ones_own_that_is_not_greeted_is_told() {
         for line in [format!("BLPOP {key} 0"), format!("WATCH {key}")] {
             let mut client = node.client();
             client.text(&format!("DEL {key}"));
-            relay.cut_replies_after(0);
+            let _holders = without_spares(&node, relay, &key);
             assert!(client.text(&line).starts_with("-TRYAGAIN"), "{line}");
             relay.pass();
             assert_eq!(client.text(&format!("SET {key} v")), "+OK\r\n");
@@ -28,7 +47,7 @@ fn a_multi_that_is_refused_lets_nothing_run() {
         let key = key_at(&node, relays.len() - 1, "x");
         let mut client = node.client();
         client.text(&format!("DEL {key}"));
-        relay.cut_replies_after(0);
+        let _holders = without_spares(&node, relay, &key);
         let lines = [
             "MULTI".to_owned(),
             format!("SET {key} v"),

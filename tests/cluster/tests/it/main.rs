@@ -7,6 +7,7 @@
 )]
 
 mod bootstrap;
+mod cut_moves;
 mod databases;
 mod finding;
 mod installed;

@@ -9,6 +9,7 @@ use crate::merge::Merge;
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
+use crate::worker::client::Lane;
 use crate::worker::effects::Came;
 use crate::worker::lanes::Flow;
 use resp::command::Subscription;
@@ -144,6 +145,11 @@ impl Worker {
         if parts.is_empty() {
             self.say(front, text);
             return Flow::Next;
+        }
+        let has_own = |leg: usize| matches!(self.clients[leg].lane, Lane::Own(_));
+        if on && !self.legs_of(front).any(has_own) {
+            let shards: Vec<usize> = parts.iter().map(|part| part.shard).collect();
+            self.open_together(self.clients[front].served, &shards, resp);
         }
         self.fan_send(front, parts.into(), How::Confirmed(text), frame)
     }

@@ -2,7 +2,6 @@
 
 use super::prepare::same_place;
 use super::{Gate, Outcome, refuse, tell};
-use crate::bounds;
 use crate::worker::Worker;
 use crate::worker::backend::{Next, Phase, Use};
 use crate::worker::client::{Lane, Wait};
@@ -10,9 +9,7 @@ use crate::worker::fan::Part;
 use crate::worker::lanes::Flow;
 use crate::worker::link::LinkId;
 use crate::worker::session::{Db, Transaction, Watch};
-use crate::worker::timers::Timer;
 use model::proxy::ProxyShard;
-use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 
 /// An invalidation of all keys.
@@ -178,18 +175,11 @@ impl Worker {
     fn use_spares(&mut self, spares: Vec<usize>) {
         for index in spares {
             let backend = &mut self.backends[index];
-            let id = backend.link;
             if backend.phase != Phase::Ready {
                 self.drop_backend(index);
                 continue;
             }
-            backend.usage = Use::Idle(Instant::now());
-            if let Some(link) = self.link_mut(id) {
-                link.idle.push(index);
-                if !std::mem::replace(&mut link.reaping, true) {
-                    self.timers.set(bounds::IDLE_TIME, Timer::Reap(id));
-                }
-            }
+            self.lay_aside(index);
         }
     }
 

@@ -1,4 +1,7 @@
 //! A relay in front of a shard, which can hold what passes, cut it, or let it drip.
+//!
+//! The proxy opens connections when it likes, and greets the shard on them: greetings are not counted, and cut
+//! only when that is asked for.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,6 +18,8 @@ struct State {
     replies_left: Option<usize>,
     /// The connection is cut after so many more bytes of commands.
     commands_left: Option<usize>,
+    /// Connections are cut that are greeted.
+    greetings_cut: bool,
     /// Most bytes that pass at once.
     piece: Option<usize>,
     streams: Vec<TcpStream>,
@@ -81,6 +86,7 @@ impl Relay {
             state.held = false;
             state.replies_left = None;
             state.commands_left = None;
+            state.greetings_cut = false;
             state.piece = None;
         });
     }
@@ -98,6 +104,11 @@ impl Relay {
     pub fn cut_commands_after(&self, count: usize) {
         self.shared
             .change(|state| state.commands_left = Some(count));
+    }
+
+    /// No more connections get through.
+    pub fn cut_greetings(&self) {
+        self.shared.change(|state| state.greetings_cut = true);
     }
 
     /// Both ways pass in pieces of so many bytes, with a pause between them.
@@ -144,7 +155,9 @@ impl Shared {
             let stream = stream.try_clone().unwrap();
             self.change(|state| state.streams.push(stream));
         }
+        let sent = Arc::new(AtomicU64::new(0));
         for replies in [false, true] {
+            let sent = Arc::clone(&sent);
             let (from, to) = if replies {
                 (shard, proxy)
             } else {
@@ -153,26 +166,32 @@ impl Shared {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
-                shared.carry(&from, &to, replies);
+                shared.carry(&from, &to, replies, &sent);
                 let _ = from.shutdown(Shutdown::Both);
                 let _ = to.shutdown(Shutdown::Both);
             });
         }
     }
 
-    /// Carries one way, to its end.
-    fn carry(&self, mut from: &TcpStream, mut to: &TcpStream, replies: bool) {
+    /// Carries one way, to its end. `sent`: how often the proxy has sent something over this connection; the
+    /// first time it greets.
+    fn carry(&self, mut from: &TcpStream, mut to: &TcpStream, replies: bool, sent: &AtomicU64) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let Ok(count @ 1..) = from.read(&mut buffer) else {
                 return;
             };
-            if !replies {
+            let greets = if replies {
+                sent.load(Ordering::Acquire) == 1
+            } else {
+                sent.fetch_add(1, Ordering::AcqRel) == 0
+            };
+            if !replies && !greets {
                 self.commands.fetch_add(count as u64, Ordering::AcqRel);
             }
             let mut rest = &buffer[..count];
             loop {
-                let (now, cut, pause) = self.allowed(rest.len(), replies);
+                let (now, cut, pause) = self.allowed(rest.len(), replies, greets);
                 if to.write_all(&rest[..now]).is_err() {
                     return;
                 }
@@ -191,14 +210,17 @@ impl Shared {
     }
 
     /// How many of `count` bytes may pass now, and whether the connection is cut then.
-    fn allowed(&self, count: usize, replies: bool) -> (usize, bool, bool) {
+    fn allowed(&self, count: usize, replies: bool, greets: bool) -> (usize, bool, bool) {
         let mut state = self.state.lock().unwrap();
         while replies && state.held && !self.ended.load(Ordering::Acquire) {
             state = self.changed.wait(state).unwrap();
         }
         let now = state.piece.map_or(count, |piece| piece.min(count));
         let pause = state.piece.is_some();
-        let left = if replies {
+        let mut whole = (replies && state.greetings_cut).then_some(0);
+        let left = if greets {
+            &mut whole
+        } else if replies {
             &mut state.replies_left
         } else {
             &mut state.commands_left

@@ -1,0 +1,236 @@
+//! What if a process is killed at a line of a move? Every process that takes part, at every line that is
+//! written in `controller/src/switchover/execute.rs`: whatever it is, the move is completed or undone, clients of
+//! other processes see no error, and the next move works.
+
+use crate::load::{Writer, go_on, stop, value, writer};
+use crate::replicas::{create, masters};
+use crate::story::{primary, seen, served, shards, shards_ok};
+use model::documents::OperationStatus;
+use model::rest::Actions;
+use std::time::Duration;
+use testkit::cluster::Cluster;
+use testkit::wait;
+
+const PORT: u16 = 12_000;
+
+/// The lines, in their order.
+const LINES: [&str; 7] = [
+    "prepared",
+    "stored",
+    "held",
+    "handed",
+    "released",
+    "taken",
+    "committed",
+];
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// `cnm_exec` of the primary node, which carries the move out.
+    Primary,
+    /// `cnm_exec` of the node that the role leaves.
+    OldAgent,
+    /// `cnm_exec` of the node that it goes to.
+    NewAgent,
+    /// The proxy of the node that the role leaves.
+    Proxy,
+    OldEngine,
+    NewEngine,
+}
+
+const OTHERS: [Victim; 5] = [
+    Victim::OldAgent,
+    Victim::NewAgent,
+    Victim::Proxy,
+    Victim::OldEngine,
+    Victim::NewEngine,
+];
+
+/// Where the copies are, and the node without one.
+struct Places {
+    master: u64,
+    old: usize,
+    new: usize,
+    other: usize,
+}
+
+fn places(cluster: &Cluster) -> Places {
+    let node = |uid: u64| usize::try_from(uid).unwrap() - 1;
+    let all = shards(cluster, 0);
+    let master = all.iter().find(|shard| shard.role == "master").unwrap();
+    let replica = all.iter().find(|shard| shard.role == "slave").unwrap();
+    let (old, new) = (node(master.node_uid.0), node(replica.node_uid.0));
+    Places {
+        master: master.uid.0,
+        old,
+        new,
+        other: 3 - old - new,
+    }
+}
+
+/// The server is the launcher's child.
+fn proxy_server(cluster: &Cluster, node: usize) -> u32 {
+    let launcher = cluster.nodes[node].pid("dmcproxy").unwrap();
+    let path = format!("/proc/{launcher}/task/{launcher}/children");
+    let children = std::fs::read_to_string(path).unwrap();
+    children.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn pid(cluster: &Cluster, places: &Places, victim: Victim) -> u32 {
+    let daemon = |node: usize| cluster.nodes[node].pid("cnm_exec").unwrap();
+    let engine = |role: &str| {
+        let all = shards(cluster, 0);
+        let shard = all.into_iter().find(|shard| shard.role == role);
+        shard.and_then(|shard| shard.pid).unwrap()
+    };
+    match victim {
+        Victim::Primary => daemon(places.other),
+        Victim::OldAgent => daemon(places.old),
+        Victim::NewAgent => daemon(places.new),
+        Victim::Proxy => proxy_server(cluster, places.old),
+        Victim::OldEngine => engine("master"),
+        Victim::NewEngine => engine("slave"),
+    }
+}
+
+/// The killed daemon is started again, as supervisord would.
+fn start_again(cluster: &mut Cluster, places: &Places, victim: Victim) {
+    let (node, daemon) = match victim {
+        Victim::Primary => (places.other, "cnm_exec"),
+        Victim::OldAgent => (places.old, "cnm_exec"),
+        Victim::NewAgent => (places.new, "cnm_exec"),
+        Victim::Proxy => (places.old, "dmcproxy"),
+        Victim::OldEngine | Victim::NewEngine => return,
+    };
+    cluster.nodes[node].kill(daemon).unwrap();
+    cluster.nodes[node].start_daemon(daemon).unwrap();
+    cluster.nodes[node].ready().unwrap();
+}
+
+/// The node without a copy carries moves out.
+fn primary_node_is(cluster: &Cluster, wanted: usize) {
+    let uid = (wanted + 1).to_string();
+    wait::until(
+        "the primary node is the one",
+        Duration::from_secs(30),
+        || {
+            if primary(cluster) == wanted {
+                return Ok(());
+            }
+            let output = cluster.nodes[0].rladmin(&["cluster", "master", "set", &uid]);
+            Err(output.map_or_else(|error| error.to_string(), |output| seen(&output)))
+        },
+    )
+    .unwrap();
+}
+
+/// One master, every shard is well, and nothing is under way.
+fn whole(cluster: &Cluster) {
+    cluster.settled().unwrap();
+    shards_ok(cluster);
+    wait::until("one master, no move", Duration::from_secs(30), || {
+        let actions: Actions = cluster.nodes[0]
+            .get("/v1/actions")
+            .map_err(|e| e.to_string())?;
+        let running = actions.state_machines.iter().any(|action| {
+            matches!(
+                action.status,
+                Some(OperationStatus::Pending | OperationStatus::Active | OperationStatus::Paused)
+            )
+        });
+        match masters(cluster).len() {
+            1 if !running => Ok(()),
+            count => Err(format!("{count} masters, {actions:?}")),
+        }
+    })
+    .unwrap();
+}
+
+fn cut(cluster: &mut Cluster, line: &str, victim: Victim) {
+    whole(cluster);
+    let places = places(cluster);
+    primary_node_is(cluster, places.other);
+    // Clients of the killed proxy lose their connections, and none are asked for here.
+    let nodes = match victim {
+        Victim::Proxy => [places.new, places.other],
+        _ => [places.old, places.new],
+    };
+    let writers: Vec<Writer> = (0..4)
+        .map(|number| {
+            writer(
+                cluster,
+                nodes[number % 2],
+                PORT,
+                format!("{line}:{victim:?}:{number}"),
+            )
+        })
+        .collect();
+    go_on(&writers, "they write");
+    let file = cluster.nodes[places.other].cut_file();
+    std::fs::write(&file, format!("{line} {}", pid(cluster, &places, victim))).unwrap();
+    let shard = format!("redis:{}", places.master);
+    let command = cluster.nodes[places.other]
+        .rladmin_started(&["failover", "shard", &shard])
+        .unwrap();
+    wait::until("the line is reached", Duration::from_secs(20), || {
+        if file.exists() {
+            Err("it was not reached".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .unwrap();
+    start_again(cluster, &places, victim);
+    // What it says depends on who lives; that it ends does not.
+    println!("{}", seen(&command.wait_with_output().unwrap()));
+    whole(cluster);
+    go_on(&writers, "they write again");
+    let mut connection = served(cluster, places.other, PORT);
+    let engine = matches!(victim, Victim::OldEngine | Victim::NewEngine);
+    for written in stop(writers) {
+        let there = value(&mut connection, &written.key);
+        if engine {
+            assert!(written.errors.len() <= 2, "{line}, {victim:?}: {written:?}");
+            assert!(
+                (written.acknowledged..=written.sent).contains(&there),
+                "{line}, {victim:?}: {there} of {written:?}"
+            );
+        } else {
+            assert_eq!(written.errors, [""; 0], "{line}, {victim:?}");
+            assert_eq!(there, written.acknowledged, "{line}, {victim:?}");
+        }
+        println!("{line}, {victim:?}: longest wait {:?}", written.worst);
+    }
+}
+
+#[test]
+fn the_primary_node_is_killed_at_each_line_of_a_move() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    for line in LINES {
+        cut(&mut cluster, line, Victim::Primary);
+    }
+}
+
+#[test]
+fn everybody_else_is_killed_in_the_middle_of_a_move() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    for victim in OTHERS {
+        cut(&mut cluster, "held", victim);
+    }
+}
+
+/// Minutes: run by hand after a change of moves.
+#[test]
+#[ignore = "takes minutes: `cargo nextest run -p cluster-tests --run-ignored only everybody_at_each_line`"]
+fn everybody_at_each_line() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    for line in LINES {
+        for victim in OTHERS {
+            cut(&mut cluster, line, victim);
+        }
+    }
+}
