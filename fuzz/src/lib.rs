@@ -7,6 +7,7 @@
 //! | `backend_input` | [`backend_input`] | bytes of an engine |
 //! | `merged_replies` | [`merged_replies`] | replies of several shards |
 //! | `split_commands` | [`split_commands`] | a command for several shards |
+//! | `carried_clients` | [`carried_clients`] | clients that another process hands over |
 
 #![allow(
     dead_code,
@@ -23,6 +24,17 @@ mod resp_tests {
 mod proxy_source {
     pub(crate) mod merge;
     pub(crate) mod texts;
+    pub(crate) mod handover {
+        pub(crate) mod record;
+    }
+    pub(crate) mod worker {
+        pub(crate) mod session;
+    }
+}
+
+#[path = "../../crates/proxy/src/handover/record"]
+mod record_tests {
+    pub(crate) mod properties;
 }
 
 #[path = "../../crates/proxy/src/merge/tests"]
@@ -31,12 +43,12 @@ mod merge_tests {
 }
 
 // As the included files name them.
-use proxy_source::{merge, texts};
+use proxy_source::{handover, merge, texts, worker};
 
 pub use checks::*;
 
 mod checks {
-    use super::{merge_tests, resp_tests};
+    use super::{merge_tests, record_tests, resp_tests};
 
     /// Commands of a client.
     pub fn client_input(data: &[u8]) {
@@ -58,9 +70,14 @@ mod checks {
         merge_tests::properties::taken_apart(data);
     }
 
+    /// A batch of clients is read.
+    pub fn carried_clients(data: &[u8]) {
+        record_tests::properties::check(data);
+    }
+
     /// What each target begins with.
     #[must_use]
-    pub fn seeds() -> [(&'static str, Vec<Vec<u8>>); 4] {
+    pub fn seeds() -> [(&'static str, Vec<Vec<u8>>); 5] {
         let split = merge_tests::properties::taken_apart_seeds();
         // Commands of clients are commands for several shards, too; the first byte says of how many.
         let commands = resp_tests::properties::seeds::requests();
@@ -73,6 +90,7 @@ mod checks {
                 "split_commands",
                 split.into_iter().chain(commands).collect(),
             ),
+            ("carried_clients", record_tests::properties::seeds()),
         ]
     }
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// The targets of `fuzz/`.
-const TARGETS: [&str; 4] = [
+const TARGETS: [&str; 5] = [
     "client_input",
     "backend_input",
     "merged_replies",
     "split_commands",
+    "carried_clients",
 ];
 /// Longest input, bytes.
 const INPUT_MAX: u32 = 4096;

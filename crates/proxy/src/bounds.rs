@@ -84,7 +84,29 @@ pub const KEEPER_IDLE: Duration = Duration::from_secs(10);
 pub const LEASE_LOOK: Duration = Duration::from_millis(100);
 /// Messages to a worker that wait.
 pub const INBOX: usize = 1024;
+/// What is carried of one client to another process; one of which there is more stays.
+pub const CARRIED_MAX: usize = 64 * 1024 * 1024;
+/// Clients that a worker gives away at a time: meanwhile it serves nobody.
+pub const DEPART_AT_ONCE: usize = 100;
+/// How long a client is not read so that its replies come in and it can be given away, at the first try; and
+/// how long it is let be after that was in vain.
+pub const DEPART_PATIENCE: Duration = Duration::from_millis(20);
+/// See [`DEPART_PATIENCE`].
+pub const DEPART_REST: Duration = Duration::from_millis(50);
+/// How often it is looked whether clients can be given away that could not.
+pub const DEPART_LOOK: Duration = Duration::from_millis(2);
 /// How long connected clients of a server that is replaced or stopped may go on.
 pub const DRAIN: Duration = Duration::from_secs(60);
+/// Another drain time, in seconds.
+pub const DRAIN_ENV: &str = "MAINSTAY_DRAIN_SECONDS";
+
+/// The drain time of this process: [`DRAIN`], unless [`DRAIN_ENV`] says otherwise.
+#[must_use]
+pub fn drain() -> Duration {
+    let set = std::env::var(DRAIN_ENV).ok();
+    let set = set.and_then(|text| text.parse().ok());
+    set.map_or(DRAIN, Duration::from_secs)
+}
+
 /// How long a server without a launcher waits for a successor.
 pub const SUCCESSOR: Duration = Duration::from_secs(60);

@@ -22,6 +22,25 @@ pub(crate) struct OutBuffer {
 }
 
 impl OutBuffer {
+    /// All that waits.
+    #[must_use]
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        let Self {
+            mut first,
+            sent,
+            more,
+            more_len,
+        } = self;
+        if sent > 0 {
+            first.drain(..sent);
+        }
+        first.reserve_exact(more_len);
+        for piece in more {
+            first.extend_from_slice(&piece);
+        }
+        first
+    }
+
     /// Bytes that wait.
     #[inline]
     #[must_use]
@@ -111,6 +130,16 @@ impl OutBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_of_it_at_once() {
+        let mut buffer = OutBuffer::default();
+        assert!(OutBuffer::default().into_bytes().is_empty());
+        let bytes: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
+        buffer.push(&bytes);
+        buffer.advance(1000, 0);
+        assert_eq!(buffer.into_bytes(), &bytes[1000..]);
+    }
 
     #[test]
     fn gives_back_its_memory() {

@@ -80,6 +80,11 @@ impl Gates {
         kept.closed.get(&database).cloned().unwrap_or_default()
     }
 
+    /// Whether no gate of a database is closed or being moved.
+    pub(crate) fn are_open(&self, database: DatabaseUid) -> bool {
+        self.of(database).is_empty() && self.places.available_permits() == bounds::GATE_ORDERS
+    }
+
     /// Forgets the gates that a configuration, which is kept by now, has opened for ever. One that an order
     /// has opened stays noted until then: the configuration on disk still names the old primary.
     pub(crate) fn forget_opened(&self, config: &ProxyConfig) {

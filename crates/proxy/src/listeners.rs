@@ -213,6 +213,12 @@ impl Acceptor {
         *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
     }
 
+    /// Those that get clients.
+    pub(crate) fn all_workers(&self) -> Arc<[WorkerHandle]> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&workers)
+    }
+
     /// What is served now.
     pub(crate) fn topology(&self) -> Option<Arc<Topology>> {
         let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +251,8 @@ impl Acceptor {
             return;
         };
         let most = usize::try_from(database.max_connections).unwrap_or(usize::MAX);
-        let connections = database.stats.connections.load(Ordering::Relaxed);
+        let connections = database.stats.connections.load(Ordering::Relaxed)
+            + database.stats.elsewhere.load(Ordering::Relaxed);
         let all = self.stats.connections.load(Ordering::Relaxed);
         if (most > 0 && connections >= most)
             || all >= self.stats.clients_max()

@@ -1,10 +1,12 @@
 //! The serving process: starts the workers and the endpoints, follows the configuration, and ends
 //! when it is told to, when a successor has taken over, or when it has waited for one in vain.
 
+mod adopting;
+
 use crate::control::Told;
 use crate::environment::Environment;
 use crate::gates::{self, Gates};
-use crate::handover::{self, Asked, Taken};
+use crate::handover::{self, Adopted, Asked, Giving, Taken};
 use crate::leases::Leases;
 use crate::listeners::{Acceptor, Listeners};
 use crate::scaling::Scaling;
@@ -14,6 +16,7 @@ use crate::wishes::Wishes;
 use crate::worker::{Message, WorkerHandle};
 use crate::workers::Workers;
 use crate::{bounds, control, persisted};
+use adopting::Readiness;
 use anyhow::Context;
 use model::Revision;
 use model::observation::{ProxyDatabaseObservation, ProxyObservation};
@@ -115,6 +118,7 @@ struct Server {
     phase: Phase,
     /// A successor is being served: endpoints stay as they are.
     frozen: bool,
+    readiness: Readiness,
     observations: watch::Sender<Option<ProxyObservation>>,
     /// What all databases counted in the last second.
     window: Window,
@@ -153,6 +157,7 @@ impl Server {
             persisted: persisted::path(environment),
             phase: Phase::Serving,
             frozen: false,
+            readiness: Readiness::new(),
             observations: watch::Sender::new(None),
             window: Window::new(Instant::now()),
         }
@@ -171,10 +176,9 @@ impl Server {
         }
         let (questions, mut asked) = mpsc::channel(4);
         self.open_desk(questions)?;
-        if let Some(taken) = taken
-            && let Err(error) = tokio::task::spawn_blocking(move || taken.commit()).await?
-        {
-            tracing::warn!("the old server did not confirm the handover: {error:#}");
+        let (adopting, mut adopted) = mpsc::channel(4);
+        if let Some(taken) = taken {
+            self.commit(taken, adopting).await?;
         }
         let (sender, mut told) = mpsc::channel(4);
         tokio::spawn(control::keep_connected(
@@ -194,10 +198,20 @@ impl Server {
         loop {
             tokio::select! {
                 Some(message) = told.recv() => match message {
-                    Told::Config(config) => self.apply(*config, true).await,
+                    Told::Config(config) => {
+                        self.apply(*config, true).await;
+                        self.readiness.heard();
+                    }
                     Told::Order(asked) => self.gates.order(asked, &self.workers.all()).await,
                 },
-                Some(question) = asked.recv() => self.answer(question).await,
+                Some(question) = adopted.recv() => self.adopt(question),
+                Some(question) = asked.recv() => {
+                    let given = matches!(question, Asked::Given);
+                    self.answer(question).await;
+                    if given && self.is_empty() {
+                        return Ok(self.workers);
+                    }
+                }
                 _ = terminate.recv() => self.drain("it was told to end"),
                 _ = interrupt.recv() => self.drain("it was told to end"),
                 _ = hangup.recv() => {}
@@ -211,12 +225,32 @@ impl Server {
         }
     }
 
+    /// Serves in place of the old server, and takes over its clients.
+    async fn commit(&self, taken: Taken, adopting: mpsc::Sender<Adopted>) -> anyhow::Result<()> {
+        let connection = match tokio::task::spawn_blocking(move || taken.commit()).await? {
+            Ok(Some(connection)) => connection,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                tracing::warn!("the old server did not confirm the handover: {error:#}");
+                return Ok(());
+            }
+        };
+        self.stats.takes_over.store(true, Ordering::Release);
+        let acceptor = Arc::clone(&self.acceptor);
+        std::thread::Builder::new()
+            .name("adopt".to_owned())
+            .spawn(move || handover::adopt(&connection, &acceptor, &adopting))
+            .context("starting the thread that takes over clients")?;
+        Ok(())
+    }
+
     fn open_desk(&self, questions: mpsc::Sender<Asked>) -> anyhow::Result<()> {
         let desk = handover::open_desk(&self.environment.config.handover_socket())?;
         let build_id = self.environment.build_id.clone();
+        let stats = Arc::clone(&self.stats);
         std::thread::Builder::new()
             .name("handover".to_owned())
-            .spawn(move || desk.serve(&build_id, &questions))
+            .spawn(move || desk.serve(&build_id, &stats.takes_over, &questions))
             .context("starting the handover thread")?;
         Ok(())
     }
@@ -391,6 +425,19 @@ impl Server {
                 self.drain("a successor serves");
                 let _ = done.send(());
             }
+            Asked::Give(answer) => {
+                let until = match self.phase {
+                    Phase::Draining(until) => until,
+                    _ => Instant::now() + bounds::drain(),
+                };
+                // The thread that asked waits for it.
+                let _ = answer.send(Giving {
+                    workers: self.workers.all(),
+                    acceptor: Arc::clone(&self.acceptor),
+                    until,
+                });
+            }
+            Asked::Given => {}
             Asked::Abandoned => {
                 self.frozen = false;
                 if let Some(config) = self.config.clone()
@@ -400,6 +447,11 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whether there are no clients, here or on the way.
+    fn is_empty(&self) -> bool {
+        self.stats.connections.load(Ordering::Acquire) == 0
     }
 
     fn orphaned(&mut self) {
@@ -417,9 +469,12 @@ impl Server {
                 "no clients are accepted any more"
             );
             self.listeners.close();
-            self.phase = Phase::Draining(Instant::now() + bounds::DRAIN);
+            self.phase = Phase::Draining(Instant::now() + bounds::drain());
             // A successor speaks for the node now.
             self.observations.send_replace(None);
+        } else if let Phase::Draining(until) = &mut self.phase {
+            // Another successor, after one that ended before it had taken all clients.
+            *until = Instant::now() + bounds::drain();
         }
     }
 
@@ -454,7 +509,7 @@ impl Server {
             Phase::Draining(_) | Phase::Ending(_) => {}
         }
         if self.leaving() {
-            return self.stats.connections.load(Ordering::Relaxed) == 0;
+            return self.is_empty();
         }
         if !self.frozen {
             self.listeners.open_missing();
@@ -488,6 +543,7 @@ impl Server {
             .map(WorkerHandle::applied)
             .min()
             .unwrap_or(Revision(0));
+        let applied = self.readiness.applied(applied);
         self.keep_slow(&topology);
         let now = Instant::now();
         let mut whole = Sum::default();

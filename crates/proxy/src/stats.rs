@@ -33,6 +33,10 @@ pub(crate) struct ServerStats {
     pub(crate) sockets: AtomicUsize,
     /// Most sockets at a time, from the descriptor limit.
     pub(crate) sockets_max: usize,
+    /// Clients on their way from or to another process. While there are any, no gate is held.
+    pub(crate) carried: AtomicUsize,
+    /// Another process gives clients to this one.
+    pub(crate) takes_over: AtomicBool,
     /// Id of the next client.
     pub(crate) next_client: AtomicU64,
     /// Where workers tell of slow commands.
@@ -49,6 +53,8 @@ impl ServerStats {
         Self {
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
+            carried: AtomicUsize::new(0),
+            takes_over: AtomicBool::new(false),
             sockets_max: descriptors.saturating_sub(128).max(16),
             next_client: AtomicU64::new(next_client.max(1)),
             slow: slow::Queue::default(),
@@ -68,6 +74,8 @@ impl ServerStats {
 pub(crate) struct DatabaseStats {
     /// Client connections, those included that a worker has not taken yet.
     pub(crate) connections: AtomicUsize,
+    /// Those that an earlier process still has; they count for the limit.
+    pub(crate) elsewhere: AtomicUsize,
     /// Connections that were accepted; only the control thread accepts.
     pub(crate) accepted: AtomicU64,
     /// Connections that were too many.
@@ -103,6 +111,7 @@ impl Default for DatabaseStats {
     fn default() -> Self {
         Self {
             connections: AtomicUsize::new(0),
+            elsewhere: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             workers: RwLock::default(),

@@ -22,6 +22,7 @@
 //! | [`config_set`] | what a client sets for the whole database |
 //! | [`allowance`] | how many commands a client may send now |
 //! | [`moving`] | clients that go to another worker |
+//! | [`carry`], [`depart`] | a client as a record; clients that go to another process |
 //! | [`queued`] | the same inside a transaction |
 //! | [`pause`] | `CLIENT PAUSE` |
 //! | [`filter`] | which connections `CLIENT LIST` and `CLIENT KILL` mean |
@@ -35,10 +36,12 @@
 
 mod allowance;
 mod backend;
+mod carry;
 mod client;
 mod client_command;
 mod conceal;
 mod config_set;
+mod depart;
 mod effects;
 mod fan;
 mod filter;
@@ -58,13 +61,15 @@ mod queued;
 mod replies;
 mod requests;
 mod route;
-mod session;
+pub(crate) mod session;
 mod spares;
 mod targets;
 mod timers;
 mod troubles;
 
+pub(crate) use carry::Carried;
 pub(crate) use client::ClientId;
+pub(crate) use depart::{Away, Parcel};
 pub(crate) use gate::{Outcome as GateOutcome, Task as GateTask};
 pub(crate) use gather::Gather;
 pub(crate) use handle::{Accepted, Message, WorkerHandle};
@@ -95,6 +100,8 @@ use timers::Timers;
 
 const WAKE: Token = Token(0);
 const EVENTS: usize = 1024;
+/// What the clock of a worker begins with, µs: what a client did in an earlier process was before.
+const CLOCK: u64 = 1 << 52;
 
 /// See the module's text.
 pub(crate) struct Worker {
@@ -116,6 +123,7 @@ pub(crate) struct Worker {
     generation: u32,
     timers: Timers,
     gates: gate::Gates,
+    departing: Option<depart::Departing>,
     leases: lease::Leases,
     draining: bool,
     stopped: bool,
@@ -123,7 +131,7 @@ pub(crate) struct Worker {
     now: Instant,
     /// The client whose command is looked at has sent more behind it.
     behind: bool,
-    /// The same, in µs since shortly before the worker began; never 0.
+    /// The same, in µs: [`CLOCK`] when the worker began.
     clock: u64,
     began: Instant,
     /// Since when the commands wait that are being looked at, by that clock; 0: they do not.
@@ -191,12 +199,13 @@ impl Prepared {
             generation: 0,
             timers: Timers::default(),
             gates: gate::Gates::default(),
+            departing: None,
             leases: lease::Leases::default(),
             draining: false,
             stopped: false,
             now: Instant::now(),
             behind: false,
-            clock: 1,
+            clock: CLOCK,
             began: Instant::now(),
             held: 0,
             granted: 0,
@@ -249,6 +258,7 @@ impl Worker {
                 self.tend_gates();
                 self.write_all();
             }
+            self.depart();
         }
         // The process may go on without this worker.
         let backends: Vec<usize> = self.backends.iter().map(|(index, _)| index).collect();
@@ -261,7 +271,7 @@ impl Worker {
     fn tell_time(&mut self) {
         self.now = Instant::now();
         let passed = self.now.saturating_duration_since(self.began);
-        self.clock = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX - 1) + 1;
+        self.clock = u64::try_from(passed.as_micros()).map_or(u64::MAX, |passed| CLOCK + passed);
         self.tell_moment();
     }
 
@@ -324,6 +334,14 @@ impl Worker {
             match message {
                 Message::Client(accepted) => self.accept(accepted),
                 Message::Moved(moved) => self.take_in(*moved),
+                Message::Carried(clients) => {
+                    for client in clients {
+                        self.take_carried(client);
+                    }
+                }
+                Message::Scripts(scripts) => self.take_scripts(&scripts),
+                Message::Depart(away) => self.begin_departing(away),
+                Message::Stay => self.stay(),
                 Message::Share { with, keep } => self.share(&with, keep),
                 Message::Wished(client, refusal) => self.wished(client, refusal.as_deref()),
                 Message::Topology(topology) => self.apply(&topology),
@@ -366,6 +384,21 @@ impl Worker {
 
     /// A client is here from now on.
     fn admit(&mut self, served: usize, stream: std::net::TcpStream, session: Session) {
+        let part = match self.served[served].shards.len() {
+            1 => Part::Whole,
+            _ => Part::Front(Box::default()),
+        };
+        self.insert(served, stream, session, part);
+    }
+
+    /// The same, of a client that has a part already. `None`: it cannot be served.
+    fn insert(
+        &mut self,
+        served: usize,
+        stream: std::net::TcpStream,
+        session: Session,
+        part: Part,
+    ) -> Option<usize> {
         let (peer, resp) = (session.peer, session.resp);
         self.generation = self.generation.wrapping_add(1);
         let mut stream = TcpStream::from_std(stream);
@@ -376,18 +409,16 @@ impl Worker {
             .poll
             .registry()
             .register(&mut stream, client_token(index), both);
-        let part = match self.served[served].shards.len() {
-            1 => Part::Whole,
-            _ => Part::Front(Box::default()),
-        };
         let stats = Arc::clone(&self.served[served].stats);
         let client = Client::new(self.generation, Some(stream), served, stats, session, part);
         entry.insert(Box::new(client));
         if let Err(error) = registered {
             tracing::warn!(%peer, %error, "a client cannot be watched");
             self.close_client(index);
+            return None;
         }
         self.expect_own(served, resp);
+        Some(index)
     }
 
     fn client_event(&mut self, index: usize, event: &mio::event::Event) {

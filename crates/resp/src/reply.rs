@@ -5,6 +5,8 @@
 //! come is a count of values and of bytes, so nesting needs no memory, except for streamed
 //! aggregates (`*?`), whose depth is bounded.
 
+mod saved;
+
 use memchr::memchr;
 
 /// Deepest nesting of streamed aggregates.

@@ -116,6 +116,30 @@ impl RequestFramer {
         self.state == State::Start
     }
 
+    /// Where it is, for [`RequestFramer::load`].
+    #[must_use]
+    pub fn save(&self) -> [u64; 3] {
+        match self.state {
+            State::Start => [0, 0, 0],
+            State::Header(missing) => [1, missing, 0],
+            State::Body(missing, bytes) => [2, missing, bytes],
+            State::End(missing) => [3, missing, 0],
+        }
+    }
+
+    /// A framer that goes on where another one was; `None`: none can be there.
+    #[must_use]
+    pub fn load([kind, missing, bytes]: [u64; 3]) -> Option<Self> {
+        let state = match kind {
+            0 => State::Start,
+            1 if missing > 0 => State::Header(missing),
+            2 => State::Body(missing, bytes),
+            3 => State::End(missing),
+            _ => return None,
+        };
+        (missing <= ARGS_MAX && bytes <= BULK_MAX).then_some(Self { state })
+    }
+
     /// Reads on. `input` starts at the first byte that was not understood yet.
     ///
     /// # Errors

@@ -36,6 +36,22 @@ impl Tally {
         tally
     }
 
+    /// Each kind's number, for [`Tally::of_parts`].
+    #[must_use]
+    pub(crate) fn parts(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// From such numbers; those that are missing are 0.
+    #[must_use]
+    pub(crate) fn of_parts(parts: &[u32]) -> Self {
+        let mut tally = Self::default();
+        for (mine, part) in tally.0.iter_mut().zip(parts) {
+            *mine = *part;
+        }
+        tally
+    }
+
     /// One more.
     #[inline]
     pub(crate) fn add(&mut self, kind: Kind) {

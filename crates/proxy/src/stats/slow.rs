@@ -49,6 +49,12 @@ impl Head {
         head
     }
 
+    /// What is remembered.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
     /// The name in capitals, and the first key, both cut.
     fn shown(&self) -> (String, Option<String>) {
         let mut words = Words {

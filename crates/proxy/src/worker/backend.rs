@@ -14,6 +14,7 @@ use resp::command::Subscription;
 use resp::reply::ReplyFramer;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,15 @@ impl ShardStream {
                     _ => Ok(Self::Tcp(TcpStream::from_std(socket.into()))),
                 }
             }
+        }
+    }
+
+    /// A socket that another process had, or this one before: connected, and not blocking.
+    pub(crate) fn adopt(socket: OwnedFd, unix: bool) -> Self {
+        if unix {
+            Self::Unix(UnixStream::from_std(socket.into()))
+        } else {
+            Self::Tcp(TcpStream::from_std(socket.into()))
         }
     }
 

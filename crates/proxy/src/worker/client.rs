@@ -72,6 +72,17 @@ pub(crate) enum Streaming {
     Skip,
 }
 
+/// How far a client is that is to go to another process. Times are µs of the worker's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Departs {
+    /// Since when none of its commands is taken, so that its replies come in; 0: they are taken.
+    pub(crate) since: u64,
+    /// Until when it is let be.
+    pub(crate) not_before: u64,
+    /// How often that was in vain.
+    pub(crate) tries: u8,
+}
+
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -140,6 +151,8 @@ pub(crate) struct Client {
     pub(crate) dirty: bool,
     /// In the worker's list of clients to go on with.
     pub(crate) queued: bool,
+    /// What keeps it from taking commands, if it is to go to another process.
+    pub(crate) departs: Departs,
 }
 
 impl Client {
@@ -187,6 +200,7 @@ impl Client {
             ended: false,
             dirty: false,
             queued: false,
+            departs: Departs::default(),
         }
     }
 }

@@ -11,8 +11,10 @@
 //! | [`command`] | which leg a command goes to, and splitting |
 //! | [`order`] | replies in the order of the commands, and merging |
 //! | [`transaction`] | `WATCH`, `MULTI` and `EXEC` on one of several shards |
+//! | [`carry`] | going to another process |
 //! | [`messages`] | subscriptions, invalidations, `MONITOR`: what shards send unasked |
 
+mod carry;
 mod command;
 mod messages;
 mod order;

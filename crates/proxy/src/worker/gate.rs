@@ -264,6 +264,15 @@ impl Worker {
         self.gate(id).is_some_and(Gate::is_closed)
     }
 
+    /// Whether a primary of a database moves, or is about to.
+    pub(super) fn is_moving(&self, served: usize) -> bool {
+        let busy = |gate: &Gate| gate.prepared.is_some() || gate.closed.is_some();
+        let shards = &self.served[served].shards;
+        shards
+            .iter()
+            .any(|links| links.gate.as_deref().is_some_and(busy))
+    }
+
     /// Whether nothing at all may be sent to a shard any more.
     pub(super) fn is_held(&self, id: LinkId) -> bool {
         let closed = self.gate(id).and_then(|gate| gate.closed.as_ref());

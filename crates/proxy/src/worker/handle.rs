@@ -1,9 +1,12 @@
 //! The way to a worker, for other threads.
 
 use super::Gather;
+use super::carry::Carried;
 use super::client::ClientId;
+use super::depart::Away;
 use super::gate::Task;
 use super::moving::Moved;
+use crate::handover::record::ScriptsRecord;
 use crate::topology::{Database, Topology};
 use mio::Waker;
 use model::{DatabaseUid, Revision};
@@ -30,6 +33,14 @@ pub(crate) enum Message {
     Client(Accepted),
     /// Serve this client, which another worker has served.
     Moved(Box<Moved>),
+    /// Serve these clients, which another process has served, or which come back from there.
+    Carried(Vec<Carried>),
+    /// Scripts that another process has seen.
+    Scripts(Arc<[ScriptsRecord]>),
+    /// Give clients to another process.
+    Depart(Away),
+    /// Give it no more.
+    Stay,
     /// Give clients to these workers as long as there are more than `keep`.
     Share {
         with: Arc<[WorkerHandle]>,
@@ -130,6 +141,27 @@ impl WorkerHandle {
         self.tell(client).inspect_err(|_| {
             self.state.clients.fetch_sub(1, Ordering::Relaxed);
         })
+    }
+
+    /// Gives it clients of another process, which count from now on.
+    ///
+    /// # Errors
+    /// Its inbox is full; they come back.
+    pub(crate) fn give_all(&self, clients: Vec<Carried>) -> Result<(), Vec<Carried>> {
+        let count = clients.len() as u64;
+        self.state.clients.fetch_add(count, Ordering::Relaxed);
+        self.tell(Message::Carried(clients)).map_err(|back| {
+            self.state.clients.fetch_sub(count, Ordering::Relaxed);
+            match back {
+                Message::Carried(clients) => clients,
+                _ => Vec::new(),
+            }
+        })
+    }
+
+    /// Has it look whether it can give more clients away.
+    pub(crate) fn nudge(&self) {
+        let _ = self.waker.wake();
     }
 
     /// Clients that it has or was given.

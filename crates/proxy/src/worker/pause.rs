@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How long `OK` waits at most for what had been sent before.
 const FENCE: Duration = Duration::from_secs(1);
+/// A pause that is taken over again is the same if it ends so little later.
+const SLACK: Duration = Duration::from_millis(20);
 /// No pause lasts longer; the engines' own limit is some ages of the universe.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -59,6 +61,24 @@ impl Pause {
         CHANGES.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether all commands wait, or those that may write, and for how long still, ms.
+    pub(crate) fn left(&self, now: Instant) -> Option<(bool, u64)> {
+        let (what, until) = self.now(now)?;
+        let left = until.saturating_duration_since(now).as_millis();
+        Some((what == Paused::All, u64::try_from(left).unwrap_or(u64::MAX)))
+    }
+
+    /// Goes on with the pause of another process.
+    pub(crate) fn take_over(&self, (all, left): (bool, u64)) {
+        let what = if all { Paused::All } else { Paused::Writes };
+        let now = Instant::now();
+        let until = now + Duration::from_millis(left).min(LONGEST);
+        let known = self.now(now);
+        if !known.is_some_and(|(known, end)| known >= what && end + SLACK >= until) {
+            self.begin(what, until, now);
+        }
+    }
+
     /// What waits, and until when.
     fn now(&self, now: Instant) -> Option<(Paused, Instant)> {
         let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,6 +96,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Whether a pause is about to begin.
+    pub(crate) fn begins(&self) -> bool {
+        self.fences > 0
+    }
+
     /// Whether any command waits.
     #[inline]
     pub(crate) fn any(&self) -> bool {

@@ -31,8 +31,8 @@ pub(super) const EXEC_REPLY_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Later {
     /// With which element of the reply, the first being 0.
-    at: usize,
-    what: What,
+    pub(super) at: usize,
+    pub(super) what: What,
 }
 
 /// What is done with an element of the reply to `EXEC`.

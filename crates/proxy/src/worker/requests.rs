@@ -136,6 +136,7 @@ impl Worker {
         self.clients.get(index).is_some_and(|client| {
             // What is owed comes before the reply to whatever is next.
             client.wait == Wait::Nothing
+                && client.departs.since == 0
                 && client.owed.is_none()
                 && client.exec.is_none()
                 && !self.too_much(index, client.out.len())
@@ -150,6 +151,10 @@ impl Worker {
             return;
         };
         if !client.ended && !self.draining_now(index) {
+            return;
+        }
+        // What it has sent is looked at where it goes.
+        if client.departs.since > 0 {
             return;
         }
         let own = &client.session.own;

@@ -1,5 +1,6 @@
-//! What a client's connection means, all in one place: a handover will carry exactly this.
+//! What a client's connection means, all in one place: a handover carries exactly this.
 
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -41,7 +42,8 @@ pub(crate) struct Session {
 }
 
 /// The part of a session that lives in the engine's connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct OwnState {
     /// Numbered database; `None`: not known, since a transaction may have changed it.
     pub(crate) db: Db,
@@ -62,7 +64,7 @@ pub(crate) struct OwnState {
 }
 
 /// A numbered database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Db {
     /// This one.
     Number(u32),
@@ -86,7 +88,7 @@ impl Default for Db {
 }
 
 /// Whether a transaction is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Transaction {
     /// No.
     #[default]
@@ -98,7 +100,7 @@ pub(crate) enum Transaction {
 }
 
 /// Whether keys are watched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Watch {
     /// No.
     #[default]
@@ -111,7 +113,8 @@ pub(crate) enum Watch {
 }
 
 /// Number of subscriptions by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Subscriptions {
     pub(crate) channels: u64,
     pub(crate) patterns: u64,
@@ -125,9 +128,10 @@ impl Subscriptions {
 }
 
 /// Which replies a client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ReplyMode {
     /// All.
+    #[default]
     On,
     /// All but the next one.
     SkipNext,

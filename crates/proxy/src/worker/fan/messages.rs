@@ -5,6 +5,7 @@
 //! client gets one. Messages are handed on whole, between two replies.
 
 use super::{Due, How, Part, Unsent};
+use crate::handover::record::Bytes;
 use crate::merge::Merge;
 use crate::texts;
 use crate::worker::Worker;
@@ -26,6 +27,25 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    pub(super) fn write(self) -> [Vec<Bytes>; 3] {
+        let Self {
+            channels,
+            patterns,
+            shard_channels,
+        } = self;
+        [channels, patterns, shard_channels].map(|names| names.into_iter().map(Bytes).collect())
+    }
+
+    pub(super) fn read(names: [Vec<Bytes>; 3]) -> Self {
+        let [channels, patterns, shard_channels] =
+            names.map(|names| names.into_iter().map(|name| name.0).collect());
+        Self {
+            channels,
+            patterns,
+            shard_channels,
+        }
+    }
+
     fn of(&mut self, kind: Subscription) -> &mut BTreeSet<Vec<u8>> {
         match kind {
             Subscription::Channel => &mut self.channels,

@@ -10,6 +10,7 @@ use crate::worker::session::Transaction;
 use crate::worker::timers::Timer;
 use model::Epoch;
 use model::proxy::ProxyShard;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
@@ -248,7 +249,11 @@ impl Worker {
     fn comes_to_rest(&mut self, served: usize, shard: usize) -> bool {
         self.end_halves(served, shard);
         let number = self.served[served].shards[shard].number;
-        let mut rest = true;
+        // Of a client that is between two processes it is not known what is outstanding.
+        let mut rest = self.stats.carried.load(Ordering::Acquire) == 0;
+        if !rest {
+            self.timers.set(bounds::ASK_AGAIN, Timer::Look);
+        }
         for index in self.backends_of(served, Some(shard)) {
             let Some(backend) = self.backends.get(index) else {
                 continue;

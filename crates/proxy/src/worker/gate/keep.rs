@@ -1,5 +1,7 @@
 //! What is kept of a client's own connection, so that it can be set up anew at another primary.
 
+mod carry;
+
 use crate::bounds;
 use crate::stats::Tally;
 use crate::worker::Worker;

@@ -72,6 +72,27 @@ enum Item {
 }
 
 impl Moving {
+    /// Of one that only hides others' markers: the beginning of a message.
+    pub(in crate::worker) fn into_part(self) -> Vec<u8> {
+        let Self {
+            marker: _,
+            plain: _,
+            side: _,
+            part,
+            left: _,
+        } = self;
+        part
+    }
+
+    /// One that only hides others' markers.
+    pub(in crate::worker) fn hiding(part: Vec<u8>) -> Self {
+        Self {
+            plain: true,
+            part,
+            ..Self::default()
+        }
+    }
+
     fn classify(&mut self, prefix: &[u8]) -> Item {
         let Some(first) = self.part.first_mut() else {
             return Item::Other;
@@ -112,6 +133,13 @@ impl Backend {
         self.moving
             .as_ref()
             .map_or(Side::Still, |moving| moving.side)
+    }
+
+    /// Whether nothing of its subscriptions moves now; others' markers may be hidden.
+    pub(in crate::worker) fn is_still(&self) -> bool {
+        self.moving.as_ref().is_none_or(|moving| {
+            moving.side == Side::Still && moving.marker.is_empty() && moving.left.is_empty()
+        })
     }
 
     /// Whether all that is the client's has come over a connection that is left.

@@ -5,6 +5,7 @@
 //! load theirs, so the new primary gets what any of them has seen since it began.
 
 use crate::bounds;
+use crate::handover::record::{Bytes, ScriptsRecord};
 use crate::worker::backend::Phase;
 use crate::worker::link::LinkId;
 use crate::worker::{Message, Worker};
@@ -38,6 +39,10 @@ impl Scripts {
             self.known.remove(&oldest);
         }
         true
+    }
+
+    fn bodies(&self) -> Vec<Bytes> {
+        self.order.iter().map(|body| Bytes(body.to_vec())).collect()
     }
 
     fn load(&self, out: &mut Vec<Vec<u8>>) {
@@ -101,6 +106,37 @@ impl Worker {
         if let Some(served) = self.by_uid.get(&uid) {
             for links in &mut self.served[*served].shards {
                 links.scripts = Scripts::default();
+            }
+        }
+    }
+
+    /// All that is known, for another process.
+    pub(in crate::worker) fn known_scripts(&self) -> Vec<ScriptsRecord> {
+        let mut all = Vec::new();
+        for (_, known) in &self.served {
+            for (shard, links) in known.shards.iter().enumerate() {
+                let bodies = links.scripts.bodies();
+                if !bodies.is_empty() {
+                    all.push(ScriptsRecord {
+                        database: known.database.uid.0,
+                        shard,
+                        bodies,
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// What another process has seen.
+    pub(in crate::worker) fn take_scripts(&mut self, scripts: &[ScriptsRecord]) {
+        for known in scripts {
+            let served = self.by_uid.get(&DatabaseUid(known.database)).copied();
+            let links = served.and_then(|served| self.served[served].shards.get_mut(known.shard));
+            if let Some(links) = links {
+                for body in &known.bodies {
+                    links.scripts.learn(&body.0);
+                }
             }
         }
     }

@@ -29,6 +29,8 @@ pub struct Node {
     pub endpoint: SocketAddr,
     launcher: Option<Child>,
     others: Vec<Child>,
+    /// What the next launchers find in their environment.
+    pub environment: Vec<(&'static str, String)>,
     folder: TempDir,
 }
 
@@ -178,6 +180,7 @@ impl Node {
             endpoint,
             launcher: None,
             others: Vec::new(),
+            environment: Vec::new(),
             folder,
         }
     }
@@ -195,6 +198,7 @@ impl Node {
                 self.folder.path().join("config/node.toml"),
             )
             .env("RUST_LOG", "debug")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -256,6 +260,13 @@ impl Node {
         self.stop_launcher();
         self.launch();
         until("a new server speaks", || self.server() != old);
+    }
+
+    /// The same, and all clients have gone over: the old server has ended.
+    pub fn replace_proxy(&mut self) {
+        let old = self.server();
+        self.restart_proxy();
+        until("the old server has ended", || !process::runs(old));
     }
 
     /// Process of the server that spoke last.

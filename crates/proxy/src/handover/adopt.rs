@@ -1,0 +1,324 @@
+//! The new server's side of handing over clients.
+
+use super::clients::{FromNew, FromOld, Standing};
+use super::give::give_to;
+use super::packet::{Packet, is_gone, may_die, read, receive, receive_packet, send};
+use super::record::{self, BATCH_MAX, ClientRecord};
+use crate::listeners::Acceptor;
+use crate::topology::Database;
+use crate::worker::{Carried, Message, WorkerHandle};
+use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::PidfdFlags;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How often the server is asked whether it is ready.
+const ASK: Duration = Duration::from_millis(3);
+/// How long a process that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
+/// Most sockets of a batch.
+const SOCKETS_MAX: usize = 65_536;
+
+/// The database of a client that is adopted, where it counts already; `None`: it cannot be served now.
+pub(crate) type Verdict = Option<Arc<Database>>;
+
+/// Clients that were received, each with its sockets; or why they cannot be taken.
+type Received = Result<Vec<(ClientRecord, Vec<OwnedFd>)>, String>;
+
+/// What the new server's control thread is asked.
+#[derive(Debug)]
+pub(crate) enum Adopted {
+    /// Whether clients may come.
+    Ready(oneshot::Sender<bool>),
+    /// Which of these may come.
+    Check(
+        Vec<ClientRecord>,
+        oneshot::Sender<(Vec<ClientRecord>, Vec<Verdict>)>,
+    ),
+    /// How the old server stands.
+    Standing(Standing),
+    /// No more come.
+    Over,
+}
+
+/// Takes the clients of the old server. Blocks until no more come: for a thread of its own.
+pub(crate) fn adopt(connection: &OwnedFd, acceptor: &Acceptor, control: &mpsc::Sender<Adopted>) {
+    let adopting = Adopting {
+        connection: connection.as_fd(),
+        acceptor,
+        control,
+        old: process_of(connection.as_fd()),
+    };
+    let mut count = 0;
+    match adopting.run(&mut count) {
+        Ok(kept) => tracing::info!(clients = count, kept, "clients are taken over"),
+        Err(error) => {
+            tracing::warn!(
+                clients = count,
+                "taking over clients has ended early: {error:#}"
+            );
+        }
+    }
+    // If it is gone, the server ends anyway.
+    let _ = control.blocking_send(Adopted::Over);
+}
+
+/// The process at the other end.
+fn process_of(connection: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let peer = rustix::net::sockopt::socket_peercred(connection).ok()?;
+    rustix::process::pidfd_open(peer.pid, PidfdFlags::empty()).ok()
+}
+
+struct Adopting<'a> {
+    connection: BorrowedFd<'a>,
+    acceptor: &'a Acceptor,
+    control: &'a mpsc::Sender<Adopted>,
+    /// The old server's process.
+    old: Option<OwnedFd>,
+}
+
+impl Adopting<'_> {
+    /// Returns how many clients the old server keeps.
+    fn run(&self, count: &mut usize) -> anyhow::Result<usize> {
+        while !self.ask(Adopted::Ready)? {
+            std::thread::sleep(ASK);
+        }
+        send(self.connection, &FromNew::Ready, &[])?;
+        may_die("new-ready");
+        loop {
+            let packet = receive_packet(self.connection)?;
+            match read::<FromOld>(&packet)? {
+                FromOld::Standing(standing) => {
+                    self.control
+                        .blocking_send(Adopted::Standing(standing))
+                        .context("the server is ending")?;
+                }
+                FromOld::Batch {
+                    number,
+                    sockets,
+                    length,
+                    file,
+                } => {
+                    let got = self.receive_batch(packet, sockets, (length, file))?;
+                    may_die("new-prepared");
+                    *count += self.take_batch(number, got)?;
+                }
+                FromOld::Scripts { length } => self.take_scripts(packet, length)?,
+                FromOld::Over { kept } => return Ok(kept),
+                other => bail!("the old server said {other:?}"),
+            }
+        }
+    }
+
+    fn take_scripts(&self, packet: Packet, length: usize) -> anyhow::Result<()> {
+        if length > BATCH_MAX {
+            bail!("the old server sends too much at a time");
+        }
+        let body = read_file(packet.sockets.into_iter().next(), length)?;
+        match record::decode_scripts(&body) {
+            Ok(scripts) => {
+                let scripts: Arc<[_]> = scripts.into();
+                for worker in self.acceptor.all_workers().iter() {
+                    // One that has no room knows fewer scripts.
+                    let _ = worker.tell(Message::Scripts(Arc::clone(&scripts)));
+                }
+            }
+            Err(reason) => tracing::warn!(reason, "scripts cannot be taken over"),
+        }
+        Ok(())
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Adopted) -> anyhow::Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.control
+            .blocking_send(question(answer))
+            .context("the server is ending")?;
+        answered.blocking_recv().context("the server is ending")
+    }
+
+    /// Receives the rest of a batch: the records and their sockets. Inside, why it cannot be taken.
+    fn receive_batch(
+        &self,
+        first: Packet,
+        count: usize,
+        (length, file): (usize, bool),
+    ) -> anyhow::Result<Received> {
+        let Packet {
+            mut sockets,
+            mut cut,
+            ..
+        } = first;
+        let count = count + usize::from(file);
+        if count > SOCKETS_MAX || length > BATCH_MAX {
+            bail!("the old server sends too much at a time");
+        }
+        let mut came = sockets
+            .len()
+            .max(super::packet::SOCKETS_PER_PACKET.min(count));
+        while came < count {
+            let packet = receive_packet(self.connection)?;
+            let (FromOld::More, more) = (read(&packet)?, packet.sockets) else {
+                bail!("the old server sent something else than sockets");
+            };
+            cut |= packet.cut;
+            came += more
+                .len()
+                .max(super::packet::SOCKETS_PER_PACKET.min(count - came));
+            sockets.extend(more);
+        }
+        let inline = match file {
+            true => None,
+            false => Some(receive_packet(self.connection)?.bytes),
+        };
+        if cut || sockets.len() != count {
+            return Ok(Err("too few descriptors are free".to_owned()));
+        }
+        let mut sockets = sockets.into_iter();
+        let body = match inline {
+            Some(body) => body,
+            None => read_file(sockets.next(), length)?,
+        };
+        let records = match record::decode(&body) {
+            Ok(records) => records,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let wanted: usize = records.iter().map(ClientRecord::sockets).sum();
+        if wanted != sockets.len() {
+            return Ok(Err("the sockets are not those of the records".to_owned()));
+        }
+        let own = |record: ClientRecord| {
+            let own = sockets.by_ref().take(record.sockets()).collect();
+            (record, own)
+        };
+        Ok(Ok(records.into_iter().map(own).collect()))
+    }
+
+    /// Adopts a batch; returns how many clients of it are served here.
+    fn take_batch(&self, number: u64, got: Received) -> anyhow::Result<usize> {
+        let (batch, refused) = match got {
+            Ok(clients) => self.check(clients)?,
+            Err(reason) => {
+                tracing::warn!(reason, "clients cannot be taken over");
+                (Vec::new(), (0..record::CLIENTS_MAX).collect())
+            }
+        };
+        let count = batch.len();
+        let batch = Batch {
+            acceptor: self.acceptor,
+            clients: batch,
+        };
+        let answer = send(self.connection, &FromNew::Adopted { number, refused }, &[]);
+        may_die("new-adopted");
+        let committed = answer.and_then(|()| receive::<FromOld>(self.connection));
+        match committed {
+            Ok((FromOld::Commit { number: known }, _)) if known == number => {}
+            Ok((other, _)) => bail!("the old server said {other:?} to batch {number}"),
+            Err(error) if is_gone(&error) && self.old_is_dead() => {
+                tracing::warn!(
+                    clients = count,
+                    "the old server has died: its last clients go on here"
+                );
+                batch.serve();
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        may_die("new-committed");
+        let told = send(self.connection, &FromNew::Taken { number }, &[]);
+        may_die("new-taken");
+        // Whatever became of that: the old server has let them go.
+        batch.serve();
+        told?;
+        Ok(count)
+    }
+
+    /// Asks which clients can be served. Returns them, and the places of the others.
+    fn check(
+        &self,
+        clients: Vec<(ClientRecord, Vec<OwnedFd>)>,
+    ) -> anyhow::Result<(Vec<Carried>, Vec<usize>)> {
+        let (records, sockets): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+        let (records, verdicts) = self.ask(|answer| Adopted::Check(records, answer))?;
+        let (mut adopted, mut refused) = (Vec::new(), Vec::new());
+        let all = records.into_iter().zip(sockets).zip(verdicts);
+        for (place, ((record, sockets), verdict)) in all.enumerate() {
+            match verdict {
+                Some(database) => adopted.push(Carried {
+                    record,
+                    sockets,
+                    database,
+                }),
+                None => refused.push(place),
+            }
+        }
+        Ok((adopted, refused))
+    }
+
+    /// Whether the old process, which has closed its end, has died.
+    fn old_is_dead(&self) -> bool {
+        let Some(process) = &self.old else {
+            return false;
+        };
+        let mut wanted = [PollFd::new(process, PollFlags::IN)];
+        let time = Timespec {
+            tv_sec: DYING.as_secs().try_into().unwrap_or(1),
+            tv_nsec: 0,
+        };
+        matches!(rustix::event::poll(&mut wanted, Some(&time)), Ok(1..))
+    }
+}
+
+/// Clients that count here and are not served yet. If they are not to be, they count no more.
+struct Batch<'a> {
+    acceptor: &'a Acceptor,
+    clients: Vec<Carried>,
+}
+
+impl Batch<'_> {
+    fn serve(mut self) {
+        let clients = std::mem::take(&mut self.clients);
+        let workers: Vec<WorkerHandle> = self.acceptor.all_workers().to_vec();
+        // Each worker its part.
+        let part = clients.len().div_ceil(workers.len().max(1)).max(1);
+        let mut clients = clients.into_iter();
+        loop {
+            let some: Vec<Carried> = clients.by_ref().take(part).collect();
+            if some.is_empty() {
+                return;
+            }
+            give_to(&workers, some);
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let stats = &self.acceptor.stats;
+        for client in self.clients.drain(..) {
+            client
+                .database
+                .stats
+                .connections
+                .fetch_sub(1, Ordering::AcqRel);
+            stats.connections.fetch_sub(1, Ordering::AcqRel);
+            stats
+                .sockets
+                .fetch_sub(client.sockets.len(), Ordering::AcqRel);
+            stats.carried.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn read_file(file: Option<OwnedFd>, length: usize) -> anyhow::Result<Vec<u8>> {
+    let file = File::from(file.context("the file with the clients is missing")?);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)
+        .context("reading the clients")?;
+    Ok(bytes)
+}

@@ -1,0 +1,130 @@
+//! Either server is killed at every step of a handover: each client has one owner, or died with it.
+
+use crate::support::client::{Client, words};
+use crate::support::node::{Node, VALKEY};
+use crate::support::{process, until};
+use resp::value::Value;
+
+const HOOK: &str = "MAINSTAY_HANDOVER_TEST";
+
+/// Clients of different kinds.
+struct Clients {
+    named: Vec<Client>,
+    blocked: Client,
+    transaction: Client,
+    subscriber: Client,
+    partial: Client,
+}
+
+impl Clients {
+    fn open(node: &Node) -> Self {
+        let mut all = Self {
+            named: (0..20).map(|_| node.client()).collect(),
+            blocked: node.client(),
+            transaction: node.client(),
+            subscriber: node.client(),
+            partial: node.client(),
+        };
+        for (number, client) in all.named.iter_mut().enumerate() {
+            client.text(&format!("CLIENT SETNAME name{number}"));
+        }
+        all.transaction.text("MULTI");
+        all.transaction.text("INCR counter");
+        all.subscriber.text("SUBSCRIBE channel");
+        all.partial.text("PING");
+        all.partial.send(b"*2\r\n$4\r\nINCR\r\n$7\r\npart");
+        all.blocked.send(&words("BLPOP queue 0"));
+        let mut direct = node.direct();
+        until("one is blocked", || {
+            direct.text("INFO clients").contains("blocked_clients:1")
+        });
+        all
+    }
+
+    /// All go on as they were.
+    fn check(mut self, node: &Node) {
+        for (number, client) in self.named.iter_mut().enumerate() {
+            let name = format!("name{number}");
+            assert_eq!(client.ask("CLIENT GETNAME"), Value::bulk(name.as_str()));
+        }
+        let other = &mut self.named[0];
+        assert_eq!(other.text("RPUSH queue element"), ":1\r\n");
+        assert!(String::from_utf8_lossy(&self.blocked.raw()).contains("element"));
+        let ran = self.transaction.ask("EXEC");
+        assert_eq!(ran, Value::Array(vec![Value::Integer(1)]));
+        assert_eq!(other.text("PUBLISH channel text"), ":1\r\n");
+        assert!(String::from_utf8_lossy(&self.subscriber.raw()).contains("text"));
+        self.partial.send(b"ial\r\n");
+        assert_eq!(self.partial.raw(), b":1\r\n");
+        let list = other.text("CLIENT LIST");
+        assert_eq!(list.matches("id=").count(), 24);
+        drop(node.client());
+    }
+}
+
+/// The old server dies in the middle of a batch: the new one goes on with it.
+#[test]
+fn the_old_server_is_killed() {
+    for place in ["old-prepared", "old-adopted", "old-committed", "old-taken"] {
+        let mut node = Node::prepare(VALKEY, |_| {});
+        node.environment = vec![(HOOK, format!("dies={place}"))];
+        node.exec.publish(&node.config);
+        node.launch();
+        node.wait_served();
+        let clients = Clients::open(&node);
+        node.environment.clear();
+        let old = node.server();
+        node.restart_proxy();
+        until("the old server is dead", || !process::runs(old));
+        assert!(
+            !node.log().contains("all clients are handed over"),
+            "{place}"
+        );
+        clients.check(&node);
+    }
+}
+
+/// The new server dies before it has taken anybody: the old one goes on, and the next one takes all.
+#[test]
+fn the_new_server_is_killed() {
+    for place in ["new-ready", "new-prepared", "new-adopted", "new-committed"] {
+        let mut node = Node::start();
+        let mut clients = Clients::open(&node);
+        let old = node.server();
+        node.stop_launcher();
+        node.environment = vec![(HOOK, format!("dies={place}"))];
+        node.launch();
+        assert!(node.launcher_fails());
+        assert!(process::runs(old), "{place}");
+        for client in &mut clients.named {
+            assert!(client.pings(), "{place}: the old server goes on");
+        }
+        node.environment.clear();
+        node.launch();
+        until("the old server has ended", || !process::runs(old));
+        node.wait_served();
+        clients.check(&node);
+    }
+}
+
+/// It dies as the owner of clients: they are closed, not served by two.
+#[test]
+fn clients_die_with_their_owner() {
+    let mut node = Node::start();
+    let mut clients: Vec<Client> = (0..20).map(|_| node.client()).collect();
+    for client in &mut clients {
+        assert!(client.pings());
+    }
+    node.stop_launcher();
+    node.environment = vec![(HOOK, "dies=new-taken".to_owned())];
+    node.launch();
+    assert!(node.launcher_fails());
+    for client in &mut clients {
+        assert!(!client.pings());
+    }
+    node.environment.clear();
+    node.launch();
+    until("it serves again", || {
+        Client::try_connect(node.endpoint).is_some_and(|mut client| client.pings())
+    });
+}
