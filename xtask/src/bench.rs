@@ -74,6 +74,26 @@ pub(crate) fn proxy(root: &Path, words: &[String]) -> Result<()> {
     run(&mut bench)
 }
 
+/// Times a planning pass of the largest cluster, as it is shipped.
+pub(crate) fn planner(root: &Path, words: &[String]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "bench",
+            "--package",
+            "controller",
+            "--bench",
+            "planner",
+            "--",
+        ])
+        .args(words)
+        .current_dir(root)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "bench planner failed");
+    Ok(())
+}
+
 fn run(bench: &mut Command) -> Result<()> {
     let status = bench.status().context("starting the benchmark")?;
     ensure!(status.success(), "bench proxy failed");

@@ -74,7 +74,7 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::statuses))
         .routes(routes!(nodes::check))
-        .routes(routes!(nodes::one))
+        .routes(routes!(nodes::one, nodes::change))
         .routes(routes!(node_actions::of_all))
         .routes(routes!(node_actions::of_node))
         .routes(routes!(node_actions::status, node_actions::start))

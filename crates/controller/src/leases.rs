@@ -93,6 +93,15 @@ impl Leases {
         }
     }
 
+    /// How soon a lease ends, given or inherited.
+    #[must_use]
+    pub fn next_end(&self, now: Instant) -> Option<Duration> {
+        let inherited = self.since.map(|since| since + LENGTH);
+        let ends = self.given.values().map(|given| given.until);
+        let left = |end: Instant| end.checked_duration_since(now);
+        ends.chain(inherited).filter_map(left).min()
+    }
+
     /// Whether a proxy of this node may hold a lease.
     #[must_use]
     pub fn may_hold(&self, node: NodeUid, now: Instant) -> bool {

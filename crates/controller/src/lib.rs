@@ -14,6 +14,7 @@
 //! | [`leases`] | until when proxies may answer clients of replicated databases |
 //! | [`maintenance`] | a node is emptied for a while, or for good |
 //! | [`migration`] | a shard is brought to another node |
+//! | [`slave_ha`] | a lost replica is made anew on another node |
 //! | `operation` | operations pause, go on, or are given up |
 //! | [`database`] | a database's life: engines started, roles given, deleted |
 //! | `tuning` | limits and settings of the data path |
@@ -34,6 +35,7 @@ pub mod reconcile;
 pub mod replica_set;
 pub mod replication;
 pub mod request;
+pub mod slave_ha;
 pub mod state;
 pub mod switchover;
 mod tuning;

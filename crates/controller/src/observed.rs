@@ -3,17 +3,18 @@
 
 use crate::leases::Leases;
 use model::NodeUid;
-use model::limits::{HEARTBEAT_LOST, NODE_SILENT};
+use model::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST, NODE_SILENT};
 use model::observation::{NodeObservation, ProxyObservation, ShardObservation};
 use model::{Epoch, ShardUid};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What was heard of one node.
 #[derive(Clone, Debug)]
 pub struct Heard {
     /// The last observation.
-    pub observation: NodeObservation,
+    pub observation: Arc<NodeObservation>,
     /// When it arrived, by the clock of the primary node.
     pub at: Instant,
 }
@@ -24,8 +25,12 @@ pub struct Observations {
     nodes: BTreeMap<NodeUid, Heard>,
     /// Replicas without a link to their primary, and since when.
     unlinked: BTreeMap<ShardUid, Instant>,
+    /// Replicas that follow, with their process, and since when without a break.
+    linked: BTreeMap<ShardUid, (Option<String>, Instant)>,
     /// The last offset that each primary told.
     offsets: BTreeMap<ShardUid, u64>,
+    /// The node that was the primary node last, other than this one, and when it answered last.
+    led: Option<(NodeUid, Instant)>,
     /// Leases that proxies hold.
     pub leases: Leases,
 }
@@ -39,7 +44,7 @@ impl Observations {
         self.nodes.insert(
             observation.node,
             Heard {
-                observation,
+                observation: Arc::new(observation),
                 at: now,
             },
         );
@@ -48,13 +53,15 @@ impl Observations {
     /// Takes in what an agent answered to an order: newer than the last heartbeat.
     pub fn record_shard(&mut self, node: NodeUid, shard: ShardUid, seen: Option<ShardObservation>) {
         if let Some(heard) = self.nodes.get_mut(&node) {
-            heard.observation.shards.retain(|s| s.shard != shard);
-            heard.observation.shards.extend(seen.clone());
+            let shards = &mut Arc::make_mut(&mut heard.observation).shards;
+            shards.retain(|s| s.shard != shard);
+            shards.extend(seen.clone());
         }
         match seen {
             Some(seen) => self.note(&seen, Instant::now()),
             None => {
                 self.unlinked.remove(&shard);
+                self.linked.remove(&shard);
                 self.offsets.remove(&shard);
             }
         }
@@ -72,6 +79,28 @@ impl Observations {
         } else {
             self.unlinked.entry(seen.shard).or_insert(now);
         }
+        let follows = !replication.is_primary && replication.link_up;
+        let known = self.linked.get(&seen.shard);
+        if !follows || replication.sync_in_progress {
+            self.linked.remove(&seen.shard);
+        } else if known.is_none_or(|(process, _)| *process != seen.run_id) {
+            let since = (seen.run_id.clone(), now);
+            self.linked.insert(seen.shard, since);
+        }
+    }
+
+    /// Another node has answered as the primary node: when it is so no longer, its silence counts from here.
+    pub const fn led(&mut self, node: NodeUid, now: Instant) {
+        self.led = Some((node, now));
+    }
+
+    /// For how long a replica has followed its primary without a break, as far as this node has heard.
+    #[must_use]
+    pub fn follows_for(&self, shard: ShardUid, now: Instant) -> Duration {
+        let since = self.linked.get(&shard);
+        since.map_or(Duration::ZERO, |(_, since)| {
+            now.saturating_duration_since(*since)
+        })
     }
 
     /// Since when a replica has had no link to its primary.
@@ -95,26 +124,35 @@ impl Observations {
     #[must_use]
     pub fn fresh(&self, node: NodeUid, now: Instant) -> Option<&NodeObservation> {
         let heard = self.nodes.get(&node)?;
-        (now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST).then_some(&heard.observation)
+        (now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST).then_some(&*heard.observation)
     }
 
-    /// How long a node has been silent; one that was never heard, since this node is the primary node.
-    /// `None`: not known.
+    /// How long a node has been silent; one that was never heard, since this node is the primary node. The
+    /// primary node before this one has told others of itself, not this one: it has been silent since it
+    /// answered last. What was heard long before this node's time as primary node counts no more than a
+    /// heartbeat of silence: others were told meanwhile. `None`: not known.
     #[must_use]
     pub fn silence(&self, node: NodeUid, now: Instant) -> Option<Duration> {
-        let since = self.leases.since();
-        let silent = since.map(|since| now.saturating_duration_since(since));
-        self.age(node, now).or(silent)
+        let passed = |since: Instant| now.saturating_duration_since(since);
+        let leads = self.leases.since().map(passed);
+        let led = self.led.filter(|(led, _)| *led == node);
+        let answered = led.map(|(_, at)| passed(at));
+        let heard = [self.age(node, now), answered].into_iter().flatten().min();
+        match (heard, leads) {
+            (Some(heard), Some(leads)) => Some(heard.min(leads + HEARTBEAT_EVERY)),
+            (heard, leads) => heard.or(leads),
+        }
     }
 
-    /// How soon the next node will have been silent for [`NODE_SILENT`] if nothing more is heard of it.
+    /// How soon time alone may change what is planned: a node will have been silent for [`NODE_SILENT`] if
+    /// nothing more is heard of it, or leases end.
     #[must_use]
-    pub fn next_silent(&self, now: Instant) -> Option<Duration> {
-        let ages = self
-            .nodes
-            .values()
-            .map(|heard| now.saturating_duration_since(heard.at));
-        ages.filter_map(|age| NODE_SILENT.checked_sub(age)).min()
+    pub fn next_news(&self, now: Instant) -> Option<Duration> {
+        let nodes = self.nodes.keys().copied();
+        let nodes = nodes.chain(self.led.map(|(node, _)| node));
+        let silences = nodes.filter_map(|node| self.silence(node, now));
+        let silent = silences.filter_map(|silence| NODE_SILENT.checked_sub(silence));
+        silent.chain(self.leases.next_end(now)).min()
     }
 
     /// How long ago a node was heard last.
@@ -154,4 +192,33 @@ pub fn proxy_trouble(proxy: Option<&ProxyObservation>, uid: model::DatabaseUid) 
         return Some("does not listen yet".to_owned());
     }
     (!database.shards_connected).then(|| "is not connected to the shards yet".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: NodeUid = NodeUid(1);
+    const OTHER: NodeUid = NodeUid(2);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The primary node before has been silent since it answered last, but by no more than a heartbeat
+    /// longer than this one has been the primary node.
+    #[test]
+    fn silence_of_an_earlier_primary_node() {
+        let start = Instant::now();
+        let mut observed = Observations::default();
+        assert_eq!(observed.silence(OLD, start), None);
+        observed.led(OLD, start + SECOND / 2);
+        let elected = start + SECOND;
+        observed.leases.in_term(2, elected);
+        let later = elected + SECOND;
+        assert_eq!(observed.silence(OLD, later), Some(SECOND * 3 / 2));
+        assert_eq!(observed.silence(OTHER, later), Some(SECOND));
+        assert_eq!(observed.next_news(elected), Some(SECOND));
+        observed.leases.in_term(3, start + 3_600 * SECOND);
+        let later = start + 3_600 * SECOND;
+        assert_eq!(observed.silence(OLD, later), Some(HEARTBEAT_EVERY));
+        assert_eq!(observed.silence(OTHER, later), Some(Duration::ZERO));
+    }
 }

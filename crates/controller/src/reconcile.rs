@@ -10,7 +10,7 @@ use crate::request::{self, Fresh, RandomUsers};
 use crate::state::{Change, ClusterState, Stored};
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
-use model::documents::{Node, Role, Severity, Shard, keys};
+use model::documents::{Node, Role, Severity, keys};
 use model::gate::{GateAnswer, GateCall};
 use model::intent::{Intent, IntentOutcome};
 use model::observation::ShardObservation;
@@ -19,11 +19,13 @@ use model::{ApiError, ErrorCode, NodeUid, OperationUid, Revision};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use store::{Member, Store, StoreError, TxnResult};
+use store::{Member, State, Store, StoreError, TxnResult};
 use tokio::sync::Notify;
 
 /// How often the loop looks even when nothing happened: pauses end, nodes fall silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Shortest pause between two looks for which nothing but time is a reason.
+const LOOK_SOON: Duration = Duration::from_millis(5);
 /// Longest run of writes without looking at anything else.
 const WRITES_IN_A_ROW: usize = 64;
 /// How long a new primary node waits to hear every node before it places a shard.
@@ -72,6 +74,8 @@ pub struct Controller {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Since when this node is the primary node; `None`: it is not, or has not noticed yet.
     primary_since: Arc<Mutex<Option<Instant>>>,
+    /// The newest state that was read.
+    read: Arc<Mutex<Option<Arc<ClusterState>>>>,
     /// The revision for which it was looked which one changed a primary last, and that one.
     ordered: Arc<Mutex<Option<(Revision, Revision)>>>,
     /// Nodes whose state differed from this one's: told once.
@@ -88,6 +92,7 @@ impl Controller {
             nudge: Arc::new(Notify::new()),
             turn: Arc::default(),
             primary_since: Arc::default(),
+            read: Arc::default(),
             ordered: Arc::default(),
             different: Arc::default(),
         }
@@ -109,6 +114,12 @@ impl Controller {
             .unwrap_or_else(PoisonError::into_inner)
             .record(observation, Instant::now());
         self.nudge.notify_one();
+    }
+
+    /// Another node has answered as the primary node.
+    pub fn led(&self, node: NodeUid) {
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.led(node, Instant::now());
     }
 
     /// A proxy wants its lease. It gets one if a quorum confirms, after it asked, that this is the primary
@@ -146,14 +157,39 @@ impl Controller {
         {
             return Ok(ordered);
         }
-        let shards = state.list::<Shard>(keys::SHARDS)?;
-        let primaries = shards
-            .iter()
-            .filter(|(shard, _)| shard.role == Role::Primary);
-        let newest = primaries.map(|(_, revision)| *revision).max();
+        let read = self.read(&state)?;
+        let shards = read.iter().flat_map(|read| &read.shards);
+        let primaries = shards.filter(|shard| shard.role == Role::Primary);
+        let newest = primaries.map(|shard| shard.revision).max();
         let ordered = Revision(newest.unwrap_or(0));
         *known = Some((state.revision, ordered));
         Ok(ordered)
+    }
+
+    /// The documents of a state of the store; `None` before the cluster exists. They are read once a
+    /// revision, and of them what was written since.
+    ///
+    /// # Errors
+    /// When a document cannot be read.
+    pub fn read(&self, state: &State) -> Result<Option<Arc<ClusterState>>, StoreError> {
+        let earlier = self
+            .read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(known) = earlier.as_ref().filter(|s| s.revision == state.revision) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let read = ClusterState::read_after(earlier.as_deref(), state)?.map(Arc::new);
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = &read
+            && known
+                .as_ref()
+                .is_none_or(|old| old.revision < read.revision)
+        {
+            *known = Some(Arc::clone(read));
+        }
+        Ok(read)
     }
 
     /// The turn to read, plan and write; they are given in the order in which they are asked for.
@@ -212,14 +248,26 @@ impl Controller {
         if needs_nodes(intent) {
             self.hear_out().await;
         }
+        let mut done: Option<IntentOutcome> = None;
         for _ in 0..20 {
             let _turn = self.turn().await?;
             let state = self.store.barrier().await.map_err(|e| store_error(&e))?;
-            let state = ClusterState::read(&state)
+            let state = self
+                .read(&state)
                 .map_err(|e| store_error(&e))?
                 .ok_or_else(|| ApiError::from(ErrorCode::NotMember))?;
             let fresh = self.fresh();
-            let (txn, outcome) = request::plan(&state, &self.observations(), intent, &fresh)?;
+            let planned = request::plan(&state, &self.observations(), intent, &fresh);
+            let (txn, outcome) = match (planned, done.take()) {
+                // All parts of it have been given up.
+                (Err(error), Some(done)) if error.error_code == ErrorCode::ActionEnded => {
+                    return Ok(done);
+                }
+                (planned, before) => {
+                    done = before;
+                    planned?
+                }
+            };
             if dry_run || (txn.put.is_empty() && txn.delete.is_empty()) {
                 return Ok(if dry_run {
                     IntentOutcome::default()
@@ -230,7 +278,17 @@ impl Controller {
             match self.store.txn(txn).await.map_err(|e| store_error(&e))? {
                 TxnResult::Applied { .. } => {
                     self.nudge.notify_one();
-                    return Ok(outcome);
+                    let mut all = done.take().map_or_else(Vec::new, |done| done.operations);
+                    let more = request::has_more(intent, &outcome);
+                    all.extend(outcome.operations);
+                    let outcome = IntentOutcome {
+                        operations: all,
+                        ..outcome
+                    };
+                    if !more {
+                        return Ok(outcome);
+                    }
+                    done = Some(outcome);
                 }
                 TxnResult::Conflict { .. } => {}
             }
@@ -247,7 +305,8 @@ impl Controller {
         if needs_nodes(intent) {
             self.hear_out().await;
         }
-        let state = ClusterState::read(&state)
+        let state = self
+            .read(&state)
             .map_err(|e| store_error(&e))?
             .ok_or_else(|| ApiError::from(ErrorCode::NotMember))?;
         request::plan(&state, &self.observations(), intent, &self.fresh()).map(|_| ())
@@ -268,6 +327,7 @@ impl Controller {
     pub async fn run(self, nodes: Arc<dyn Nodes>) {
         let mut executor = Executor::new(self.store.clone(), nodes, Arc::clone(&self.observed));
         let mut revisions = self.store.watch();
+        let mut leader = self.store.leadership();
         let mut was_primary = false;
         loop {
             let primary = self.store.status().is_leader;
@@ -287,6 +347,8 @@ impl Controller {
             tokio::select! {
                 () = self.nudge.notified() => {}
                 _ = revisions.changed() => {}
+                // Leases of an earlier primary node, and silence, count from when this one notices.
+                _ = leader.changed() => {}
                 ended = executor.ended() => {
                     let _turn = self.turn.lock().await;
                     executor.take_in(ended).await;
@@ -296,17 +358,18 @@ impl Controller {
         }
     }
 
-    /// When the loop looks though nothing happened: at the latest when a node has just been silent for long.
+    /// When the loop looks though nothing happened: at the latest when time alone may have changed what is
+    /// to be done.
     fn next_look(&self) -> Duration {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = observed.next_silent(Instant::now());
-        silent.map_or(LOOK_EVERY, |silent| silent.min(LOOK_EVERY))
+        let news = observed.next_news(Instant::now());
+        news.map_or(LOOK_EVERY, |news| news.clamp(LOOK_SOON, LOOK_EVERY))
     }
 
     async fn round(&self, executor: &mut Executor) {
         for _ in 0..WRITES_IN_A_ROW {
             let _turn = self.turn.lock().await;
-            let state = match ClusterState::read(&self.store.state()) {
+            let state = match self.read(&self.store.state()) {
                 Ok(Some(state)) => state,
                 Ok(None) => return,
                 Err(error) => return tracing::error!(%error, "cannot read the store"),
@@ -359,7 +422,7 @@ impl Controller {
                 .filter(|uid| told.insert(*uid))
                 .collect()
         };
-        let Ok(Some(read)) = ClusterState::read(&state) else {
+        let Ok(Some(read)) = self.read(&state) else {
             return;
         };
         for node in news {
@@ -387,7 +450,7 @@ impl Controller {
     /// Brings the store's members in line with the stored nodes: first every node a learner, then
     /// the wanted voters; one change at a time.
     async fn membership(&self) {
-        let Ok(Some(state)) = ClusterState::read(&self.store.state()) else {
+        let Ok(Some(state)) = self.read(&self.store.state()) else {
             return;
         };
         let status = self.store.status();

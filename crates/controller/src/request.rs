@@ -9,13 +9,14 @@ use crate::placement::plan::{self as placement, Places};
 use crate::placement::racks;
 use crate::replica_set;
 use crate::replication::request as replication;
+use crate::slave_ha::request::of_database as slave_ha;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::request as switchover;
 use crate::tuning;
 use jiff::Timestamp;
 use model::documents::{
     Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
-    OperationStatus, Persistence, Role, Severity, Shard, SlotRange, keys,
+    OperationStatus, Persistence, Role, Severity, Shard, SlaveHa, SlotRange, keys,
 };
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
 use model::limits::{DATABASES_MAX, SHARDS_COUNT_MAX};
@@ -131,11 +132,20 @@ pub fn plan(
         Intent::UpdateProxy { node, change } => {
             tuning::update_proxies(state, *node, change, fresh.now)
         }
+        Intent::UpdateNode { node, rack_id } => racks::set(state, (*node, rack_id), fresh),
         Intent::ChangePrimaryNode { .. } => Err(ApiError::new(
             ErrorCode::InternalError,
             "changing the primary node is not a transaction".to_owned(),
         )),
     }
+}
+
+/// Whether an intent that was carried out has to be asked for again, since one transaction does not hold all
+/// of it.
+#[must_use]
+pub fn has_more(intent: &Intent, outcome: &IntentOutcome) -> bool {
+    matches!(intent, Intent::AbortOperation { .. })
+        && outcome.operations.len() >= operations::ABORTED_AT_ONCE
 }
 
 fn find(state: &ClusterState, uid: DatabaseUid) -> Result<&Stored<Database>, ApiError> {
@@ -260,6 +270,7 @@ fn create_database(
         shards_count: count,
         replication,
         rack_aware,
+        slave_ha: slave_ha(&SlaveHa::default(), spec.slave_ha)?,
         persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
         eviction_policy: spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru),
         proxy_policy: spec.proxy_policy.unwrap_or(match count {
@@ -364,6 +375,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         moving: None,
         fence: None,
         removed_by: None,
+        lost: None,
         users,
         extra: serde_json::Map::new(),
     }
@@ -388,9 +400,19 @@ pub(crate) fn operation(
     database: DatabaseUid,
     fresh: &Fresh<'_>,
 ) -> Operation {
+    new_operation(kind, database, fresh.operation.clone(), fresh.now)
+}
+
+/// An operation that is under way from now on; what it does is the caller's.
+pub(crate) fn new_operation(
+    kind: OperationKind,
+    database: DatabaseUid,
+    uid: OperationUid,
+    now: Timestamp,
+) -> Operation {
     Operation {
         schema: 1,
-        uid: fresh.operation.clone(),
+        uid,
         kind,
         database,
         status: OperationStatus::Active,
@@ -398,6 +420,7 @@ pub(crate) fn operation(
         migrations: Vec::new(),
         moved: Vec::new(),
         immediate: false,
+        slave_ha: false,
         node: None,
         group: None,
         at_once: None,
@@ -407,7 +430,7 @@ pub(crate) fn operation(
         waiting_on: None,
         error: None,
         error_code: None,
-        created: fresh.now,
+        created: now,
         ended: None,
         extra: serde_json::Map::new(),
     }
@@ -471,6 +494,7 @@ fn changed(
     }
     database.replication = wanted.replication.unwrap_or(database.replication);
     database.rack_aware = wanted.rack_aware.unwrap_or(database.rack_aware);
+    database.slave_ha = slave_ha(&stored.slave_ha, wanted.slave_ha)?;
     if database.rack_aware && !stored.rack_aware {
         racks::may_be_aware(state, true)?;
         racks::apart(state, &database)?;
@@ -643,6 +667,7 @@ fn update_cluster(
     if let Some(sensitivity) = wanted.failure_detection_sensitivity {
         settings.failure_detection_sensitivity = sensitivity;
     }
+    crate::slave_ha::request::switch(&mut settings, wanted)?;
     let mut change = Change::of(state, fresh.now);
     if settings != state.cluster.settings {
         change.cluster().settings = settings;

@@ -2,9 +2,10 @@
 
 use model::documents::{Cluster, Database, Event, Node, Operation, Severity, Shard, User, keys};
 use model::limits;
-use model::{DatabaseUid, NodeUid, Revision};
+use model::{DatabaseUid, NodeUid, OperationUid, Revision, ShardUid};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use store::{State, StoreError, Txn};
 
 /// A document and the revision at which it was written last.
@@ -42,6 +43,7 @@ pub struct ClusterState {
     pub operations: Vec<Stored<Operation>>,
     /// Numbers of the events that are kept, oldest first.
     pub events: Vec<u64>,
+    index: Index,
 }
 
 impl ClusterState {
@@ -50,28 +52,40 @@ impl ClusterState {
     /// # Errors
     /// When a document cannot be read.
     pub fn read(state: &State) -> Result<Option<Self>, StoreError> {
+        Self::read_after(None, state)
+    }
+
+    /// Reads the store's state. What has not been written since an earlier state of the same store is taken
+    /// from that: a large cluster's documents are not all read again for each one that changes.
+    ///
+    /// # Errors
+    /// When a document cannot be read.
+    pub fn read_after(earlier: Option<&Self>, state: &State) -> Result<Option<Self>, StoreError> {
         let Some((cluster, revision)) = state.get::<Cluster>(keys::CLUSTER)? else {
             return Ok(None);
         };
-        fn all<T: serde::de::DeserializeOwned>(
-            state: &State,
-            prefix: &str,
-        ) -> Result<Vec<Stored<T>>, StoreError> {
-            let list = state.list::<T>(prefix)?;
-            Ok(list
-                .into_iter()
-                .map(|(doc, revision)| Stored { doc, revision })
-                .collect())
-        }
-        let mut nodes = all::<Node>(state, keys::NODES)?;
+        let old = earlier.map_or(&[][..], |earlier| &earlier.nodes);
+        let find = |uid: &str| numbered(old, uid, |n: &Stored<Node>| n.uid.0);
+        let mut nodes = all(state, keys::NODES, old, find)?;
         nodes.sort_by_key(|n| n.uid);
-        let mut databases = all::<Database>(state, keys::DATABASES)?;
+        let old = earlier.map_or(&[][..], |earlier| &earlier.databases);
+        let find = |uid: &str| numbered(old, uid, |d: &Stored<Database>| d.uid.0);
+        let mut databases = all(state, keys::DATABASES, old, find)?;
         databases.sort_by_key(|d| d.uid);
-        let mut shards = all::<Shard>(state, keys::SHARDS)?;
+        let old = earlier.map_or(&[][..], |earlier| &earlier.shards);
+        let find = |uid: &str| numbered(old, uid, |s: &Stored<Shard>| s.uid.0);
+        let mut shards = all(state, keys::SHARDS, old, find)?;
         shards.sort_by_key(|s| s.uid);
-        let mut users = all::<User>(state, keys::USERS)?;
+        let old = earlier.map_or(&[][..], |earlier| &earlier.users);
+        let find = |uid: &str| numbered(old, uid, |u: &Stored<User>| u.uid.0);
+        let mut users = all(state, keys::USERS, old, find)?;
         users.sort_by_key(|u| u.uid);
-        let mut operations = all::<Operation>(state, keys::OPERATIONS)?;
+        let old = earlier.map_or(&[][..], |earlier| &earlier.operations);
+        let find = |uid: &str| {
+            let found = old.binary_search_by(|o: &Stored<Operation>| o.uid.0.as_str().cmp(uid));
+            found.ok()
+        };
+        let mut operations = all(state, keys::OPERATIONS, old, find)?;
         operations.sort_by(|a, b| a.uid.cmp(&b.uid));
         let events = state
             .entries
@@ -84,6 +98,7 @@ impl ClusterState {
                 doc: cluster,
                 revision,
             },
+            index: Index::of(&shards),
             nodes,
             databases,
             shards,
@@ -96,29 +111,101 @@ impl ClusterState {
     /// A node.
     #[must_use]
     pub fn node(&self, uid: NodeUid) -> Option<&Stored<Node>> {
-        self.nodes.iter().find(|n| n.uid == uid)
+        let found = self.nodes.binary_search_by_key(&uid, |node| node.uid);
+        self.nodes.get(found.ok()?)
     }
 
     /// A database.
     #[must_use]
     pub fn database(&self, uid: DatabaseUid) -> Option<&Stored<Database>> {
-        self.databases.iter().find(|d| d.uid == uid)
+        let found = self.databases.binary_search_by_key(&uid, |d| d.uid);
+        self.databases.get(found.ok()?)
     }
 
-    /// Shards of a database.
+    /// A shard.
+    #[must_use]
+    pub fn shard(&self, uid: ShardUid) -> Option<&Stored<Shard>> {
+        let found = self.shards.binary_search_by_key(&uid, |shard| shard.uid);
+        self.shards.get(found.ok()?)
+    }
+
+    /// An operation.
+    #[must_use]
+    pub fn operation(&self, uid: &OperationUid) -> Option<&Stored<Operation>> {
+        let found = self.operations.binary_search_by(|o| o.uid.cmp(uid));
+        self.operations.get(found.ok()?)
+    }
+
+    /// Shards of a database, by uid.
     pub fn shards_of(&self, uid: DatabaseUid) -> impl Iterator<Item = &Stored<Shard>> {
-        self.shards.iter().filter(move |s| s.database == uid)
+        let of_it = self.index.of_database.get(&uid);
+        let places = of_it.map_or(&[][..], Vec::as_slice);
+        places.iter().filter_map(|place| self.shards.get(*place))
     }
 
     /// Memory promised to the shards of a node, bytes.
     #[must_use]
     pub fn promised_memory(&self, node: NodeUid) -> u64 {
-        self.shards
-            .iter()
-            .filter(|s| s.node == node)
-            .map(|s| s.memory_bytes)
-            .sum()
+        self.index.on_node.get(&node).map_or(0, |on| on.memory)
     }
+
+    /// How many shards a node has.
+    #[must_use]
+    pub fn shards_on(&self, node: NodeUid) -> usize {
+        self.index.on_node.get(&node).map_or(0, |on| on.shards)
+    }
+}
+
+/// Where the shards stand: to look through all of them for each database would be most of the work of a
+/// large cluster's planner.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Index {
+    of_database: BTreeMap<DatabaseUid, Vec<usize>>,
+    on_node: BTreeMap<NodeUid, OnNode>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct OnNode {
+    memory: u64,
+    shards: usize,
+}
+
+impl Index {
+    fn of(shards: &[Stored<Shard>]) -> Self {
+        let mut index = Self::default();
+        for (place, shard) in shards.iter().enumerate() {
+            let of_it = index.of_database.entry(shard.database).or_default();
+            of_it.push(place);
+            let on = index.on_node.entry(shard.node).or_default();
+            on.memory = on.memory.saturating_add(shard.memory_bytes);
+            on.shards += 1;
+        }
+        index
+    }
+}
+
+/// The documents under a prefix; `find` gives the place of one among the earlier ones by the rest of its key.
+fn all<T: Clone + serde::de::DeserializeOwned>(
+    state: &State,
+    prefix: &str,
+    earlier: &[Stored<T>],
+    find: impl Fn(&str) -> Option<usize>,
+) -> Result<Vec<Stored<T>>, StoreError> {
+    let mut read = Vec::with_capacity(earlier.len());
+    for (key, entry) in state.range(prefix) {
+        let known = find(&key[prefix.len()..]).and_then(|place| earlier.get(place));
+        if let Some(known) = known.filter(|known| known.revision == entry.revision) {
+            read.push(known.clone());
+        } else if let Some((doc, revision)) = state.get::<T>(key)? {
+            read.push(Stored { doc, revision });
+        }
+    }
+    Ok(read)
+}
+
+fn numbered<T>(earlier: &[Stored<T>], uid: &str, of: impl Fn(&Stored<T>) -> u64) -> Option<usize> {
+    let uid: u64 = uid.parse().ok()?;
+    earlier.binary_search_by_key(&uid, of).ok()
 }
 
 /// A transaction being put together: every document that it was planned from is compared.

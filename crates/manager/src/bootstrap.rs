@@ -288,6 +288,7 @@ fn first_documents(
         next_user: UserUid(2),
         next_event: 1,
         settings: ClusterSettings::default(),
+        node_loss: None,
         extra: Map::new(),
     };
     let node = Node {

@@ -1,5 +1,5 @@
 //! Telling the primary node of this one: once a second, and at once when an engine or the proxy
-//! changes.
+//! changes, or when the primary node is another one.
 
 use crate::member::Member;
 use crate::primary::{self, Primary};
@@ -19,6 +19,7 @@ const SERVICES_EVERY: Duration = Duration::from_secs(5);
 pub async fn run(member: Arc<Member>) {
     let mut engines = member.agent.changed();
     let mut proxy = member.proxies.latest();
+    let mut leader = member.store.leadership();
     let mut services: Vec<ServiceObservation> = Vec::new();
     let mut services_asked: Option<Instant> = None;
     loop {
@@ -31,6 +32,8 @@ pub async fn run(member: Arc<Member>) {
             () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
             _ = engines.changed() => tokio::time::sleep(GATHER).await,
             () = proxy_changed(&mut proxy) => tokio::time::sleep(GATHER).await,
+            // The new primary node knows nothing of this one.
+            _ = leader.changed() => {}
         }
     }
 }
@@ -76,7 +79,10 @@ async fn beat(member: &Member, services: &[ServiceObservation]) {
         }
         Some(Primary::Other(node, address)) => {
             match member.internode.heartbeat(&address, &observation).await {
-                Ok(answer) if answer.primary == Some(node) => member.remember(answer.observed),
+                Ok(answer) if answer.primary == Some(node) => {
+                    member.controller.led(node);
+                    member.remember(answer.observed);
+                }
                 Ok(_) => tracing::debug!(%node, "no longer the primary node"),
                 Err(error) => tracing::debug!(%node, %error, "heartbeat not delivered"),
             }

@@ -39,7 +39,7 @@ fn record(member: &Member) {
     let heard = observations
         .iter()
         .filter(|heard| now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST);
-    let nodes: Vec<_> = heard.map(|heard| &heard.observation).collect();
+    let nodes: Vec<_> = heard.map(|heard| &*heard.observation).collect();
     let seconds = state.databases.iter().map(|database| {
         let sample = Sample::newest(nodes.iter().copied(), database.uid);
         (database.uid, sample)

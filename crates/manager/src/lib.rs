@@ -14,6 +14,7 @@
 //! | [`heartbeat`] | telling the primary node of this one |
 //! | [`drain`] | the node is being stopped: its primaries go first |
 //! | [`finding`] | the name service and the Sentinel commands: what they know, and their sockets |
+//! | [`proxies`] | what they say of themselves |
 //! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
 //! | [`gates`] | orders to it, while a primary moves |
 //! | [`leases`] | what proxies ask for, passed on to the primary node |
@@ -34,6 +35,7 @@ pub mod local;
 pub mod member;
 pub mod primary;
 pub mod program;
+pub mod proxies;
 pub mod proxy_feed;
 pub mod transport;
 pub mod view;

@@ -3,6 +3,7 @@
 use crate::drain::STOPPING_FOR;
 use crate::gates::Gates;
 use crate::program::Program;
+use crate::proxies::Proxies;
 use crate::transport::{RaftTransport, Routes};
 use crate::{finding, heartbeat, history, internode, proxy_feed};
 use agent::Agent;
@@ -13,13 +14,10 @@ use jiff::Timestamp;
 use model::NodeUid;
 use model::history::History;
 use model::node_config::NodeIdentity;
-use model::observation::ProxyObservation;
 use model::view::Observed;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{Store, StoreConfig};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// What was last heard from the primary node.
@@ -29,50 +27,6 @@ pub struct LastKnown {
     pub at: Option<Instant>,
     /// What it had heard of every node then.
     pub observed: Vec<Observed>,
-}
-
-/// What this node's proxies say. There are two of them while one replaces the other: the one that
-/// came last speaks for the node.
-#[derive(Debug)]
-pub struct Proxies {
-    connected: Mutex<BTreeMap<u64, ProxyObservation>>,
-    latest: watch::Sender<Option<ProxyObservation>>,
-}
-
-impl Default for Proxies {
-    fn default() -> Self {
-        Self {
-            connected: Mutex::default(),
-            latest: watch::Sender::new(None),
-        }
-    }
-}
-
-impl Proxies {
-    /// Takes in what the proxy of a connection says; `None`: the connection has ended. Connections
-    /// are numbered in the order in which they came.
-    pub fn heard(&self, connection: u64, seen: Option<ProxyObservation>) {
-        let mut connected = self
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match seen {
-            Some(seen) => {
-                connected.insert(connection, seen);
-            }
-            None => {
-                connected.remove(&connection);
-            }
-        }
-        self.latest
-            .send_replace(connected.values().next_back().cloned());
-    }
-
-    /// What the one that came last says.
-    #[must_use]
-    pub fn latest(&self) -> watch::Receiver<Option<ProxyObservation>> {
-        self.latest.subscribe()
-    }
 }
 
 /// A node of a cluster.

@@ -80,7 +80,9 @@ pub async fn serve(member: Arc<Member>, listener: UnixListener) {
 async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyhow::Result<()> {
     let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let process = process.and_then(|pid| u32::try_from(pid).ok());
-    let mut leases = Leases::of(process.context("the proxy's process is not known")?);
+    let process = process.context("the proxy's process is not known")?;
+    member.proxies.came(process);
+    let mut leases = Leases::of(process);
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     let mut revisions = member.store.watch();

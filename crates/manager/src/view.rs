@@ -16,7 +16,7 @@ pub fn observed(observations: &Observations, now: Instant) -> Vec<Observed> {
     observations
         .iter()
         .map(|heard| Observed {
-            observation: heard.observation.clone(),
+            observation: (*heard.observation).clone(),
             age_ms: u64::try_from(age(heard.at)).unwrap_or(u64::MAX),
         })
         .collect()
@@ -56,7 +56,13 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
         cluster: state.cluster.doc,
         nodes: state.nodes.into_iter().map(|n| n.doc).collect(),
         databases: state.databases.into_iter().map(|d| d.doc).collect(),
-        shards: state.shards.into_iter().map(|s| s.doc).collect(),
+        // What is left of a lost replica on a node that is away is no copy of anything any more.
+        shards: state
+            .shards
+            .into_iter()
+            .map(|s| s.doc)
+            .filter(|shard| shard.lost.is_none() || shard.removed_by.is_none())
+            .collect(),
         users: state.users.into_iter().map(|u| u.doc).collect(),
         operations: state.operations.into_iter().map(|o| o.doc).collect(),
         observed,

@@ -14,12 +14,14 @@ use serde_json::{Map, Value};
 
 mod operation;
 mod shard;
+mod slave_ha;
 
 pub use operation::{Migration, MoveReport, Operation, OperationKind, OperationStatus};
 pub use shard::{
     EngineUsers, Fence, KEEPER, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, keeper_user,
     proxy_user,
 };
+pub use slave_ha::{Lost, NodeLoss, SlaveHa};
 
 /// Keys of the documents. One place, so that two kinds can never collide.
 pub mod keys {
@@ -102,6 +104,9 @@ pub struct Cluster {
     /// Settings that `rladmin cluster config` and `tune cluster` change.
     #[serde(default)]
     pub settings: ClusterSettings,
+    /// The node whose lost replicas were made anew last.
+    #[serde(default)]
+    pub node_loss: Option<NodeLoss>,
     /// Fields of a newer release.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -125,6 +130,14 @@ pub struct ClusterSettings {
     pub rack_aware: bool,
     /// Whether failures are judged fast (`high`) or with patience (`low`).
     pub failure_detection_sensitivity: Sensitivity,
+    /// Whether replicas that are lost are made anew on another node, unless their database says otherwise.
+    pub slave_ha: bool,
+    /// How long a replica is lost before that, seconds, [`limits::SLAVE_HA_SECONDS`](crate::limits).
+    pub slave_ha_grace_period: u32,
+    /// How long the replicas of another node wait after that, seconds.
+    pub slave_ha_cooldown_period: u32,
+    /// How long a database waits after that until it is done again, seconds.
+    pub slave_ha_bdb_cooldown_period: u32,
     /// Fields of a newer release.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -140,6 +153,10 @@ impl Default for ClusterSettings {
             cm_session_timeout_minutes: 15,
             rack_aware: false,
             failure_detection_sensitivity: Sensitivity::High,
+            slave_ha: false,
+            slave_ha_grace_period: 600,
+            slave_ha_cooldown_period: 3_600,
+            slave_ha_bdb_cooldown_period: 7_200,
             extra: Map::new(),
         }
     }
@@ -382,6 +399,9 @@ pub struct Database {
     /// Whether no two copies of a slot are in one rack.
     #[serde(default)]
     pub rack_aware: bool,
+    /// What becomes of its replicas that are lost.
+    #[serde(default)]
+    pub slave_ha: SlaveHa,
     /// What survives a restart.
     pub persistence: Persistence,
     /// What happens when it is full.

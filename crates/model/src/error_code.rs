@@ -71,7 +71,7 @@ codes! {
     NodeInState = "node_in_state", 409, "The node is in that state already.", "Nothing to do; see `rladmin status nodes`.";
     NotRackAware = "not_rack_aware", 406, "The cluster is not rack-aware.", "Turn it on: `rladmin tune cluster rack_aware enabled`.";
     RackAwarenessViolation = "rack_awareness_violation", 406, "Two copies of a slot would be, or are, in one rack.", "Bring one of them to a node of another rack: `rladmin migrate shard`.";
-    RackIdRequired = "rack_id_required", 406, "In a rack-aware cluster every node has a rack.", "Give the node's rack when it joins: `rladmin cluster join … rack_id`.";
+    RackIdRequired = "rack_id_required", 406, "In a rack-aware cluster every node has a rack.", "Give the node's rack when it joins: `rladmin cluster join … rack_id`; later: `rladmin node <node> rack_id set <rack>`.";
     MissingDbName = "missing_db_name", 406, "A database needs a name.", "Give `name`.";
     MissingMemorySize = "missing_memory_size", 406, "A database needs a memory limit.", "Give `memory_size` in bytes (rladmin: `memory_size 1GB`).";
     NameViolation = "name_violation", 406, "The name breaks the rules for names.", "1-64 letters, digits, '-', '_' or '.', first and last a letter or digit.";

@@ -80,6 +80,16 @@ impl OperationUid {
     pub fn fresh() -> Self {
         Self(uuid::Uuid::now_v7().to_string())
     }
+
+    /// The name of what a planner begins: of a moment and of a number that no other one has then.
+    #[must_use]
+    pub fn of(moment: jiff::Timestamp, number: u64) -> Self {
+        let millis = u64::try_from(moment.as_millisecond()).unwrap_or(0);
+        let mut bytes = [0; 10];
+        bytes[2..].copy_from_slice(&number.to_be_bytes());
+        let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid();
+        Self(uuid.to_string())
+    }
 }
 
 impl fmt::Display for OperationUid {

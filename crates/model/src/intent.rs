@@ -124,6 +124,14 @@ pub enum Intent {
         /// What.
         change: ProxyChange,
     },
+    /// Change what is known of a node.
+    UpdateNode {
+        /// Which.
+        node: NodeUid,
+        /// Its rack from now on.
+        #[serde(default)]
+        rack_id: Option<String>,
+    },
     /// Make another node the primary node.
     ChangePrimaryNode {
         /// Which; `None`: any other.
@@ -246,6 +254,9 @@ pub struct DatabaseSpec {
     /// Whether no two copies of a slot are in one rack.
     #[serde(default)]
     pub rack_aware: Option<bool>,
+    /// What becomes of lost replicas.
+    #[serde(default)]
+    pub slave_ha: SlaveHaChange,
     /// What survives a restart.
     pub persistence: Option<Persistence>,
     /// What happens when it is full.
@@ -308,6 +319,9 @@ pub struct DatabaseChange {
     /// Whether no two copies of a slot are in one rack.
     #[serde(default)]
     pub rack_aware: Option<bool>,
+    /// What becomes of lost replicas.
+    #[serde(default)]
+    pub slave_ha: SlaveHaChange,
     /// New persistence.
     pub persistence: Option<Persistence>,
     /// New eviction policy.
@@ -350,6 +364,28 @@ pub struct ClusterChange {
     pub rack_aware: Option<bool>,
     /// How fast failures are judged.
     pub failure_detection_sensitivity: Option<Sensitivity>,
+    /// Whether lost replicas are made anew.
+    #[serde(default)]
+    pub slave_ha: Option<bool>,
+    /// After how long, seconds.
+    #[serde(default)]
+    pub slave_ha_grace_period: Option<u32>,
+    /// How long the replicas of another node wait then, seconds.
+    #[serde(default)]
+    pub slave_ha_cooldown_period: Option<u32>,
+    /// How long the same database waits then, seconds.
+    #[serde(default)]
+    pub slave_ha_bdb_cooldown_period: Option<u32>,
+}
+
+/// A change of what a database says of lost replicas: what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlaveHaChange {
+    /// Whether they are made anew.
+    pub enabled: Option<bool>,
+    /// Databases with a higher one come first.
+    pub priority: Option<u32>,
 }
 
 /// What `cluster create` needs (local interface of `cnm_exec`).

@@ -60,12 +60,22 @@ pub const NODE_SILENT: Duration = Duration::from_millis(1_500);
 pub const REPLICA_SILENT: i64 = 3;
 /// How long a replica must be without its primary, which serves, before it counts as not synced.
 pub const UNSYNCED_AFTER: Duration = Duration::from_secs(3);
+/// How long a replica must have followed without a break before a role is moved to it by plan.
+pub const FOLLOWS_FOR: Duration = Duration::from_secs(2);
 /// Longest time since a replica's last acknowledgement that still counts as synced, seconds.
 pub const ACK_LAG_MAX: u64 = 3;
 /// How long a step of an operation that moves roles or shards may take until the operation pauses.
 pub const STEP_WITHIN: Duration = Duration::from_mins(30);
 /// Longest and shortest such time that an operator may name, seconds.
 pub const STEP_WITHIN_SECONDS: RangeInclusive<u32> = 1..=86_400;
+/// Longest and shortest grace time and cool-down of `slave_ha`, seconds.
+pub const SLAVE_HA_SECONDS: RangeInclusive<u32> = 0..=30 * 86_400;
+/// Highest priority of a database in `slave_ha`.
+pub const SLAVE_HA_PRIORITY_MAX: u32 = 1_000;
+/// Most databases whose lost replicas are made anew at once.
+pub const SLAVE_HA_AT_ONCE: usize = 4;
+/// How often it is told that a lost replica cannot be made anew.
+pub const SLAVE_HA_TOLD_EVERY: Duration = Duration::from_hours(1);
 /// Most operations of an action on a node that an operator may have run at once.
 pub const AT_ONCE_MAX: u32 = 100;
 /// Most snapshots kept of a node.

@@ -85,6 +85,18 @@ object! {
         pub rack_aware: Option<bool>,
         /// How fast failures are judged.
         pub failure_detection_sensitivity: Option<Sensitivity>,
+        /// Whether lost replicas are made anew on another node.
+        #[serde(default)]
+        pub slave_ha: Option<bool>,
+        /// How long a replica is lost before that, seconds.
+        #[serde(default)]
+        pub slave_ha_grace_period: Option<u32>,
+        /// How long the replicas of another node wait after that, seconds.
+        #[serde(default)]
+        pub slave_ha_cooldown_period: Option<u32>,
+        /// How long a database waits after that until it is done again, seconds.
+        #[serde(default)]
+        pub slave_ha_bdb_cooldown_period: Option<u32>,
     }
 }
 
@@ -107,6 +119,18 @@ object! {
         pub rack_aware: Option<bool>,
         /// How fast failures are judged.
         pub failure_detection_sensitivity: Option<Sensitivity>,
+        /// Whether lost replicas are made anew on another node.
+        #[serde(default)]
+        pub slave_ha: Option<bool>,
+        /// How long a replica is lost before that, seconds.
+        #[serde(default)]
+        pub slave_ha_grace_period: Option<u32>,
+        /// How long the replicas of another node wait after that, seconds.
+        #[serde(default)]
+        pub slave_ha_cooldown_period: Option<u32>,
+        /// How long a database waits after that until it is done again, seconds.
+        #[serde(default)]
+        pub slave_ha_bdb_cooldown_period: Option<u32>,
     }
 }
 
@@ -117,6 +141,15 @@ object! {
         pub db_type: String,
         /// Its version.
         pub version: String,
+    }
+}
+
+object! {
+    /// Body of `PUT /v1/nodes/{uid}`: what is absent stays.
+    #[serde(deny_unknown_fields, default)]
+    pub struct NodeUpdate {
+        /// Its rack: where nodes fail together.
+        pub rack_id: Option<String>,
     }
 }
 

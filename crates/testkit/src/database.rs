@@ -333,7 +333,8 @@ impl Cluster {
 /// When it is refused.
 pub fn order_move(socket: PathBuf, shard: ShardUid) -> anyhow::Result<String> {
     let client = RestClient::new(socket);
-    let body = json!({"shard_uids": [shard]});
+    // At once: what is measured is the move, not the time for which its replica has to have followed.
+    let body = json!({"shard_uids": [shard], "immediate": true});
     let path = "/v1/shards/actions/failover";
     let started: ActionStarted = runtime().block_on(client.post(path, &body))?;
     Ok(started.action_uid.context("no action")?.0)

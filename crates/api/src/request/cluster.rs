@@ -3,6 +3,7 @@
 use super::{engine_version, invalid};
 use crate::failure::Failure;
 use model::intent::ClusterChange;
+use model::limits::SLAVE_HA_SECONDS;
 use model::rest::ClusterUpdate;
 
 /// Longest idle time of the console, minutes: a day.
@@ -29,6 +30,22 @@ pub fn change(request: &ClusterUpdate) -> Result<Option<ClusterChange>, Failure>
     if *request == ClusterUpdate::default() {
         return Ok(None);
     }
+    let times = [
+        ("slave_ha_grace_period", request.slave_ha_grace_period),
+        ("slave_ha_cooldown_period", request.slave_ha_cooldown_period),
+        (
+            "slave_ha_bdb_cooldown_period",
+            request.slave_ha_bdb_cooldown_period,
+        ),
+    ];
+    for (name, seconds) in times {
+        if seconds.is_some_and(|seconds| !SLAVE_HA_SECONDS.contains(&seconds)) {
+            return Err(invalid(format!(
+                "{name} is from 0 to {} s",
+                SLAVE_HA_SECONDS.end()
+            )));
+        }
+    }
     Ok(Some(ClusterChange {
         default_non_sharded_proxy_policy: request.default_non_sharded_proxy_policy,
         default_sharded_proxy_policy: request.default_sharded_proxy_policy,
@@ -37,5 +54,9 @@ pub fn change(request: &ClusterUpdate) -> Result<Option<ClusterChange>, Failure>
         cm_session_timeout_minutes: request.cm_session_timeout_minutes,
         rack_aware: request.rack_aware,
         failure_detection_sensitivity: request.failure_detection_sensitivity,
+        slave_ha: request.slave_ha,
+        slave_ha_grace_period: request.slave_ha_grace_period,
+        slave_ha_cooldown_period: request.slave_ha_cooldown_period,
+        slave_ha_bdb_cooldown_period: request.slave_ha_bdb_cooldown_period,
     }))
 }

@@ -3,7 +3,7 @@
 use super::{engine_version, invalid, persistence};
 use crate::failure::Failure;
 use model::documents::{Database, Tag};
-use model::intent::{DatabaseChange, DatabaseSpec};
+use model::intent::{DatabaseChange, DatabaseSpec, SlaveHaChange};
 use model::rest::{BdbRequest, SHARD_KEY_RULES};
 use model::tuning::{DatabaseTuning, TuningChange};
 use model::units::format_size;
@@ -52,6 +52,7 @@ pub fn creation(request: &BdbRequest, dry_run: bool) -> Result<DatabaseSpec, Fai
         shards_count,
         replication: request.replication,
         rack_aware: request.rack_aware,
+        slave_ha: slave_ha(request),
         persistence: persistence::wanted(request, None)?,
         eviction_policy: request.eviction_policy,
         proxy_policy: request.proxy_policy,
@@ -101,6 +102,7 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
         memory_size: request.memory_size,
         replication: request.replication,
         rack_aware: request.rack_aware,
+        slave_ha: slave_ha(request),
         persistence: persistence::wanted(request, Some(current.persistence))?,
         eviction_policy: request.eviction_policy,
         proxy_policy: request.proxy_policy,
@@ -111,6 +113,13 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
         client: None,
         tags: request.tags.clone(),
     })
+}
+
+const fn slave_ha(request: &BdbRequest) -> SlaveHaChange {
+    SlaveHaChange {
+        enabled: request.slave_ha,
+        priority: request.slave_ha_priority,
+    }
 }
 
 /// Limits in the proxies. A field may be repeated with the value that it has.
@@ -154,6 +163,15 @@ fn rules(request: &BdbRequest) -> Result<(), Failure> {
     {
         return Err(invalid(format!(
             "max_connections is from 0 (no limit) to {CONNECTIONS_MAX}"
+        )));
+    }
+    if request
+        .slave_ha_priority
+        .is_some_and(|most| most > limits::SLAVE_HA_PRIORITY_MAX)
+    {
+        return Err(invalid(format!(
+            "slave_ha_priority is from 0 to {}",
+            limits::SLAVE_HA_PRIORITY_MAX
         )));
     }
     request.tags.as_deref().map_or(Ok(()), tags)

@@ -3,12 +3,15 @@
 use super::{missing, uid};
 use crate::App;
 use crate::answer::Answer;
+use crate::body::JsonBody;
 use crate::failure::Failure;
-use crate::query::{Fields, Parameters};
+use crate::query::{Fields, NoParameters, Parameters};
 use crate::shape;
 use axum::extract::{Path, State};
-use model::rest::{NodeCheck, NodeInfo, NodeStatus};
-use model::{ApiError, ErrorCode, NodeUid};
+use axum::http::HeaderMap;
+use model::intent::Intent;
+use model::rest::{NodeCheck, NodeInfo, NodeStatus, NodeUpdate};
+use model::{ApiError, ErrorCode, NodeUid, validate};
 use std::collections::BTreeMap;
 
 /// Every node.
@@ -47,6 +50,38 @@ pub async fn one(
     let node = found.ok_or_else(|| missing(ErrorCode::NodeNotFound, node))?;
     let info = shape::node::info(&view, node, &app.config);
     Ok(Answer::at(view.revision, info).only(parameters.fields.as_deref()))
+}
+
+/// Changes what is known of a node; what is left out stays.
+///
+/// A rack says where nodes fail together. Nothing moves; databases that are rack-aware must have their copies
+/// apart afterwards too.
+#[utoipa::path(put, path = "/v1/nodes/{uid}", operation_id = "change_node", tag = "nodes",
+    params(("uid" = NodeUid, Path)),
+    request_body = NodeUpdate,
+    responses(
+        (status = 200, body = NodeInfo),
+        (status = "default", description = "Why not.", body = ApiError),
+    )
+)]
+pub async fn change(
+    State(app): State<App>,
+    headers: HeaderMap,
+    path: Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+    JsonBody(update): JsonBody<NodeUpdate>,
+) -> Result<Answer<NodeInfo>, Failure> {
+    let uid = uid::<NodeUid>(path, ErrorCode::NodeNotFound)?;
+    let rack_id = update.rack_id;
+    rack_id.as_deref().map_or(Ok(()), validate::rack_id)?;
+    app.view_for_change(&headers).await?;
+    let intent = Intent::UpdateNode { node: uid, rack_id };
+    app.exec.intent(&intent).await?;
+    let view = app.view().await?;
+    let found = view.nodes.iter().find(|known| known.uid == uid);
+    let node = found.ok_or_else(|| missing(ErrorCode::NodeNotFound, uid))?;
+    let info = shape::node::info(&view, node, &app.config);
+    Ok(Answer::at(view.revision, info))
 }
 
 /// Role, memory, shards and version of every node, by uid.

@@ -43,6 +43,10 @@ pub fn policy(settings: &ClusterSettings) -> ClusterPolicy {
         ),
         rack_aware: Some(settings.rack_aware),
         failure_detection_sensitivity: Some(settings.failure_detection_sensitivity),
+        slave_ha: Some(settings.slave_ha),
+        slave_ha_grace_period: Some(settings.slave_ha_grace_period),
+        slave_ha_cooldown_period: Some(settings.slave_ha_cooldown_period),
+        slave_ha_bdb_cooldown_period: Some(settings.slave_ha_bdb_cooldown_period),
     }
 }
 

@@ -41,6 +41,8 @@ pub fn info(view: &ClusterView, database: &Database, with_password: bool) -> Bdb
         shard_key_regex: shard_key_rules(database.shards_count),
         replication: database.replication,
         rack_aware: database.rack_aware,
+        slave_ha: (database.slave_ha.enabled).unwrap_or(view.cluster.settings.slave_ha),
+        slave_ha_priority: database.slave_ha.priority,
         eviction_policy: Some(database.eviction_policy),
         proxy_policy: Some(database.proxy_policy),
         shards_placement: Some(database.shards_placement),
@@ -152,6 +154,8 @@ pub fn preview(view: &ClusterView, spec: &DatabaseSpec) -> Bdb {
         shard_key_regex: shard_key_rules(shards_count),
         replication: spec.replication.unwrap_or_default(),
         rack_aware: spec.rack_aware.unwrap_or(settings.rack_aware),
+        slave_ha: spec.slave_ha.enabled.unwrap_or(settings.slave_ha),
+        slave_ha_priority: spec.slave_ha.priority.unwrap_or(0),
         eviction_policy: Some(spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru)),
         proxy_policy: Some(spec.proxy_policy.unwrap_or(default_policy)),
         shards_placement: Some(
@@ -187,7 +191,7 @@ fn endpoint(view: &ClusterView, database: &Database, shards: &[&Shard]) -> Endpo
         .map(|node| proxy(view, database, node))
         .collect();
     // An address that works now comes first: tools take the first one.
-    proxies.sort_by_key(|proxy| (!proxy.ok, proxy.node_uid));
+    proxies.sort_by_key(|proxy| (!proxy.ok, !proxy.listening, proxy.node_uid));
     let addr = proxies
         .iter()
         .filter_map(|proxy| view.nodes.iter().find(|node| node.uid == proxy.node_uid))
@@ -242,6 +246,7 @@ fn proxy(view: &ClusterView, database: &Database, node: NodeUid) -> EndpointProx
     EndpointProxy {
         node_uid: node,
         ok: error.is_none(),
+        listening: view.is_heard(node) && here.is_some_and(|d| d.listening && d.error.is_none()),
         error,
         connections: here.map_or(0, |d| d.connections),
     }

@@ -87,6 +87,7 @@ pub(crate) fn cluster() -> Cluster {
         next_user: UserUid(9),
         next_event: 5,
         settings: ClusterSettings::default(),
+        node_loss: None,
         extra: Map::new(),
     }
 }
@@ -124,6 +125,7 @@ pub(crate) fn database(uid: u64, name: &str) -> Database {
         shards_count: 1,
         replication: false,
         rack_aware: false,
+        slave_ha: model::documents::SlaveHa::default(),
         persistence: Persistence::Snapshot {
             seconds: 3_600,
             writes: 1,
@@ -184,6 +186,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         moving: None,
         fence: None,
         removed_by: None,
+        lost: None,
         users: EngineUsers {
             cnm: Secret::new("c"),
             repl: Secret::new("r"),
@@ -204,6 +207,7 @@ pub(crate) fn operation(uid: &str, database: u64, status: OperationStatus) -> Op
         migrations: Vec::new(),
         moved: Vec::new(),
         immediate: false,
+        slave_ha: false,
         node: None,
         group: None,
         at_once: None,

@@ -340,6 +340,10 @@ fn settings_of_the_cluster() {
             r#"{"default_provisioned_redis_version":"new"}"#,
             ErrorCode::InvalidVersion,
         ),
+        (
+            r#"{"slave_ha_cooldown_period":2592001}"#,
+            ErrorCode::InvalidParam,
+        ),
     ] {
         assert_eq!(code(&change(body).unwrap_err()), expected, "{body}");
     }

@@ -180,6 +180,10 @@ pub async fn tune(context: &Context, invocation: &Invocation) -> Result<(), Fail
         ),
         rack_aware: invocation.text("rack_aware").map(|word| word == "enabled"),
         failure_detection_sensitivity: invocation.choice("failure_detection_sensitivity"),
+        slave_ha: invocation.text("slave_ha").map(|word| word == "enabled"),
+        slave_ha_grace_period: invocation.number("slave_ha_grace_period"),
+        slave_ha_cooldown_period: invocation.number("slave_ha_cooldown_period"),
+        slave_ha_bdb_cooldown_period: invocation.number("slave_ha_bdb_cooldown_period"),
         ..ClusterUpdate::default()
     };
     let answer: Value = context.rest.put("/v1/cluster/policy", &update).await?;

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod node;
+mod slave_ha;
 mod verify;
 
 use super::grammar::{Command, Field, Kind, Operand, Verb};
@@ -394,6 +395,7 @@ pub const COMMANDS: &[Command] = &[
     node::MAINTENANCE_ON,
     node::MAINTENANCE_OFF,
     node::ENSLAVE,
+    node::RACK,
     node::REMOVE,
     node::SNAPSHOT_CREATE,
     node::SNAPSHOT_DELETE,
@@ -483,6 +485,10 @@ pub const COMMANDS: &[Command] = &[
                 Kind::Choice(&["high", "low"]),
                 "How fast failures are judged.",
             ),
+            slave_ha::ON,
+            slave_ha::GRACE,
+            slave_ha::COOL_DOWN,
+            slave_ha::DATABASE_COOL_DOWN,
         ],
         some_field: true,
         summary: "Changes the cluster's policy.",
@@ -505,6 +511,8 @@ pub const COMMANDS: &[Command] = &[
                 SWITCH,
                 "Whether a replica is in another rack.",
             ),
+            slave_ha::ON,
+            slave_ha::PRIORITY,
             Field::one(
                 "memory_size",
                 "size",

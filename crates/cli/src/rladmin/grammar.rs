@@ -114,6 +114,7 @@ pub enum Verb {
     NodeMaintenanceOn,
     NodeMaintenanceOff,
     NodeEnslave,
+    NodeRack,
     NodeRemove,
     NodeSnapshotCreate,
     NodeSnapshotDelete,

@@ -127,6 +127,17 @@ fn add_policy(facts: &mut Facts, policy: &ClusterPolicy) {
             None => "",
         },
     );
+    facts.add("slave_ha", enabled(policy.slave_ha.unwrap_or(false)));
+    for (name, seconds) in [
+        ("slave_ha_grace_period", policy.slave_ha_grace_period),
+        ("slave_ha_cooldown_period", policy.slave_ha_cooldown_period),
+        (
+            "slave_ha_bdb_cooldown_period",
+            policy.slave_ha_bdb_cooldown_period,
+        ),
+    ] {
+        facts.add(name, seconds.unwrap_or_default().to_string());
+    }
 }
 
 fn placement(placement: Option<ShardsPlacement>) -> &'static str {
@@ -191,6 +202,8 @@ fn database_facts(database: &Bdb, cluster: &ClusterInfo, nodes: &[NodeInfo]) -> 
     facts.add("shards_placement", placement(database.shards_placement));
     facts.add("replication", enabled(database.replication));
     facts.add("rack_aware", enabled(database.rack_aware));
+    facts.add("slave_ha", enabled(database.slave_ha));
+    facts.add("slave_ha_priority", database.slave_ha_priority.to_string());
     facts.add("persistence", &database.data_persistence);
     if database.data_persistence == "aof" {
         facts.add("aof_policy", &database.aof_policy);

@@ -8,7 +8,7 @@ use super::operation::{LOOK_EVERY, follow_action, is_passing};
 use super::parse::Invocation;
 use super::resources;
 use super::session::Context;
-use model::rest::{ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo};
+use model::rest::{ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo, NodeUpdate};
 use model::{ApiError, ErrorCode, NodeUid, limits};
 use tokio::time::{Instant, sleep};
 
@@ -58,6 +58,23 @@ pub async fn enslave(context: &Context, invocation: &Invocation) -> Result<(), F
         ..paced(invocation)
     };
     act(context, invocation, "enslave_node", &request).await
+}
+
+/// `node <node> rack_id set <rack>`.
+///
+/// # Errors
+/// As REST answers: `node_not_found`, `rack_awareness_violation`.
+pub async fn rack(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
+    let update = NodeUpdate {
+        rack_id: invocation.owned("set"),
+    };
+    let path = format!("/v1/nodes/{}", node(invocation)?);
+    let changed: NodeInfo = context.rest.put(&path, &update).await?;
+    if context.screen.json {
+        return context.screen.object(&changed);
+    }
+    context.screen.line("Updated successfully.");
+    Ok(())
 }
 
 /// `node <node> remove …`.

@@ -76,13 +76,12 @@ pub fn with_port(address: &str, port: u16) -> String {
 }
 
 /// An address at which an endpoint serves now: at `local` if that is one, else at the first proxy
-/// that is well.
+/// that is well. While a lost primary is being replaced none is: then at one that holds its clients.
 #[must_use]
 pub fn working_address(endpoint: &Endpoint, nodes: &[NodeInfo], local: NodeUid) -> Option<String> {
-    let well = || endpoint.proxies.iter().filter(|proxy| proxy.ok);
-    let chosen = well()
-        .find(|proxy| proxy.node_uid == local)
-        .or_else(|| well().next())?;
+    let usable = endpoint.proxies.iter();
+    let usable = usable.filter(|proxy| proxy.ok || proxy.listening);
+    let chosen = usable.min_by_key(|proxy| (!proxy.ok, proxy.node_uid != local))?;
     let node = nodes.iter().find(|node| node.uid == chosen.node_uid)?;
     Some(with_port(&node.addr, endpoint.port))
 }

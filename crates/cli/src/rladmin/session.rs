@@ -179,6 +179,7 @@ async fn carry_out(context: &Context, invocation: &Invocation) -> Result<(), Fai
         Verb::NodeMaintenanceOn => node::maintenance_on(context, invocation).await,
         Verb::NodeMaintenanceOff => node::maintenance_off(context, invocation).await,
         Verb::NodeEnslave => node::enslave(context, invocation).await,
+        Verb::NodeRack => node::rack(context, invocation).await,
         Verb::NodeRemove => node::remove(context, invocation).await,
         Verb::NodeSnapshotCreate => snapshot::create(context, invocation).await,
         Verb::NodeSnapshotDelete => snapshot::delete(context, invocation).await,

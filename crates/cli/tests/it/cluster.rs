@@ -219,6 +219,21 @@ fn settings() {
         })
     );
     assert_eq!(sent(2), json!({ "default_provisioned_redis_version": "" }));
+    node.output(
+        "tune cluster slave_ha disabled slave_ha_grace_period 60 slave_ha_cooldown_period 0 \
+         slave_ha_bdb_cooldown_period 120",
+    );
+    assert_eq!(
+        sent(3),
+        json!({
+            "slave_ha": false,
+            "slave_ha_grace_period": 60,
+            "slave_ha_cooldown_period": 0,
+            "slave_ha_bdb_cooldown_period": 120,
+        })
+    );
+    let (code, errors) = node.failure("tune cluster slave_ha_grace_period 2592001");
+    assert!(code != 0 && errors.contains("2592000"), "{errors}");
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl Cluster {
         for endpoint in self.databases.iter_mut().flat_map(|db| &mut db.endpoints) {
             for proxy in endpoint.proxies.iter_mut().filter(|p| p.node_uid.0 == uid) {
                 proxy.ok = false;
+                proxy.listening = false;
                 proxy.error = Some(format!("node {uid} is not heard"));
             }
         }
@@ -141,6 +142,10 @@ fn info() -> ClusterInfo {
             default_provisioned_redis_version: None,
             rack_aware: Some(false),
             failure_detection_sensitivity: Some(Sensitivity::High),
+            slave_ha: Some(false),
+            slave_ha_grace_period: Some(600),
+            slave_ha_cooldown_period: Some(3_600),
+            slave_ha_bdb_cooldown_period: Some(7_200),
         },
         ..ClusterInfo::default()
     }
@@ -370,6 +375,7 @@ fn endpoint(bdb: u64, port: u16, policy: ProxyPolicy, nodes: &[u64]) -> Endpoint
             .map(|uid| EndpointProxy {
                 node_uid: NodeUid(*uid),
                 ok: true,
+                listening: true,
                 error: None,
                 connections: 3,
             })

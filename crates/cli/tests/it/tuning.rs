@@ -20,6 +20,10 @@ fn limits_of_a_database() {
     node.answer("PUT /v1/bdbs/1", &demo());
     for (typed, wanted) in [
         (
+            "slave_ha enabled slave_ha_priority 7",
+            json!({ "slave_ha": true, "slave_ha_priority": 7 }),
+        ),
+        (
             "max_client_pipeline 200",
             json!({ "max_client_pipeline": 200 }),
         ),
@@ -55,6 +59,7 @@ fn limits_of_a_database() {
     let before = node.changes().len();
     for (wrong, why) in [
         ("max_client_pipeline 2048", "from 0 to 2047"),
+        ("slave_ha_priority 1001", "from 0 to 1000"),
         ("client_buffer 1MB:2MB:3", "soft <= hard"),
         ("client_buffer much", "is not a size"),
         ("slowlog_max_len 129", "from 0 to 128"),

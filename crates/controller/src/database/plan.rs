@@ -9,6 +9,7 @@ use crate::operation::plan as operation;
 use crate::placement::plan::proxies;
 use crate::replica_set::{self, ReplicaSet};
 use crate::replication::plan as replication;
+use crate::slave_ha::plan as slave_ha;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::execute;
 use crate::switchover::plan::{Move, Party};
@@ -78,6 +79,7 @@ pub fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     plan.steps.extend(maintenance::next(state, now));
+    plan.steps.extend(operation::taken(state, now));
     for database in &state.databases {
         let next = if database.status == DatabaseStatus::DeletePending {
             deletion(state, observed, database, instant, now)
@@ -105,6 +107,9 @@ pub fn plan(
             Next::Nothing => {}
         }
     }
+    // What has failed comes first: of several transactions of a plan the first is written.
+    plan.steps
+        .extend(slave_ha::next(state, observed, instant, now));
     plan
 }
 
@@ -160,21 +165,16 @@ fn serving(
         };
     }
     let settled = database.status == DatabaseStatus::Active;
-    if let Some(reason) = wait.or_else(|| proxy_wait(state, observed, database, instant)) {
-        return if settled {
-            Next::Nothing
-        } else {
-            Next::Wait(reason)
-        };
-    }
     if settled {
-        Next::Nothing
-    } else {
-        match migration::next((state, observed), database, instant, now) {
-            Doing::Step(step) => Next::Steps(vec![*step]),
-            Doing::Wait(reason) => Next::Wait(reason),
-            Doing::Done => Next::Steps(vec![completion(state, database, now)]),
-        }
+        return Next::Nothing;
+    }
+    if let Some(reason) = wait.or_else(|| proxy_wait(state, observed, database, instant)) {
+        return Next::Wait(reason);
+    }
+    match migration::next((state, observed), database, instant, now) {
+        Doing::Step(step) => Next::Steps(vec![*step]),
+        Doing::Wait(reason) => Next::Wait(reason),
+        Doing::Done => Next::Steps(vec![completion(state, database, now)]),
     }
 }
 
@@ -243,7 +243,9 @@ impl View<'_> {
             return Some(Need::Step(Step::Store { txn, reason }));
         }
         if self.observed.fresh(shard.node, self.instant).is_none() {
-            return Some(Need::Wait(format!("node:{} is not heard", shard.node)));
+            // One that has been replaced goes when its node is back.
+            let replaced = shard.lost.is_some();
+            return (!replaced).then(|| Need::Wait(format!("node:{} is not heard", shard.node)));
         }
         Some(Need::Step(Step::Command {
             node: shard.node,
@@ -323,6 +325,9 @@ impl View<'_> {
                     Some(need) => need,
                     // It is not waited for.
                     None if self.is_lost(replica) => return Need::Nothing,
+                    None if slave_ha::is_replaced(self.state, self.database, replica) => {
+                        return Need::Nothing;
+                    }
                     None => return *engine,
                 }
             }
@@ -555,7 +560,10 @@ fn completion(state: &ClusterState, database: &Stored<Database>, now: Timestamp)
     let mut change = Change::of(state, now);
     change.replace(keys::database(database.uid), database.revision, &doc);
     end_operation(state, &mut change, database, now);
-    let kind = if created {
+    let renewed = operation::of_database(state, database).is_some_and(|o| o.slave_ha);
+    let kind = if renewed {
+        "slave_ha_completed"
+    } else if created {
         "bdb_created"
     } else {
         "bdb_updated"
@@ -576,7 +584,7 @@ fn completion(state: &ClusterState, database: &Stored<Database>, now: Timestamp)
 
 fn end_operation(state: &ClusterState, change: &mut Change, database: &Database, now: Timestamp) {
     let running = database.operation.as_ref();
-    if let Some(operation) = state.operations.iter().find(|o| Some(&o.uid) == running) {
+    if let Some(operation) = running.and_then(|uid| state.operation(uid)) {
         let mut doc = operation.doc.clone();
         doc.status = OperationStatus::Completed;
         doc.waiting_on = None;
@@ -652,7 +660,7 @@ fn deletion(
 /// After an agent confirmed that a shard's process and folder are gone.
 #[must_use]
 pub fn shard_removed(state: &ClusterState, shard: ShardUid, now: Timestamp) -> Option<Txn> {
-    let stored = state.shards.iter().find(|s| s.uid == shard)?;
+    let stored = state.shard(shard)?;
     let deleting = state
         .database(stored.database)
         .is_none_or(|d| d.status == DatabaseStatus::DeletePending);
@@ -670,7 +678,7 @@ pub fn waits(state: &ClusterState, plan: &Plan, now: Timestamp) -> Option<Txn> {
     let mut change = Change::of(state, now);
     let mut any = false;
     for (uid, reason) in &plan.waits {
-        let Some(operation) = state.operations.iter().find(|o| &o.uid == uid) else {
+        let Some(operation) = state.operation(uid) else {
             continue;
         };
         let rests = operation.ended.is_some() || operation.status == OperationStatus::Paused;

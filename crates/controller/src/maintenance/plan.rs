@@ -9,7 +9,7 @@ use serde_json::json;
 /// The next step of nodes that leave.
 #[must_use]
 pub fn next(state: &ClusterState, now: Timestamp) -> Option<Step> {
-    let empty = |uid| !state.shards.iter().any(|shard| shard.node == uid);
+    let empty = |uid| state.shards_on(uid) == 0;
     let node = state.nodes.iter().find(|n| n.leaving && empty(n.uid))?;
     let mut change = Change::of(state, now);
     change.delete(keys::node(node.uid), node.revision);

@@ -167,7 +167,7 @@ pub(crate) fn enslave(
     finish(state, change, works, action, fresh)
 }
 
-pub(super) fn find(state: &ClusterState, uid: NodeUid) -> Result<&Stored<Node>, ApiError> {
+pub(crate) fn find(state: &ClusterState, uid: NodeUid) -> Result<&Stored<Node>, ApiError> {
     state.node(uid).ok_or_else(|| {
         ApiError::new(
             ErrorCode::NodeNotFound,

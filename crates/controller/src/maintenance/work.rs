@@ -1,6 +1,6 @@
 //! What brings shards and roles away from a node, one operation a database. Pure.
 
-use crate::migration::request::begin;
+use crate::migration::request::Beginner;
 use crate::observed::Observations;
 use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
@@ -173,7 +173,9 @@ pub(super) fn finish(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     let mut operations = Vec::new();
-    for (uid, work) in works.into_iter().filter(|(_, work)| !work.is_empty()) {
+    let works: Vec<_> = works.into_iter().filter(|(_, w)| !w.is_empty()).collect();
+    let mut beginner = Beginner::of(works.len())?;
+    for (uid, work) in works {
         let database = state.database(uid).ok_or(ErrorCode::DbNotFound)?;
         let begun = u32::try_from(operations.len()).unwrap_or(u32::MAX);
         let at_once = action.pace.at_once;
@@ -194,8 +196,7 @@ pub(super) fn finish(
             step_within_seconds: action.pace.step_within_seconds,
             ..operation(action.kind, uid, fresh)
         };
-        begin(state, &mut change, database, &operation)?;
-        operations.push(operation.uid);
+        operations.push(beginner.begin(state, &mut change, database, operation)?);
     }
     let outcome = IntentOutcome {
         database: None,

@@ -11,6 +11,7 @@ use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::plan as switchover;
 use jiff::Timestamp;
 use model::documents::{Database, Operation, OperationKind, OperationStatus, Role, Shard, keys};
+use model::limits::FOLLOWS_FOR;
 use model::{ApiError, NodeUid, ShardUid};
 use std::time::Instant;
 use store::Txn;
@@ -104,6 +105,11 @@ impl<'a> Work<'a> {
             self.instant,
         );
         match wanted {
+            Ok(wanted) if self.follows_too_short(wanted.new.shard) => Err(format!(
+                "redis:{} has followed for less than {} s",
+                wanted.new.shard,
+                FOLLOWS_FOR.as_secs()
+            )),
             Ok(wanted) => Ok(Step::Move(Box::new(wanted))),
             // Who asks for a failover wants to hear at once that it cannot be.
             Err(reason) if self.operation.kind == OperationKind::FailoverShards => {
@@ -117,11 +123,20 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Whether a replica that is to take a role has only just begun to acknowledge. Not looked at when an
+    /// operator says `immediate`, nor for a node that goes down: its time is bounded.
+    fn follows_too_short(&self, replica: ShardUid) -> bool {
+        let hurries = self.operation.immediate || self.operation.kind == OperationKind::EnslaveNode;
+        !hurries && self.observed.follows_for(replica, self.instant) < FOLLOWS_FOR
+    }
+
     /// The next shard that is to be brought to another node. Its copy is synced by the time that this is
     /// asked: until then its database is not settled.
     fn next_migration(&self) -> Option<Try> {
         let migration = self.operation.migrations.first()?.clone();
-        let shard = self.state.shards.iter().find(|s| s.uid == migration.shard);
+        // A lost one that has been replaced goes when its node is back: that is not waited for.
+        let left = |shard: &&Stored<Shard>| shard.removed_by.is_none() || shard.lost.is_none();
+        let shard = self.state.shard(migration.shard).filter(left);
         let Some(shard) = shard else {
             return Some(Ok(self.note(
                 format!("redis:{} has moved", migration.shard),

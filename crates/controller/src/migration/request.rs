@@ -6,12 +6,21 @@ use crate::placement::racks;
 use crate::request::{Fresh, not_busy, operation};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
-    Database, DatabaseStatus, Migration, Operation, OperationKind, Role, Shard, keys,
+    Database, DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard,
+    keys,
 };
 use model::intent::{IntentOutcome, MigrateWhat};
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid};
 use std::collections::BTreeMap;
 use store::Txn;
+
+/// Most databases that one request works on: two operations of a transaction for each, two more for those
+/// that are taken at once.
+const AT_MOST: usize = 100;
+/// Up to here all of them are taken at once.
+const ALL_AT_ONCE: usize = 60;
+/// Of more, as many.
+const FIRST_OF_MANY: usize = 20;
 
 /// Brings shards to another node, one operation a database.
 pub(crate) fn migrate(
@@ -45,6 +54,7 @@ pub(crate) fn migrate(
         return Err(refused(format!("there is nothing to bring to node:{node}")));
     }
     let mut change = Change::of(state, fresh.now);
+    let mut beginner = Beginner::of(wanted.len())?;
     let mut operations = Vec::new();
     for (uid, migrations) in wanted {
         let database = state.database(uid).ok_or(ErrorCode::DbNotFound)?;
@@ -54,13 +64,12 @@ pub(crate) fn migrate(
             OperationUid(format!("{}-{uid}", fresh.operation))
         };
         let operation = Operation {
-            uid: name.clone(),
+            uid: name,
             total: u32::try_from(migrations.len()).unwrap_or(u32::MAX),
             migrations,
             ..operation(OperationKind::MigrateShards, uid, fresh)
         };
-        begin(state, &mut change, database, &operation)?;
-        operations.push(name);
+        operations.push(beginner.begin(state, &mut change, database, operation)?);
     }
     let outcome = IntentOutcome {
         database: None,
@@ -68,6 +77,56 @@ pub(crate) fn migrate(
         operations,
     };
     Ok((change.into_txn(), outcome))
+}
+
+/// Begins the operations of one request, each on a database of its own. A transaction of the store is
+/// bounded: of many databases only the first are taken at once, the others' operations wait for that
+/// ([`crate::operation::plan::taken`]).
+pub(crate) struct Beginner {
+    databases: usize,
+    begun: usize,
+}
+
+impl Beginner {
+    /// For so many databases.
+    ///
+    /// # Errors
+    /// `invalid_param`: more than [`AT_MOST`].
+    pub(crate) fn of(databases: usize) -> Result<Self, ApiError> {
+        if databases > AT_MOST {
+            return Err(refused(format!(
+                "that would be work on {databases} databases, more than {AT_MOST} at once: migrate shards of \
+                 some of them first (`rladmin migrate db <db> …`)"
+            )));
+        }
+        Ok(Self {
+            databases,
+            begun: 0,
+        })
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    /// `busy`: something works on the database.
+    pub(crate) fn begin(
+        &mut self,
+        state: &ClusterState,
+        change: &mut Change,
+        database: &Stored<Database>,
+        mut operation: Operation,
+    ) -> Result<OperationUid, ApiError> {
+        self.begun += 1;
+        let uid = operation.uid.clone();
+        if self.databases <= ALL_AT_ONCE || self.begun <= FIRST_OF_MANY {
+            begin(state, change, database, &operation)?;
+            return Ok(uid);
+        }
+        not_busy(state, database)?;
+        operation.status = OperationStatus::Pending;
+        change.create(keys::operation(&uid), &operation);
+        Ok(uid)
+    }
 }
 
 /// Has an operation work on a database.

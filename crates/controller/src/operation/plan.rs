@@ -4,8 +4,11 @@ use crate::database::plan::Step;
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::ErrorCode;
-use model::documents::{Database, Operation, OperationStatus, Severity, keys};
+use model::documents::{Database, DatabaseStatus, Operation, OperationStatus, Severity, keys};
 use serde_json::json;
+
+/// Most databases that are taken by one transaction.
+const TAKEN_AT_ONCE: usize = 40;
 
 /// The operation that works on a database.
 #[must_use]
@@ -14,7 +17,49 @@ pub(crate) fn of_database<'a>(
     database: &Database,
 ) -> Option<&'a Stored<Operation>> {
     let running = database.operation.as_ref()?;
-    state.operations.iter().find(|o| o.uid == *running)
+    state.operation(running)
+}
+
+/// Has operations that wait for their database work on it as soon as nothing else does; see
+/// [`crate::migration::request`].
+#[must_use]
+pub(crate) fn taken(state: &ClusterState, now: Timestamp) -> Option<Step> {
+    let mut change = Change::of(state, now);
+    let mut databases = Vec::new();
+    let waiting = state
+        .operations
+        .iter()
+        .filter(|operation| operation.status == OperationStatus::Pending);
+    for operation in waiting {
+        let database = state.database(operation.database);
+        match database.filter(|d| d.status != DatabaseStatus::DeletePending) {
+            None => {
+                let mut doc = operation.doc.clone();
+                doc.status = OperationStatus::Failed;
+                doc.error = Some("the database was deleted".to_owned());
+                doc.ended = Some(now);
+                change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+            }
+            Some(database) if database.operation.is_none() => {
+                if databases.contains(&database.uid) {
+                    continue;
+                }
+                let mut doc = database.doc.clone();
+                doc.status = DatabaseStatus::ActiveChangePending;
+                doc.operation = Some(operation.uid.clone());
+                change.replace(keys::database(doc.uid), database.revision, &doc);
+            }
+            Some(_) => continue,
+        }
+        databases.push(operation.database);
+        if databases.len() >= TAKEN_AT_ONCE {
+            break;
+        }
+    }
+    (!databases.is_empty()).then(|| Step::Store {
+        txn: change.into_txn(),
+        reason: format!("{} more databases are taken", databases.len()),
+    })
 }
 
 /// Pauses an operation whose step takes longer than it may; `None`: it has time, or does not pause.

@@ -47,14 +47,20 @@ pub(crate) fn retry(
     Ok((change.into_txn(), outcome(uid, operations)))
 }
 
-/// Gives an operation up, or all of its action. What has moved stays where it is; a copy that has not
+/// Most operations that one transaction gives up: each may be five documents.
+pub(crate) const ABORTED_AT_ONCE: usize = 24;
+
+/// Gives an operation up, or all of its action: of many the first, and when it is asked again the next.
+/// What has moved stays where it is; a copy that has not
 /// taken a shard's place goes, and a shard whose copy has taken it goes.
 pub(crate) fn abort(
     state: &ClusterState,
     uid: &OperationUid,
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
-    let running = running(state, uid)?;
+    let mut running = running(state, uid)?;
+    let last = running.len() <= ABORTED_AT_ONCE;
+    running.truncate(ABORTED_AT_ONCE);
     let mut change = Change::of(state, fresh.now);
     let mut operations = Vec::new();
     for operation in &running {
@@ -62,7 +68,9 @@ pub(crate) fn abort(
         operations.push(operation.uid.clone());
     }
     stay(state, &mut change, &running);
-    note(&mut change, "action_aborted", uid);
+    if last {
+        note(&mut change, "action_aborted", uid);
+    }
     Ok((change.into_txn(), outcome(uid, operations)))
 }
 

@@ -36,7 +36,7 @@ impl Room {
         node: &Node,
         engine: &EngineId,
     ) -> Self {
-        let shards = state.shards.iter().filter(|s| s.node == node.uid).count();
+        let shards = state.shards_on(node.uid);
         let closed = match seen {
             None => Some("is not heard".to_owned()),
             Some(_) if !node.accept_servers => Some("takes no shards".to_owned()),

@@ -1,9 +1,14 @@
 //! Racks: no two copies of a slot in one, where a database wants that. Pure.
 
+use crate::maintenance::request::find;
 use crate::replica_set;
-use crate::state::ClusterState;
-use model::documents::{Database, Shard};
-use model::{ApiError, ErrorCode, NodeUid};
+use crate::request::Fresh;
+use crate::state::{Change, ClusterState};
+use model::documents::{Database, Severity, Shard, keys};
+use model::intent::IntentOutcome;
+use model::{ApiError, ErrorCode, NodeUid, validate};
+use serde_json::json;
+use store::Txn;
 
 /// The rack of a node.
 #[must_use]
@@ -36,11 +41,70 @@ pub(crate) fn switch(state: &ClusterState, on: bool) -> Result<(), ApiError> {
     Err(ApiError::new(
         ErrorCode::RackIdRequired,
         format!(
-            "without a rack: {}. A node gets it when it joins: take them out (`rladmin node <node> \
-             remove`), install them again, and join them with rack_id",
+            "without a rack: {}. `rladmin node <node> rack_id set <rack>` says where each is",
             without.join(", ")
         ),
     ))
+}
+
+/// Puts a node into another rack, on paper: nothing moves. Databases that are rack-aware must have their
+/// copies apart afterwards too.
+///
+/// # Errors
+/// `node_not_found`, `invalid_param`; `rack_awareness_violation` with the first two copies that would be
+/// together; `busy` while shards are on their way to the node.
+pub(crate) fn set(
+    state: &ClusterState,
+    (uid, rack): (NodeUid, &Option<String>),
+    fresh: &Fresh<'_>,
+) -> Result<(Txn, IntentOutcome), ApiError> {
+    let node = find(state, uid)?;
+    let Some(rack) = rack
+        .as_ref()
+        .filter(|rack| node.rack_id.as_ref() != Some(rack))
+    else {
+        return Ok((Txn::default(), IntentOutcome::default()));
+    };
+    validate::rack_id(rack)?;
+    let running = state.operations.iter().filter(|o| o.ended.is_none());
+    let coming = running.flat_map(|o| &o.migrations);
+    if let Some(coming) = coming.clone().find(|migration| migration.node == uid) {
+        return Err(ApiError::new(
+            ErrorCode::Busy,
+            format!(
+                "redis:{} is on its way to node:{uid}: wait until it is there (`rladmin cluster \
+                 running_actions`)",
+                coming.shard
+            ),
+        ));
+    }
+    let aware = state
+        .databases
+        .iter()
+        .filter(|database| database.rack_aware);
+    for set in aware.flat_map(|database| replica_set::of_database(state, database)) {
+        let Some(here) = set.members().find(|member| member.node == uid) else {
+            continue;
+        };
+        let mut others = set.members().filter(|member| member.uid != here.uid);
+        if let Some(other) = others.find(|other| of(state, other.node) == Some(rack)) {
+            return Err(violation((here, other), rack));
+        }
+    }
+    let mut doc = node.doc.clone();
+    let before = doc.rack_id.replace(rack.clone());
+    let mut change = Change::of(state, fresh.now);
+    change.replace(keys::node(uid), node.revision, &doc);
+    change.event(
+        Severity::Info,
+        "node_rack_changed",
+        &[
+            ("node_uid", json!(uid)),
+            ("old_val", json!(before)),
+            ("new_val", json!(rack)),
+        ],
+    );
+    Ok((change.into_txn(), IntentOutcome::default()))
 }
 
 /// Whether a new database is rack-aware; as the cluster, if nothing is said.

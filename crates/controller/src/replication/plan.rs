@@ -283,6 +283,7 @@ fn with_record(
     let mut doc = replica.doc.clone();
     doc.synced = Some(record);
     doc.trouble = None;
+    doc.lost = None;
     let mut change = Change::of(state, now);
     change.replace(keys::shard(replica.uid), replica.revision, &doc);
     Need::Store(change.into_txn(), reason)

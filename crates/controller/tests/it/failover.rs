@@ -415,6 +415,27 @@ fn failover(world: &mut World, shards: &[u64]) -> Result<(), ErrorCode> {
 }
 
 #[test]
+fn a_replica_that_has_just_begun_to_follow_is_waited_for_unless_immediate() {
+    for immediate in [false, true] {
+        let mut world = created();
+        world.links_are_new = true;
+        let intent = Intent::FailoverShards {
+            database: None,
+            shards: vec![PRIMARY],
+            immediate,
+        };
+        world.request(&intent).unwrap();
+        let story = world.settle();
+        assert_eq!(story.contains("redis:1 moves"), immediate, "{story}");
+        let waits = "waits: redis:2 has followed for less than 2 s";
+        assert_eq!(story.contains(waits), !immediate, "{story}");
+        world.links_are_new = false;
+        world.settle();
+        assert_eq!(shard(&world, REPLICA).role, Role::Primary);
+    }
+}
+
+#[test]
 fn a_primary_hands_over_on_request() {
     let mut world = created();
     failover(&mut world, &[1]).unwrap();

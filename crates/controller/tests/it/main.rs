@@ -9,11 +9,13 @@
 mod failover;
 mod life;
 mod maintenance;
+mod many;
 mod migration;
 mod operations;
 mod placement;
 mod racks;
 mod requests;
 mod sim;
+mod slave_ha;
 mod tuning;
 mod world;

@@ -124,6 +124,48 @@ fn copies_are_in_different_racks() {
     assert!(why.contains("never turned off"), "{why}");
 }
 
+fn moved(node: u64, rack: &str) -> Intent {
+    Intent::UpdateNode {
+        node: NodeUid(node),
+        rack_id: Some(rack.into()),
+    }
+}
+
+#[test]
+fn a_node_is_in_another_rack_from_now_on() {
+    // Racks are said when the cluster is there already.
+    let mut world = world(&["", "", ""]);
+    let (code, why) = ask(&mut world, &aware(true)).unwrap_err();
+    assert_eq!(code, ErrorCode::RackIdRequired);
+    assert!(why.contains("rack_id set"), "{why}");
+    for (node, rack) in [(1, "a"), (2, "b"), (3, "c")] {
+        ask(&mut world, &moved(node, rack)).unwrap();
+    }
+    let (code, _) = ask(&mut world, &moved(9, "a")).unwrap_err();
+    assert_eq!(code, ErrorCode::NodeNotFound);
+    assert!(ask(&mut world, &moved(1, "1 rack")).is_err());
+    ask(&mut world, &aware(true)).unwrap();
+    ask(&mut world, &create(1, None)).unwrap();
+    let nodes: Vec<u64> = world.cluster().shards.iter().map(|s| s.node.0).collect();
+    let other = if nodes[1] == 2 { "b" } else { "c" };
+    let (code, why) = ask(&mut world, &moved(nodes[0], other)).unwrap_err();
+    assert_eq!(code, ErrorCode::RackAwarenessViolation);
+    assert!(why.contains("redis:1 and redis:2"), "{why}");
+    let free = 6 - nodes[0] - nodes[1];
+    ask(&mut world, &moved(free, other)).unwrap();
+    ask(&mut world, &moved(nodes[0], "z")).unwrap();
+    // While a shard is on its way to a node, its rack stays.
+    world.request(&migrate(2, free, false)).unwrap();
+    let (code, _) = world
+        .request(&moved(free, "y"))
+        .map(|_| ())
+        .map_err(|e| (e.error_code, e.description))
+        .unwrap_err();
+    assert_eq!(code, ErrorCode::Busy);
+    world.settle();
+    all_apart(&world);
+}
+
 #[test]
 fn an_operator_may_insist() {
     let mut world = world(&["a", "a", "b"]);

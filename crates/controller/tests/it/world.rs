@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSpec};
 use model::documents::{Cluster, ClusterSettings, EngineUsers, Node, Role, keys};
 use model::ids::UserUid;
-use model::intent::{DatabaseSpec, Intent, IntentOutcome};
+use model::intent::{ClusterChange, DatabaseSpec, Intent, IntentOutcome};
+use model::limits::FOLLOWS_FOR;
 use model::observation::{
     EngineState, HostFacts, KeeperObservation, NodeObservation, ProxyDatabaseObservation,
     ProxyObservation, ShardObservation,
@@ -50,6 +51,8 @@ pub(crate) struct World {
     pub(crate) proxies_lag: bool,
     /// Whether links that are down have been so for long.
     pub(crate) patient: bool,
+    /// Whether replicas have only just begun to follow.
+    pub(crate) links_are_new: bool,
     /// Whether failovers are forgotten at once: time does not pass here.
     pub(crate) forgetful: bool,
     /// States of the store, the last one last.
@@ -91,6 +94,7 @@ impl World {
             next_user: UserUid(1),
             next_event: 1,
             settings: ClusterSettings::default(),
+            node_loss: None,
             extra: Map::new(),
         };
         let mut put = vec![(keys::CLUSTER.to_owned(), json!(cluster))];
@@ -113,6 +117,7 @@ impl World {
             proxies_follow: true,
             proxies_lag: false,
             patient: false,
+            links_are_new: false,
             forgetful: false,
             past: Vec::new(),
             writes: 0,
@@ -171,6 +176,8 @@ impl World {
             };
             if self.patient {
                 observed.record(node.clone(), at - Duration::from_secs(10));
+            } else if !self.links_are_new {
+                observed.record(node.clone(), at - FOLLOWS_FOR);
             }
             observed.record(node.clone(), at);
         }
@@ -196,6 +203,18 @@ impl World {
             TxnResult::Applied { .. }
         ));
         Ok(outcome)
+    }
+
+    /// Lost replicas are made anew after ten minutes, with these cool-downs, seconds.
+    pub(crate) fn slave_ha(&mut self, cool_down: u32) {
+        let change = ClusterChange {
+            slave_ha: Some(true),
+            slave_ha_grace_period: Some(600),
+            slave_ha_cooldown_period: Some(cool_down),
+            slave_ha_bdb_cooldown_period: Some(cool_down),
+            ..ClusterChange::default()
+        };
+        self.request(&Intent::UpdateCluster(change)).unwrap();
     }
 
     pub(crate) fn create(&mut self, name: &str) -> Result<IntentOutcome, ApiError> {

@@ -104,6 +104,9 @@ pub struct Operation {
     /// as synced all the same.
     #[serde(default)]
     pub immediate: bool,
+    /// Whether its migrations make lost replicas anew: those are not waited for.
+    #[serde(default)]
+    pub slave_ha: bool,
     /// The node that it is about, if it is part of an action on one.
     #[serde(default)]
     pub node: Option<NodeUid>,

@@ -1,5 +1,6 @@
 //! One engine process of a database.
 
+use super::slave_ha::Lost;
 use crate::ids::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, ShardUid};
 use crate::release::EngineId;
 use crate::replication::SyncedRecord;
@@ -94,6 +95,9 @@ pub struct Shard {
     /// The operation that removes it; it is no copy any more.
     #[serde(default)]
     pub removed_by: Option<OperationUid>,
+    /// Of a replica: since when it has been lost, where such are made anew (`slave_ha`).
+    #[serde(default)]
+    pub lost: Option<Lost>,
     /// Passwords of the users inside the engine; `repl` and `proxy` are those of its replica set.
     pub users: EngineUsers,
     /// Fields of a newer release.

@@ -31,6 +31,9 @@ object! {
         pub node_uid: NodeUid,
         /// Whether it listens and reaches the shards.
         pub ok: bool,
+        /// Whether it takes connections: while a shard's role is on its way to another one, it holds clients.
+        #[serde(default)]
+        pub listening: bool,
         /// Why not.
         pub error: Option<String>,
         /// Client connections.
@@ -90,6 +93,12 @@ object! {
         /// Whether no two copies of a slot are in one rack.
         #[serde(default)]
         pub rack_aware: bool,
+        /// Whether its lost replicas are made anew on another node.
+        #[serde(default)]
+        pub slave_ha: bool,
+        /// Databases with a higher one come first.
+        #[serde(default)]
+        pub slave_ha_priority: u32,
         /// `disabled`, `aof`, `snapshot`.
         pub data_persistence: String,
         /// `appendfsync-every-sec` or `appendfsync-always`.
@@ -185,6 +194,10 @@ object! {
         pub replication: Option<bool>,
         /// Whether no two copies of a slot are in one rack; absent at creation: as the cluster.
         pub rack_aware: Option<bool>,
+        /// Whether its lost replicas are made anew on another node; absent: as the cluster.
+        pub slave_ha: Option<bool>,
+        /// Databases with a higher one come first, 0 to 1000.
+        pub slave_ha_priority: Option<u32>,
         /// `disabled`, `aof`, `snapshot`.
         pub data_persistence: Option<String>,
         /// `appendfsync-every-sec` or `appendfsync-always`.

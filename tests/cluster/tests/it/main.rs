@@ -18,6 +18,7 @@ mod operators;
 mod quorum;
 mod replicas;
 mod shards;
+mod slave_ha;
 mod storms;
 mod story;
 mod tuning;

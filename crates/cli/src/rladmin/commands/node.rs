@@ -114,6 +114,24 @@ pub(super) const ENSLAVE: Command = Command {
     ],
 };
 
+/// Says where a node is.
+pub(super) const RACK: Command = Command {
+    words: &["node", "<node>", "rack_id"],
+    verb: Verb::NodeRack,
+    operand: None,
+    fields: &[Field::one(
+        "set",
+        "rack",
+        Kind::Rack,
+        "Its rack from now on: where nodes fail together.",
+    )],
+    some_field: true,
+    summary: "Says in which rack a node is.",
+    notes: &[
+        "Nothing moves. It is refused if two copies of a rack-aware database would be in one rack.",
+    ],
+};
+
 /// Takes a node out of the cluster.
 pub(super) const REMOVE: Command = Command {
     words: &["node", "<node>", "remove"],
