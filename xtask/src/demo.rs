@@ -28,6 +28,8 @@ const CLUSTER: &str = "demo.example.com";
 const TRAFFIC: Duration = Duration::from_secs(5);
 /// Traffic before and after the nodes are upgraded.
 const AROUND_UPGRADE: Duration = Duration::from_secs(2);
+/// How long the end of an upgrade may take after its soak.
+const FINALISED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Options of the demo.
 #[derive(Debug, clap::Args)]
@@ -112,7 +114,7 @@ fn create_database(first: &Node) -> Result<()> {
 
 fn start(repository: &Path, place: &Place) -> Result<()> {
     let began = Instant::now();
-    let version = dist::latest_release(repository)?;
+    let version = dist::release::next(repository)?;
     let bundle = make_bundle(repository, place, &version)?;
     step("remove what an earlier demo left", || {
         place.remove(Some(&bundle))
@@ -153,6 +155,9 @@ fn start(repository: &Path, place: &Place) -> Result<()> {
             ])
         })?;
     }
+    step("upgrades are finalised without a soak", || {
+        first.rladmin(&["cluster", "upgrade", "config", "soak_seconds", "0"])
+    })?;
     create_database(first)?;
     step("wait until the endpoint is open on all three nodes", || {
         endpoints(&nodes)
@@ -283,12 +288,23 @@ fn upgrade(repository: &Path, place: &Place) -> Result<()> {
     step(&format!("build, and make the bundle of {to}"), || {
         dist::fast(repository, &to)
     })?;
+    let tar = place.tar(repository, &to);
+    let plan = step("rladmin cluster upgrade plan", || {
+        nodes[0].rladmin(&[
+            "cluster",
+            "upgrade",
+            "plan",
+            "bundle",
+            &tar.display().to_string(),
+        ])
+    })?;
+    println!("{}", plan.trim());
     let engines = place.engine_processes();
     let order = primary_first(&nodes)?;
 
     let load = Load::start(endpoints(&nodes))?;
     std::thread::sleep(AROUND_UPGRADE);
-    let upgraded = upgrade_nodes(place, &order, &place.tar(repository, &to), &to);
+    let upgraded = upgrade_nodes(place, &order, &tar, &to);
     if upgraded.is_ok() {
         // Only then every connection has seen all that this upgrade does to it.
         step(
@@ -355,8 +371,25 @@ fn report_upgrade(
     println!("engines restarted: {}", if same { "none" } else { "SOME" });
     ensure!(same, "engine processes were restarted by the upgrade");
     tally.check_upgrade()?;
+    let said = step("wait until the upgrade is finalised", || {
+        finalised(&nodes[0])
+    })?;
+    println!("\n$ rladmin cluster upgrade status\n{}", said.trim());
     println!("==> all nodes run {to}");
     Ok(())
+}
+
+/// The soak is over at once: what is left is that every node reads the level.
+fn finalised(node: &Node) -> Result<String> {
+    let deadline = Instant::now() + FINALISED_WITHIN;
+    loop {
+        let said = node.rladmin(&["cluster", "upgrade", "status"])?;
+        if said.contains("No upgrade is under way.") {
+            return Ok(said);
+        }
+        ensure!(Instant::now() < deadline, "not finalised:\n{said}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// The primary node, then the others.

@@ -12,6 +12,7 @@ mod build;
 mod contents;
 mod licences;
 mod manifest;
+pub(crate) mod release;
 pub(crate) mod signature;
 mod tarball;
 
@@ -24,9 +25,12 @@ use std::path::{Path, PathBuf};
 /// Options of `dist`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Version to stamp; default: the last one of packaging/releases.toml.
+    /// Version to stamp; default: `next` of packaging/releases.toml.
     #[arg(long, value_name = "V")]
     version: Option<Version>,
+    /// Build a release of packaging/releases.toml from its commit instead of this tree.
+    #[arg(long, value_name = "V", conflicts_with_all = ["version", "no_build"])]
+    release: Option<Version>,
     /// Take the quick build of the dev profile instead of the slow one of profile dist.
     #[arg(long)]
     fast: bool,
@@ -41,22 +45,11 @@ pub(crate) struct Options {
     no_build: bool,
 }
 
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Releases {
-    release: Vec<Release>,
-}
-
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Release {
-    version: Version,
-}
-
 /// The bundle of a version from the quick build, in the usual folder.
 pub(crate) fn fast(repository: &Path, version: &Version) -> Result<()> {
     let options = Options {
         version: Some(version.clone()),
+        release: None,
         fast: true,
         out: None,
         key: None,
@@ -67,9 +60,12 @@ pub(crate) fn fast(repository: &Path, version: &Version) -> Result<()> {
 
 /// Builds the bundle and prints its path.
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
+    if let Some(version) = &options.release {
+        return release::build(repository, version, options);
+    }
     let version = match &options.version {
         Some(version) => version.clone(),
-        None => latest_release(repository)?,
+        None => release::next(repository)?,
     };
     engines::run(repository)?;
     let profile = if options.fast {
@@ -97,17 +93,4 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     tarball::write(&path, &contents)?;
     println!("{}", path.display());
     Ok(())
-}
-
-/// The last version of packaging/releases.toml.
-pub(crate) fn latest_release(repository: &Path) -> Result<Version> {
-    let path = repository.join("packaging/releases.toml");
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let releases: Releases = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let latest = releases
-        .release
-        .into_iter()
-        .map(|release| release.version)
-        .max();
-    latest.with_context(|| format!("{} names no release", path.display()))
 }

@@ -49,6 +49,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     layers(root, &mut findings)?;
     files(root, &mut findings)?;
+    findings.extend(crate::dist::release::findings(root)?);
     if findings.is_empty() {
         return Ok(());
     }

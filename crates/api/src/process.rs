@@ -37,6 +37,13 @@ fn executable() -> anyhow::Result<PathBuf> {
     std::fs::read_link("/proc/self/exe").context("find this program's own path")
 }
 
+/// The manifest of this program's own release, if it lies in one.
+#[must_use]
+pub fn own_manifest() -> Option<Manifest> {
+    let folder = NodeConfig::release_of(&executable().ok()?)?;
+    serde_json::from_slice(&std::fs::read(folder.join(MANIFEST)).ok()?).ok()
+}
+
 /// Which release runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Release {

@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod proxies;
 pub mod shards;
 pub mod stats;
+pub mod upgrade;
 
 use crate::App;
 use crate::access_log;
@@ -109,6 +110,10 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(actions::retry))
         .routes(routes!(actions::abort))
         .routes(routes!(actions::one))
+        .routes(routes!(upgrade::get, upgrade::put))
+        .routes(routes!(upgrade::own_plan, upgrade::plan))
+        .routes(routes!(upgrade::own_paths, upgrade::paths))
+        .routes(routes!(upgrade::finalize))
         .routes(routes!(logs::list))
         .routes(routes!(local::services))
         .routes(routes!(local::healthcheck))

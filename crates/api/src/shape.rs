@@ -11,6 +11,7 @@ pub mod node;
 pub mod proxy;
 pub mod shard;
 pub mod stats;
+pub mod upgrade;
 
 use model::NodeUid;
 use model::observation::NodeObservation;

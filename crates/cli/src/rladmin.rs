@@ -9,6 +9,7 @@
 //! | [`resources`], [`operation`] | what is read from REST, and operations that are followed |
 //! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`failover`], [`migrate`], [`balance`], [`racks`] | the commands' work |
 //! | [`node`], [`actions`] | actions on nodes; what runs, goes on, is given up |
+//! | [`upgrade`] | how far an upgrade is, how one would go; what a code means |
 //! | [`failure`] | how a command ends badly, and the exit codes |
 
 pub mod actions;
@@ -36,6 +37,7 @@ pub mod screen;
 pub mod session;
 pub mod shell;
 pub mod status;
+pub mod upgrade;
 pub mod words;
 
 use crate::installation::version_line;

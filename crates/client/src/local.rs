@@ -8,6 +8,7 @@
 //! | `POST /local/admit` [`JoinRequest`] | [`JoinGrant`]; a member admits a joining node |
 //! | `GET /local/view?consistency=…` | [`ClusterView`] |
 //! | `POST /local/intent` [`Intent`] | [`IntentOutcome`] |
+//! | `POST /local/upgrade-plan` [`UpgradeTarget`] | [`UpgradePlan`]; changes nothing |
 //! | `GET /local/events` | the newest [`Event`]s, oldest first |
 //! | `POST /local/history` [`HistoryQuery`] | [`HistoryAnswer`] |
 //! | `POST /local/check/{uid}` | [`NodeCheck`] of that node |
@@ -27,6 +28,7 @@ use model::intent::{
     JoinRequest,
 };
 use model::rest::NodeCheck;
+use model::upgrade::{UpgradePlan, UpgradeTarget};
 use model::view::{ClusterView, Consistency};
 use model::{ApiError, ErrorCode, NodeUid};
 use serde::Serialize;
@@ -112,6 +114,14 @@ impl ExecClient {
     /// As [`ErrorCode`] says.
     pub async fn intent(&self, intent: &Intent) -> Result<IntentOutcome, ApiError> {
         self.post("/local/intent", intent, 30).await
+    }
+
+    /// Plans an upgrade; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn upgrade_plan(&self, target: &UpgradeTarget) -> Result<UpgradePlan, ApiError> {
+        self.post("/local/upgrade-plan", target, 20).await
     }
 
     /// What happened.

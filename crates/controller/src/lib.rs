@@ -18,6 +18,7 @@
 //! | `operation` | operations pause, go on, or are given up |
 //! | [`database`] | a database's life: engines started, roles given, deleted |
 //! | `tuning` | limits and settings of the data path |
+//! | [`upgrade`] | how an upgrade would go; what the whole cluster may use |
 //! | [`membership`] | who votes on the configuration |
 //! | [`reconcile`] | the loop on the primary node: observe, plan, execute, again |
 
@@ -39,3 +40,4 @@ pub mod slave_ha;
 pub mod state;
 pub mod switchover;
 mod tuning;
+pub mod upgrade;

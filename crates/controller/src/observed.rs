@@ -31,6 +31,8 @@ pub struct Observations {
     offsets: BTreeMap<ShardUid, u64>,
     /// The node that was the primary node last, other than this one, and when it answered last.
     led: Option<(NodeUid, Instant)>,
+    /// How far each node's clock is ahead of this one's, ms.
+    clocks: BTreeMap<NodeUid, i64>,
     /// Leases that proxies hold.
     pub leases: Leases,
 }
@@ -48,6 +50,17 @@ impl Observations {
                 at: now,
             },
         );
+    }
+
+    /// Notes how far a node's clock is ahead of this one's, ms.
+    pub fn record_clock(&mut self, node: NodeUid, ahead_ms: i64) {
+        self.clocks.insert(node, ahead_ms);
+    }
+
+    /// How far a node's clock is ahead of this one's, ms; 0 where that is not known.
+    #[must_use]
+    pub fn clock_ahead_ms(&self, node: NodeUid) -> i64 {
+        self.clocks.get(&node).copied().unwrap_or(0)
     }
 
     /// Takes in what an agent answered to an order: newer than the last heartbeat.

@@ -8,6 +8,8 @@ use crate::membership::plan::wanted_voters;
 use crate::observed::Observations;
 use crate::request::{self, Fresh, RandomUsers};
 use crate::state::{Change, ClusterState, Stored};
+use crate::upgrade::data::MIGRATIONS;
+use crate::upgrade::level::{self, Known};
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
 use model::documents::{Node, Role, Severity, keys};
@@ -109,10 +111,11 @@ impl Controller {
 
     /// Takes in a heartbeat.
     pub fn heard(&self, observation: model::observation::NodeObservation) {
-        self.observed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .record(observation, Instant::now());
+        let ahead = observation.taken.as_millisecond() - jiff::Timestamp::now().as_millisecond();
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.record_clock(observation.node, ahead);
+        observed.record(observation, Instant::now());
+        drop(observed);
         self.nudge.notify_one();
     }
 
@@ -343,6 +346,7 @@ impl Controller {
                 self.compare_states().await;
                 self.round(&mut executor).await;
                 self.membership().await;
+                self.upgrade().await;
             }
             tokio::select! {
                 () = self.nudge.notified() => {}
@@ -400,6 +404,40 @@ impl Controller {
                 return;
             }
         }
+    }
+
+    /// Follows an upgrade, and raises the feature level when every node is ready.
+    async fn upgrade(&self) {
+        for _ in 0..WRITES_IN_A_ROW {
+            let _turn = self.turn.lock().await;
+            if self.upgrade_step(&self.store.state()).is_none() {
+                return;
+            }
+            // What was decided from memory is decided again from what a quorum confirms.
+            let Ok(state) = self.store.barrier().await else {
+                return;
+            };
+            let Some((txn, reason)) = self.upgrade_step(&state) else {
+                return;
+            };
+            tracing::info!(reason, "upgrade");
+            match self.store.txn(txn).await {
+                Ok(_) => self.nudge.notify_one(),
+                Err(error) => return tracing::warn!(%error, "cannot write of the upgrade"),
+            }
+        }
+    }
+
+    fn upgrade_step(&self, state: &store::State) -> Option<(store::Txn, String)> {
+        let state = ClusterState::read(state).ok()??;
+        let observed = self.observations();
+        let known = Known {
+            state: &state,
+            observed: &observed,
+            instant: Instant::now(),
+            now: jiff::Timestamp::now(),
+        };
+        level::step(&known, MIGRATIONS)
     }
 
     /// Every node that has applied the same revision must hold the same state; one that does not
@@ -529,6 +567,8 @@ const fn needs_nodes(intent: &Intent) -> bool {
             | Intent::RemoveNode { .. }
             | Intent::EnslaveNode { .. }
             | Intent::MigrateShards { .. }
+            | Intent::NodeRelease { .. }
+            | Intent::FinalizeUpgrade
     )
 }
 

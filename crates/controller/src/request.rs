@@ -13,6 +13,7 @@ use crate::slave_ha::request::of_database as slave_ha;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::request as switchover;
 use crate::tuning;
+use crate::upgrade::request as upgrade;
 use jiff::Timestamp;
 use model::documents::{
     Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
@@ -133,6 +134,16 @@ pub fn plan(
             tuning::update_proxies(state, *node, change, fresh.now)
         }
         Intent::UpdateNode { node, rack_id } => racks::set(state, (*node, rack_id), fresh),
+        Intent::NodeRelease {
+            node,
+            phase,
+            release,
+        } => upgrade::node_release((state, observed), *node, (*phase, release), fresh),
+        Intent::UpdateUpgrade {
+            hold_finalize,
+            soak_seconds,
+        } => upgrade::update(state, (*hold_finalize, *soak_seconds), fresh),
+        Intent::FinalizeUpgrade => upgrade::finalize((state, observed), fresh),
         Intent::ChangePrimaryNode { .. } => Err(ApiError::new(
             ErrorCode::InternalError,
             "changing the primary node is not a transaction".to_owned(),

@@ -2,6 +2,7 @@
 
 use model::documents::{Cluster, Database, Event, Node, Operation, Severity, Shard, User, keys};
 use model::limits;
+use model::upgrade::Upgrade;
 use model::{DatabaseUid, NodeUid, OperationUid, Revision, ShardUid};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -41,6 +42,8 @@ pub struct ClusterState {
     pub users: Vec<Stored<User>>,
     /// Operations, oldest first.
     pub operations: Vec<Stored<Operation>>,
+    /// Upgrades; revision 0: nothing is stored of them yet.
+    pub upgrade: Stored<Upgrade>,
     /// Numbers of the events that are kept, oldest first.
     pub events: Vec<u64>,
     index: Index,
@@ -87,6 +90,7 @@ impl ClusterState {
         };
         let mut operations = all(state, keys::OPERATIONS, old, find)?;
         operations.sort_by(|a, b| a.uid.cmp(&b.uid));
+        let (upgrade, upgraded) = state.get::<Upgrade>(keys::UPGRADE)?.unwrap_or_default();
         let events = state
             .entries
             .range(keys::EVENTS.to_owned()..)
@@ -104,6 +108,10 @@ impl ClusterState {
             shards,
             users,
             operations,
+            upgrade: Stored {
+                doc: upgrade,
+                revision: upgraded,
+            },
             events,
         }))
     }

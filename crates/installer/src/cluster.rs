@@ -1,121 +1,232 @@
-//! The cluster as this node's `cnm_exec` sees it: what an upgrade asks before and after.
+//! The cluster as this node's `cnm_exec` sees it: what an upgrade asks before and after, and what it tells.
 
 use crate::layout;
-use anyhow::{Result, bail};
+use crate::services::hurried;
+use anyhow::{Context, Result, bail};
 use client::local::ExecClient;
-use model::documents::{OperationStatus, Shard};
-use model::node_config::NodeConfig;
-use model::observation::EngineState;
+use model::documents::Shard;
+use model::intent::Intent;
+use model::node_config::{NodeConfig, NodeIdentity};
+use model::observation::{EngineState, ProxyObservation};
+use model::upgrade::{NodePhase, ReleaseFacts, UpgradePlan, UpgradeTarget};
 use model::view::{ClusterView, Consistency};
-use model::{ErrorCode, NodeUid};
-use semver::Version;
+use model::{ApiError, ErrorCode};
 use std::time::{Duration, Instant};
 
 /// How long a cluster may take to be whole again after the daemons of a node were replaced.
 const WHOLE_AGAIN: Duration = Duration::from_secs(90);
+/// How long it is tried to tell the cluster.
+const TELL_WITHIN: Duration = Duration::from_secs(30);
+/// How long this node may take to become the primary node.
+const LEADS_WITHIN: Duration = Duration::from_secs(15);
+/// How long what passes by itself is waited for before an upgrade begins.
+const SETTLES_WITHIN: Duration = Duration::from_secs(6);
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+fn ask<T>(
+    config: &NodeConfig,
+    question: impl AsyncFnOnce(ExecClient) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ApiError::new(ErrorCode::InternalError, error.to_string()))?;
+    runtime.block_on(question(ExecClient::new(config.exec_socket())))
+}
 
 /// Whether this node is in a cluster, and if so, what it looks like.
 ///
 /// # Errors
 /// When `cnm_exec` does not say.
 pub fn view(config: &NodeConfig) -> Result<Option<ClusterView>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let exec = ExecClient::new(config.exec_socket());
-    match runtime.block_on(exec.view(Consistency::Linearizable)) {
-        Ok(view) => Ok(Some(view)),
+    in_cluster(ask(config, async |exec| {
+        exec.view(Consistency::Linearizable).await
+    }))
+}
+
+fn in_cluster<T>(answer: Result<T, ApiError>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
         Err(error) if error.error_code == ErrorCode::NotMember => Ok(None),
         Err(error) => bail!("cnm_exec cannot tell of the cluster: {}", error.description),
     }
 }
 
-/// What is not as it should be, one line each.
-#[must_use]
-pub fn faults(view: &ClusterView) -> Vec<String> {
-    let mut faults = Vec::new();
-    if !view.has_quorum {
-        faults.push("the cluster has no quorum: bring its other nodes up".to_owned());
-    }
-    for node in &view.nodes {
-        if !view.is_heard(node.uid) {
-            faults.push(format!("node {} ({}) is down", node.uid, node.address));
-        }
-    }
-    faults.extend(shard_faults(view, |_| true));
-    for operation in &view.operations {
-        if matches!(
-            operation.status,
-            OperationStatus::Pending | OperationStatus::Active | OperationStatus::Paused
-        ) {
-            faults.push(format!(
-                "operation {} on database {} is under way: wait until it has ended",
-                operation.uid, operation.database
-            ));
-        }
-    }
-    faults
+/// How the turn of this node would go, and what stands against it; `None`: it is in no cluster.
+///
+/// # Errors
+/// When `cnm_exec` does not say.
+pub fn plan(config: &NodeConfig, target: &UpgradeTarget) -> Result<Option<UpgradePlan>> {
+    let target = UpgradeTarget {
+        node: identity(config)?.map(|identity| identity.node),
+        ..target.clone()
+    };
+    in_cluster(ask(config, async |exec| exec.upgrade_plan(&target).await))
 }
 
-fn shard_faults(view: &ClusterView, counts: impl Fn(&Shard) -> bool) -> Vec<String> {
-    let mut faults = Vec::new();
-    for shard in view.shards.iter().filter(|shard| counts(shard)) {
-        let seen = view.observed(shard.node).and_then(|node| {
-            node.observation
-                .shards
-                .iter()
-                .find(|seen| seen.shard == shard.uid)
+/// As [`plan`]; what passes by itself in a moment, after another node was upgraded, is waited for.
+///
+/// # Errors
+/// As [`plan`].
+pub fn settled_plan(config: &NodeConfig, target: &UpgradeTarget) -> Result<Option<UpgradePlan>> {
+    let deadline = Instant::now() + SETTLES_WITHIN;
+    loop {
+        let plan = plan(config, target)?;
+        let passing = plan
+            .iter()
+            .flat_map(UpgradePlan::blockers)
+            .any(|finding| is_of_health(finding.code));
+        if !passing || Instant::now() >= deadline {
+            return Ok(plan);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Whether a finding is about how the cluster is, not about what is wanted of it.
+const fn is_of_health(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NoQuorum
+            | ErrorCode::UpgradeNodeDown
+            | ErrorCode::UpgradeShardDown
+            | ErrorCode::UpgradeReplicaSyncing
+            | ErrorCode::UpgradeProxyNotServing
+    )
+}
+
+/// Who this node is in its cluster; `None`: it is in none.
+fn identity(config: &NodeConfig) -> Result<Option<NodeIdentity>> {
+    let path = config.identity_path();
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .with_context(|| format!("{} is damaged", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Tells the cluster what this node runs, or is about to run. In no cluster there is nobody to tell.
+///
+/// # Errors
+/// Why the cluster refuses it, or could not be told; see [`is_refusal`].
+pub fn announce(
+    config: &NodeConfig,
+    phase: NodePhase,
+    release: &ReleaseFacts,
+) -> Result<(), ApiError> {
+    let identity = identity(config)
+        .map_err(|error| ApiError::new(ErrorCode::InternalError, format!("{error:#}")))?;
+    let Some(identity) = identity else {
+        return Ok(());
+    };
+    let intent = Intent::NodeRelease {
+        node: identity.node,
+        phase,
+        release: release.clone(),
+    };
+    ask(config, async |exec| exec.intent(&intent).await).map(|_| ())
+}
+
+/// Whether the cluster said no, as against one that could not be asked.
+#[must_use]
+pub fn is_refusal(error: &ApiError) -> bool {
+    matches!(
+        error.error_code,
+        ErrorCode::UpgradeInstallerRunning
+            | ErrorCode::UpgradeNotFinalized
+            | ErrorCode::UpgradeLevelUnsupported
+            | ErrorCode::NodeNotFound
+    )
+}
+
+/// As [`announce`], for a while again and again.
+///
+/// # Errors
+/// What was said last.
+pub fn announce_for_sure(
+    config: &NodeConfig,
+    phase: NodePhase,
+    release: &ReleaseFacts,
+) -> Result<()> {
+    let deadline = Instant::now() + TELL_WITHIN;
+    loop {
+        match announce(config, phase, release) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_refusal(&error) || Instant::now() >= deadline => bail!(error),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+}
+
+/// While nodes run different releases, one with the newest leads: this one, unless such a one does already.
+///
+/// # Errors
+/// Why it did not become the primary node.
+pub fn lead(config: &NodeConfig, version: &str) -> Result<()> {
+    let deadline = Instant::now() + LEADS_WITHIN;
+    loop {
+        let Some(view) = view(config)? else {
+            return Ok(());
+        };
+        let led_by_new = view.primary_node.is_some_and(|node| {
+            node == view.local_node
+                || view
+                    .observed(node)
+                    .is_some_and(|seen| seen.observation.software_version == version)
         });
-        let state = seen.map(|seen| seen.state);
-        if state != Some(EngineState::Running) {
-            let state = state.map_or("not seen".to_owned(), |state| format!("{state:?}"));
-            faults.push(format!(
-                "shard {} on node {} is {}",
-                shard.uid,
-                shard.node,
-                state.to_lowercase()
-            ));
+        // A node that does not vote cannot lead.
+        if led_by_new || !view.voters.contains(&view.local_node) {
+            return Ok(());
         }
+        let intent = Intent::ChangePrimaryNode {
+            node: Some(view.local_node),
+        };
+        let asked = ask(config, async |exec| exec.intent(&intent).await);
+        if Instant::now() >= deadline {
+            asked?;
+            bail!("it was asked for, and did not happen");
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
-    faults
 }
 
-/// The primary node, as text, if it must be upgraded to `target` before this one.
+/// This node's proxy, as it says itself.
 #[must_use]
-pub fn older_primary(view: &ClusterView, target: &Version) -> Option<String> {
-    let versions: Vec<(NodeUid, Option<Version>)> = view
-        .observed
-        .iter()
-        .map(|seen| &seen.observation)
-        .map(|seen| (seen.node, seen.software_version.parse().ok()))
-        .collect();
-    let primary = must_precede(view.primary_node, view.local_node, &versions, target)?;
-    let node = view.nodes.iter().find(|node| node.uid == primary);
-    Some(node.map_or_else(
-        || primary.to_string(),
-        |node| format!("node {primary} ({})", node.address),
-    ))
+pub fn proxy(config: &NodeConfig) -> Option<ProxyObservation> {
+    let view = view(config).ok()??;
+    view.observed(view.local_node)?.observation.proxy.clone()
 }
 
-/// The primary node comes first only while no node runs the target yet: afterwards its part may have
-/// moved to any of them, and any order will do.
-fn must_precede(
-    primary: Option<NodeUid>,
-    local: NodeUid,
-    versions: &[(NodeUid, Option<Version>)],
-    target: &Version,
-) -> Option<NodeUid> {
-    let begun = versions
-        .iter()
-        .any(|(_, version)| version.as_ref().is_some_and(|version| version >= target));
-    primary.filter(|primary| *primary != local && !begun)
+/// Ports of the endpoints that this node's proxy serves.
+///
+/// # Errors
+/// When `cnm_exec` does not say.
+pub fn endpoints(config: &NodeConfig) -> Result<Vec<u16>> {
+    let Some(view) = view(config)? else {
+        return Ok(Vec::new());
+    };
+    let seen = view.observed(view.local_node);
+    let serves = |database: &model::documents::Database| {
+        let proxy = seen.and_then(|seen| seen.observation.proxy.as_ref());
+        proxy.is_some_and(|proxy| {
+            proxy
+                .databases
+                .iter()
+                .any(|served| served.database == database.uid && served.listening)
+        })
+    };
+    let served = view.databases.iter().filter(|database| serves(database));
+    Ok(served.map(|database| database.port).collect())
 }
 
 /// What must be whole again after daemons were replaced.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scope {
-    /// Everything: it was so before.
-    Cluster,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scope<'a> {
+    /// Everything: it was so before. What that is, the plan of this upgrade says.
+    Cluster(&'a UpgradeTarget),
     /// What is on this node: the way back must not depend on others.
     Node,
 }
@@ -124,12 +235,13 @@ pub enum Scope {
 ///
 /// # Errors
 /// What it still waits for when the time is over.
-pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope) -> Result<()> {
-    let deadline = Instant::now() + WHOLE_AGAIN;
+pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope<'_>) -> Result<()> {
+    let limit = hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(WHOLE_AGAIN);
+    let deadline = Instant::now() + limit;
     loop {
         let waiting = match view(config) {
             Ok(None) => return Ok(()),
-            Ok(Some(view)) => waiting_for(&view, build_id, scope),
+            Ok(Some(view)) => waiting_for(config, &view, build_id, scope),
             Err(error) => vec![format!("{error:#}")],
         };
         if waiting.is_empty() {
@@ -138,18 +250,23 @@ pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope) -> Re
         if Instant::now() >= deadline {
             bail!(
                 "after {} s the cluster is not whole again:\n{}\n(logs: {})",
-                WHOLE_AGAIN.as_secs(),
+                limit.as_secs(),
                 waiting.join("\n"),
                 config.log_dir().display()
             );
         }
-        std::thread::sleep(Duration::from_millis(250));
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
-fn waiting_for(view: &ClusterView, build_id: &str, scope: Scope) -> Vec<String> {
+fn waiting_for(
+    config: &NodeConfig,
+    view: &ClusterView,
+    build_id: &str,
+    scope: Scope<'_>,
+) -> Vec<String> {
     let mut waiting = match scope {
-        Scope::Cluster => faults(view),
+        Scope::Cluster(target) => not_whole(config, target),
         Scope::Node => shard_faults(view, |shard| shard.node == view.local_node),
     };
     let here = view.observed(view.local_node).map(|seen| &seen.observation);
@@ -176,33 +293,38 @@ fn waiting_for(view: &ClusterView, build_id: &str, scope: Scope) -> Vec<String> 
     waiting
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What the plan finds of nodes, copies and proxies. What operators begin meanwhile is no fault of a release.
+fn not_whole(config: &NodeConfig, target: &UpgradeTarget) -> Vec<String> {
+    let plan = match plan(config, target) {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    plan.blockers()
+        .filter(|finding| is_of_health(finding.code))
+        .map(|finding| finding.evidence.clone())
+        .collect()
+}
 
-    /// Who must come before node 2, on the way to 1.1.0.
-    fn before_node_2(primary: Option<u64>, versions: [&str; 3]) -> Option<NodeUid> {
-        let versions: Vec<_> = versions
-            .iter()
-            .zip(1..)
-            .map(|(version, uid)| (NodeUid(uid), version.parse().ok()))
-            .collect();
-        let target = Version::new(1, 1, 0);
-        must_precede(primary.map(NodeUid), NodeUid(2), &versions, &target)
+fn shard_faults(view: &ClusterView, counts: impl Fn(&Shard) -> bool) -> Vec<String> {
+    let mut faults = Vec::new();
+    for shard in view.shards.iter().filter(|shard| counts(shard)) {
+        let seen = view.observed(shard.node).and_then(|node| {
+            node.observation
+                .shards
+                .iter()
+                .find(|seen| seen.shard == shard.uid)
+        });
+        let state = seen.map(|seen| seen.state);
+        if state != Some(EngineState::Running) {
+            let state = state.map_or("not seen".to_owned(), |state| format!("{state:?}"));
+            faults.push(format!(
+                "shard {} on node {} is {}",
+                shard.uid,
+                shard.node,
+                state.to_lowercase()
+            ));
+        }
     }
-
-    #[test]
-    fn the_primary_node_comes_first_until_one_node_is_upgraded() {
-        let old = ["1.0.0"; 3];
-        assert_eq!(before_node_2(Some(1), old), Some(NodeUid(1)));
-        assert_eq!(before_node_2(Some(2), old), None, "it is the primary node");
-        assert_eq!(before_node_2(None, old), None, "none is known");
-        assert_eq!(before_node_2(Some(1), ["1.1.0", "1.0.0", "1.0.0"]), None);
-        // Its part moved to a node that is not upgraded yet, after the first one was.
-        assert_eq!(before_node_2(Some(3), ["1.1.0", "1.0.0", "1.0.0"]), None);
-        assert_eq!(
-            before_node_2(Some(3), ["?", "1.0.0", "1.0.0"]),
-            Some(NodeUid(3))
-        );
-    }
+    faults
 }

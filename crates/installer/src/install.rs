@@ -8,10 +8,11 @@ use crate::console::Console;
 use crate::options::Options;
 use crate::registry::{self, Install, RecordFacts, Target};
 use crate::steps::{Run, Step};
-use crate::{accounts, host, keys, layout, rollback, upgrade};
+use crate::{accounts, cluster, host, keys, layout, rollback, upgrade};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::InstallRecord;
+use model::upgrade::{NodePhase, ReleaseFacts};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -349,6 +350,11 @@ fn repair(
         console.note("everything is as it should be, nothing was changed");
     } else {
         console.note(format!("repaired:\n{}", repaired.join("\n")));
+    }
+    // A run before this one may not have been able to say so.
+    let facts = ReleaseFacts::from(&bundle.manifest);
+    if let Err(error) = cluster::announce(&run.config, NodePhase::Done, &facts) {
+        console.note(format!("the cluster was not told: {}", error.description));
     }
     rlcheck(console, answers, &run.config)
 }

@@ -4,10 +4,12 @@ use crate::bundle::sha256_of;
 use crate::console::Console;
 use crate::install::Outcome;
 use crate::registry::{self, Install, RecordFacts};
+use crate::steps::cut_short;
 use crate::{accounts, cluster, files, layout, release_folder, services};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::{InstallRecord, Manifest, PendingInstall};
+use model::upgrade::{NodePhase, ReleaseFacts};
 
 /// Goes back to the version before, or from an unfinished upgrade to the version in force.
 ///
@@ -25,14 +27,11 @@ pub fn run(console: &Console, install: &Install) -> Result<Outcome> {
             config.install_dir.display()
         );
     };
-    let unfinished = record
-        .pending
-        .as_ref()
-        .is_some_and(|pending| pending.step != STEP);
-    let to = if unfinished {
-        Some(&record.version)
-    } else {
-        record.previous.as_ref()
+    let to = match &record.pending {
+        // A way back that was cut short goes on to where it went.
+        Some(pending) if pending.step == STEP => Some(&pending.to),
+        Some(_) => Some(&record.version),
+        None => record.previous.as_ref(),
     };
     let Some(to) = to.cloned() else {
         bail!(
@@ -57,18 +56,26 @@ pub fn run(console: &Console, install: &Install) -> Result<Outcome> {
         "going back from Mainstay {} to {to}",
         in_force(record)
     ));
+    let facts = ReleaseFacts::from(&manifest);
+    announce(console, config, &facts)?;
     let mut record = record.clone();
     record.pending = Some(PendingInstall {
         to: to.clone(),
         step: STEP.to_owned(),
+        extra: serde_json::Map::new(),
     });
     registry::write_record(config, Some(owner.1), &record)?;
+    cut_short("after", "rollback-announce");
 
-    files::link(&config.current(), format!("releases/{to}").as_ref(), owner)?;
-    services::replace_daemons(console, config, &manifest.supervisor_version, &release)?;
-    services::replace_node(config, &release)?;
-    cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)?;
+    replace(console, config, &manifest)?;
     root_program(config, &manifest)?;
+    cut_short("before", "rollback-finish");
+    if let Err(error) = cluster::announce_for_sure(config, NodePhase::Done, &facts) {
+        console.note(format!(
+            "the cluster could not be told: {error:#}; other nodes wait until it is: run install.sh of {to} \
+             when it can be"
+        ));
+    }
 
     record.version = to.clone();
     record.build_id = manifest.build_id.clone();
@@ -80,6 +87,45 @@ pub fn run(console: &Console, install: &Install) -> Result<Outcome> {
         config.address
     ));
     Ok(Outcome::Done)
+}
+
+/// Switches, and replaces the daemons.
+fn replace(console: &Console, config: &NodeConfig, manifest: &Manifest) -> Result<()> {
+    let to = &manifest.version;
+    let release = layout::release(config, to);
+    let link = format!("releases/{to}");
+    files::link(&config.current(), link.as_ref(), owner(config)?)?;
+    cut_short("after", "rollback-switch");
+    for name in layout::DAEMONS {
+        services::replace_daemon(
+            console,
+            config,
+            &manifest.supervisor_version,
+            &release,
+            name,
+        )?;
+        cut_short("after", &format!("rollback-{name}"));
+    }
+    services::wait_until_up(config, &manifest.supervisor_version, &release)?;
+    services::replace_node(config, &release)?;
+    cut_short("after", "rollback-mainstay-node");
+    cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)
+}
+
+/// From here on the feature level stays where it is. A cluster that says no is obeyed; one that cannot be asked
+/// is no reason to stay with a release that may be the cause.
+fn announce(console: &Console, config: &NodeConfig, facts: &ReleaseFacts) -> Result<()> {
+    match cluster::announce(config, NodePhase::Begin, facts) {
+        Ok(()) => Ok(()),
+        Err(error) if cluster::is_refusal(&error) => bail!(error),
+        Err(error) => {
+            console.note(format!(
+                "the cluster could not be told: {}",
+                error.description
+            ));
+            Ok(())
+        }
+    }
 }
 
 /// The word of this work in the install record.

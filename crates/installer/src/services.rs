@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const NODE_STOP: Duration = Duration::from_secs(140);
 /// How long the daemons may take to come up.
 pub const DAEMONS_UP: Duration = Duration::from_secs(60);
+/// How long the daemons of a new release are watched after the node was found well.
+pub const WATCHED: Duration = Duration::from_secs(10);
 /// Lines of a log that are shown when its daemon does not come up.
 const TAIL_LINES: usize = 8;
 /// Most bytes of a log that are looked at for them.
@@ -209,8 +211,7 @@ pub fn read_configuration(console: &Console, config: &NodeConfig, version: &str)
     Ok(())
 }
 
-/// The daemons are replaced by those of `release`, one after the other; one that runs from there
-/// already is left alone.
+/// The daemons are replaced by those of `release`, one after the other; see [`replace_daemon`].
 ///
 /// # Errors
 /// Which one does not come up.
@@ -221,21 +222,61 @@ pub fn replace_daemons(
     release: &Path,
 ) -> Result<()> {
     for name in layout::DAEMONS {
-        let daemons = daemons(config, version);
-        if daemons.is_empty() {
-            bail!(
-                "supervisord does not answer: see {}",
-                config.log_dir().display()
-            );
-        }
-        if !daemons
-            .get(name)
-            .is_some_and(|daemon| runs_from(daemon, release, name))
-        {
-            restart(console, config, version, name)?;
-        }
+        replace_daemon(console, config, version, release, name)?;
     }
     wait_until_up(config, version, release)
+}
+
+/// A daemon is replaced by that of `release`; if it runs from there already, it is left alone.
+///
+/// # Errors
+/// Why it does not come up.
+pub fn replace_daemon(
+    console: &Console,
+    config: &NodeConfig,
+    version: &str,
+    release: &Path,
+    name: &str,
+) -> Result<()> {
+    let daemons = daemons(config, version);
+    if daemons.is_empty() {
+        bail!(
+            "supervisord does not answer: see {}",
+            config.log_dir().display()
+        );
+    }
+    let there = daemons
+        .get(name)
+        .is_some_and(|daemon| runs_from(daemon, release, name));
+    if there {
+        return Ok(());
+    }
+    restart(console, config, version, name)
+}
+
+/// The processes of the daemons that run, with their names.
+#[must_use]
+pub fn running(config: &NodeConfig, version: &str) -> Vec<(String, Process)> {
+    daemons(config, version)
+        .into_iter()
+        .filter_map(|(name, daemon)| Some((name, Process::of(daemon.pid?)?)))
+        .collect()
+}
+
+/// Watches processes: one that comes up and then ends is started again by supervisord, and would only be
+/// noticed by somebody who looks at the right moment.
+///
+/// # Errors
+/// Which one ended, with the end of its log.
+pub fn watch(config: &NodeConfig, running: &[(String, Process)]) -> Result<()> {
+    let until = Instant::now() + hurried("MAINSTAY_INSTALL_WATCH").unwrap_or(WATCHED);
+    while Instant::now() < until {
+        if let Some((name, _)) = running.iter().find(|(_, process)| !process.runs()) {
+            bail!("{name} came up and ended\n{}", tail(config, name));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// Waits until every daemon runs the program of `release`.
@@ -274,6 +315,13 @@ pub fn wait_until_up(config: &NodeConfig, version: &str, release: &Path) -> Resu
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Debug builds wait as many seconds as the environment says: so the tests need not wait for what never comes.
+pub(crate) fn hurried(variable: &str) -> Option<Duration> {
+    let text = std::env::var(variable).ok()?;
+    let seconds = text.parse().ok().filter(|_| cfg!(debug_assertions))?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Daemons that do not run the program of `release`, and what they do instead.

@@ -42,8 +42,22 @@ pub enum Step {
     System,
     /// mainstay-node and the daemons run.
     Start,
-    /// The daemons of an upgraded node are replaced.
-    Restart,
+    /// The cluster hears that this node's release is about to change.
+    Announce,
+    /// `cnm_http` is replaced.
+    Http,
+    /// `cnm_exec` is replaced.
+    Exec,
+    /// `dmcproxy` is replaced.
+    Proxy,
+    /// mainstay-node is replaced.
+    Node,
+    /// The node and the cluster are whole again.
+    Gate,
+    /// The daemons are watched.
+    Watch,
+    /// The cluster hears that the new release stays.
+    Finish,
 }
 
 impl Step {
@@ -61,8 +75,35 @@ impl Step {
             Self::Switch => "switch",
             Self::System => "system",
             Self::Start => "start",
-            Self::Restart => "restart",
+            Self::Announce => "announce",
+            Self::Http => "cnm_http",
+            Self::Exec => "cnm_exec",
+            Self::Proxy => "dmcproxy",
+            Self::Node => "mainstay-node",
+            Self::Gate => "gate",
+            Self::Watch => "watch",
+            Self::Finish => "finish",
         }
+    }
+
+    /// The daemons' steps, in the order of [`layout::DAEMONS`].
+    pub const DAEMONS: [Self; 3] = [Self::Http, Self::Exec, Self::Proxy];
+
+    /// Whether the step of this word is one after which the node may not be as it was.
+    #[must_use]
+    pub fn is_past_prepared(word: &str) -> bool {
+        [
+            Self::Switch,
+            Self::Http,
+            Self::Exec,
+            Self::Proxy,
+            Self::Node,
+            Self::Gate,
+            Self::Watch,
+            Self::Finish,
+        ]
+        .iter()
+        .any(|step| step.as_str() == word)
     }
 }
 
@@ -89,18 +130,35 @@ impl Run<'_> {
     /// # Errors
     /// Why it could not be done; running it again goes on here.
     pub fn step(&mut self, step: Step) -> Result<Vec<String>> {
+        self.during(step, |run| run.perform(step))
+    }
+
+    /// Does something as a step: the record names it first.
+    ///
+    /// # Errors
+    /// Why it could not be done; running it again goes on here.
+    pub fn during<T>(
+        &mut self,
+        step: Step,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         if let Some(pending) = &mut self.record.pending {
             pending.step = step.as_str().to_owned();
             if step != Step::Record {
                 self.write_record()?;
             }
         }
-        cut_short("before", step);
-        let changed = self
-            .perform(step)
-            .with_context(|| format!("step {}", step.as_str()))?;
-        cut_short("after", step);
-        Ok(changed)
+        cut_short("before", step.as_str());
+        let done = work(self).with_context(|| format!("step {}", step.as_str()))?;
+        cut_short("after", step.as_str());
+        Ok(done)
+    }
+
+    /// Whether the release in force is the one that was there before: nothing was switched yet.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        let target = format!("releases/{}", self.record.version);
+        std::fs::read_link(self.config.current()).is_ok_and(|at| at.ends_with(&target))
     }
 
     fn perform(&mut self, step: Step) -> Result<Vec<String>> {
@@ -115,7 +173,8 @@ impl Run<'_> {
             Step::Switch => self.switch(),
             Step::System => system::make(self),
             Step::Start => self.start(),
-            Step::Restart => Ok(Vec::new()),
+            // The steps of an upgrade do their work themselves.
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -267,16 +326,16 @@ impl Run<'_> {
         self.record.pending = Some(PendingInstall {
             to: self.bundle.manifest.version.clone(),
             step: step.as_str().to_owned(),
+            extra: serde_json::Map::new(),
         });
     }
 }
 
 /// Debug builds end as if killed, before or after the step that the environment names: so the tests
 /// cut an install short at each of them.
-fn cut_short(when: &str, step: Step) {
+pub(crate) fn cut_short(when: &str, step: &str) {
     if cfg!(debug_assertions)
-        && std::env::var("MAINSTAY_INSTALL_CUT")
-            .is_ok_and(|at| at == format!("{when}:{}", step.as_str()))
+        && std::env::var("MAINSTAY_INSTALL_CUT").is_ok_and(|at| at == format!("{when}:{step}"))
     {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -1,23 +1,31 @@
 //! An upgrade of this node, in place: unpacked beside the old release, switched, the daemons
 //! replaced one by one. Engines and client connections stay. If the new release does not come up,
 //! the node goes back by itself.
+//!
+//! The step that is under way stands in the install record before it begins; a run that was killed at any
+//! moment goes on where that says. The cluster is told before the first thing that matters is changed, and
+//! when the node has been found well: no other installer begins meanwhile, and the feature level stays.
 
-mod hops;
+mod clients;
 
 use crate::answers::{Answers, Question};
 use crate::bundle::Bundle;
 use crate::checks::{self, Subject};
+use crate::cluster::{self, Scope};
 use crate::console::Console;
 use crate::install::{Outcome, rlcheck};
 use crate::options::Options;
 use crate::registry::Install;
 use crate::steps::{Run, Step};
-use crate::{cluster, files, layout, services};
+use crate::{files, layout, services};
 use anyhow::{Context, Result, bail};
+use clients::Clients;
+use model::ErrorCode;
 use model::release::InstallRecord;
+use model::upgrade::{Gravity, NodePhase, ReleaseFacts, UpgradeTarget};
 use semver::Version;
 
-/// Steps before the daemons are replaced.
+/// Steps before the daemons are replaced: the node notices nothing of them.
 const PREPARE: [Step; 5] = [
     Step::Unpack,
     Step::Supervisor,
@@ -51,8 +59,13 @@ pub(crate) fn run(
         installs: &[],
     };
     checks::upgrade(&subject)?;
-    if record.pending.is_none() {
-        cluster_allows(console, answers, &config, to)?;
+    match record.pending.as_ref().map(|pending| pending.step.as_str()) {
+        Some(step) if Step::is_past_prepared(step) => {
+            console.note(format!(
+                "going on with the unfinished upgrade (step {step})"
+            ));
+        }
+        _ => cluster_allows(console, answers, &config, bundle)?,
     }
     let mut run = Run {
         console,
@@ -66,26 +79,11 @@ pub(crate) fn run(
     for step in PREPARE {
         run.step(step)?;
     }
-    let Err(error) = replace(&mut run) else {
-        run.record.previous = Some(run.record.version.clone());
-        run.record.version = to.clone();
-        run.record.build_id = bundle.manifest.build_id.clone();
-        run.record.pending = None;
-        run.write_record()?;
-        console.note(format!(
-            "the node at {} runs Mainstay {to}",
-            run.config.address
-        ));
-        return rlcheck(console, answers, &run.config);
-    };
-    console.error(format!("Mainstay {to} does not come up: {error:#}"));
-    console.note(format!("going back to Mainstay {from}"));
-    go_back(&mut run)
-        .context("the way back failed too: see the logs, then run install.sh --rollback again")?;
-    console.note(format!(
-        "the node runs Mainstay {from} again; nothing else was changed"
-    ));
-    Ok(Outcome::WentBack)
+    announce(&mut run)?;
+    match replace(&mut run) {
+        Ok(clients) => finish(&mut run, &clients),
+        Err(error) => went_wrong(&mut run, &error),
+    }
 }
 
 /// Whether the versions allow it.
@@ -100,7 +98,7 @@ fn may(from: &Version, to: &Version, bundle: &Bundle) -> Result<()> {
     if paths.allows(from, to) {
         return Ok(());
     }
-    match hops::between(from, to, paths) {
+    match paths.hops(from, to) {
         Some(hops) => {
             let hops: Vec<String> = hops.iter().map(Version::to_string).collect();
             bail!(
@@ -116,55 +114,158 @@ fn may(from: &Version, to: &Version, bundle: &Bundle) -> Result<()> {
     }
 }
 
-/// Whether the cluster is in a state to be upgraded, and this node's turn has come.
+/// Whether the cluster is in a state to be upgraded, and this node's turn has come: the plan says so.
 fn cluster_allows(
     console: &Console,
     answers: &Answers,
     config: &model::node_config::NodeConfig,
-    to: &Version,
+    bundle: &Bundle,
 ) -> Result<()> {
-    let view = cluster::view(config).context(
+    let target = UpgradeTarget::from(&bundle.manifest);
+    let plan = cluster::settled_plan(config, &target).context(
         "an upgrade needs a running node: bring it up with the install.sh of the version that is \
          installed, then try again",
     )?;
-    let Some(view) = view else {
+    let Some(plan) = plan else {
         console.note("this node is in no cluster yet");
         return Ok(());
     };
-    let faults = cluster::faults(&view);
-    if !faults.is_empty() {
+    let mut blockers = Vec::new();
+    for finding in &plan.findings {
+        let text = format!(
+            "{}: {}\n  {}",
+            finding.code, finding.evidence, finding.remedy
+        );
+        match (finding.severity, finding.code) {
+            (Gravity::Warning, _) => console.note(format!("warning: {text}")),
+            (Gravity::Blocker, ErrorCode::UpgradePrimaryFirst) => {
+                console.note(text);
+                let question = "The primary node is not upgraded yet. Go on with this one?";
+                if !answers.get(console, Question::IgnoreMasterVersion, question)? {
+                    bail!(
+                        "the primary node comes first ({}): upgrade it, then this one, or answer \
+                         ignore_master_version=yes",
+                        finding.evidence
+                    );
+                }
+            }
+            (Gravity::Blocker, _) => blockers.push(text),
+        }
+    }
+    if !blockers.is_empty() {
         bail!(
-            "the cluster is not whole ('rladmin status extra all'):\n{}",
-            faults.join("\n")
+            "the cluster is not to be upgraded now ('rladmin cluster upgrade plan' shows it all):\n{}",
+            blockers.join("\n")
         );
     }
-    let Some(primary) = cluster::older_primary(&view, to) else {
-        return Ok(());
-    };
-    console.note(format!(
-        "the primary node, {primary}, does not run {to} yet: it should be first"
-    ));
-    let question = "The primary node is not upgraded yet. Go on with this one?";
-    if answers.get(console, Question::IgnoreMasterVersion, question)? {
-        return Ok(());
+    Ok(())
+}
+
+/// From here on no other node begins, and the cluster's level stays.
+fn announce(run: &mut Run<'_>) -> Result<()> {
+    let facts = ReleaseFacts::from(&run.bundle.manifest);
+    let told = run.during(Step::Announce, |run| {
+        match cluster::announce(&run.config, NodePhase::Begin, &facts) {
+            // A node that does not answer now was asked before, or is one that goes on.
+            Err(error) if cluster::is_refusal(&error) => bail!(error),
+            Err(error) => {
+                run.console.note(format!(
+                    "the cluster could not be told: {}",
+                    error.description
+                ));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    });
+    if told.is_err() && run.is_untouched() {
+        run.record.pending = None;
+        run.write_record()?;
     }
-    bail!(
-        "the primary node comes first: upgrade {primary}, then this one, or answer \
-         ignore_master_version=yes"
-    )
+    told
 }
 
 /// Switches and replaces the daemons; on an error the caller goes back.
-fn replace(run: &mut Run<'_>) -> Result<()> {
+fn replace(run: &mut Run<'_>) -> Result<Clients> {
     run.step(Step::Switch)?;
-    run.step(Step::Restart)?;
     let version = run.bundle.manifest.supervisor_version.clone();
     let release = layout::release(&run.config, &run.bundle.manifest.version);
     services::read_configuration(run.console, &run.config, &version)?;
-    services::replace_daemons(run.console, &run.config, &version, &release)?;
-    services::replace_node(&run.config, &release)?;
-    let build_id = &run.bundle.manifest.build_id;
-    cluster::wait_until_whole(&run.config, build_id, cluster::Scope::Cluster)
+    let mut clients = Clients::default();
+    for (name, step) in layout::DAEMONS.into_iter().zip(Step::DAEMONS) {
+        if step == Step::Proxy {
+            clients = Clients::before(&run.config);
+        }
+        run.during(step, |run| {
+            services::replace_daemon(run.console, &run.config, &version, &release, name)
+        })?;
+    }
+    services::wait_until_up(&run.config, &version, &release)?;
+    run.during(Step::Node, |run| {
+        services::replace_node(&run.config, &release)
+    })?;
+    let running = services::running(&run.config, &version);
+    let target = UpgradeTarget::from(&run.bundle.manifest);
+    run.during(Step::Gate, |run| {
+        let scope = Scope::Cluster(&target);
+        cluster::wait_until_whole(&run.config, &target.build_id, scope)?;
+        clients::probe(&run.config)
+    })?;
+    clients.after(&run.config);
+    run.console.note(format!(
+        "the node is well; it is watched for {} s more",
+        services::WATCHED.as_secs()
+    ));
+    run.during(Step::Watch, |run| services::watch(&run.config, &running))?;
+    Ok(clients)
+}
+
+/// The new release stays.
+fn finish(run: &mut Run<'_>, clients: &Clients) -> Result<Outcome> {
+    let facts = ReleaseFacts::from(&run.bundle.manifest);
+    run.during(Step::Finish, |run| {
+        cluster::announce_for_sure(&run.config, NodePhase::Done, &facts).context(
+            "the new release runs, but the cluster could not be told: run install.sh again",
+        )
+    })?;
+    if let Err(error) = cluster::lead(&run.config, &facts.version) {
+        run.console.note(format!(
+            "this node did not become the primary node ({error:#}): one with the new release does by itself"
+        ));
+    }
+    let before = std::mem::replace(&mut run.record.version, run.bundle.manifest.version.clone());
+    if before != run.record.version {
+        run.record.previous = Some(before);
+    }
+    run.record
+        .build_id
+        .clone_from(&run.bundle.manifest.build_id);
+    run.record.pending = None;
+    run.write_record()?;
+    run.console.note(format!(
+        "the node at {} runs Mainstay {}",
+        run.config.address, run.record.version
+    ));
+    for line in clients.report() {
+        run.console.note(line);
+    }
+    rlcheck(run.console, run.answers, &run.config)
+}
+
+fn went_wrong(run: &mut Run<'_>, error: &anyhow::Error) -> Result<Outcome> {
+    let (from, to) = (
+        run.record.version.clone(),
+        run.bundle.manifest.version.clone(),
+    );
+    run.console
+        .error(format!("Mainstay {to} does not come up: {error:#}"));
+    run.console.note(format!("going back to Mainstay {from}"));
+    go_back(run)
+        .context("the way back failed too: see the logs, then run install.sh --rollback again")?;
+    run.console.note(format!(
+        "the node runs Mainstay {from} again; nothing else was changed"
+    ));
+    Ok(Outcome::WentBack)
 }
 
 fn go_back(run: &mut Run<'_>) -> Result<()> {
@@ -175,6 +276,14 @@ fn go_back(run: &mut Run<'_>) -> Result<()> {
     let version = run.bundle.manifest.supervisor_version.clone();
     services::replace_daemons(run.console, &run.config, &version, &release)?;
     services::replace_node(&run.config, &release)?;
+    // Until it is told, other nodes wait and the level stays: that is safe, and told by the next run.
+    let facts = ReleaseFacts::from(&run.bundle.manifest);
+    if let Err(error) = cluster::announce_for_sure(&run.config, NodePhase::Back, &facts) {
+        run.console.note(format!(
+            "the cluster could not be told that the node went back: {error:#}; other nodes wait until it is: run \
+             install.sh of {old} when it can be"
+        ));
+    }
     run.record.pending = None;
     run.write_record()
 }

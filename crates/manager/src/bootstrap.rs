@@ -6,6 +6,7 @@
 use crate::certificates::{self, Authority, NodeNames};
 use crate::exec::{Exec, write_identity};
 use crate::internode;
+use crate::levels;
 use crate::member::{self, Member};
 use crate::primary::{self, Primary};
 use client::internode::{InternodeClient, NodeCertificates};
@@ -18,7 +19,6 @@ use model::ids::UserUid;
 use model::intent::{BootstrapStatus, CreateCluster, JoinCluster, JoinGrant, JoinRequest};
 use model::limits::NODES_MAX;
 use model::node_config::NodeIdentity;
-use model::release::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, Secret, ShardUid, validate};
 use serde_json::{Map, json};
 use std::net::{IpAddr, SocketAddr};
@@ -279,7 +279,7 @@ fn first_documents(
         name: request.name.clone(),
         cluster_id: identity.cluster_id.clone(),
         created: now,
-        feature_level: FEATURE_LEVEL,
+        feature_level: exec.program.levels.max,
         ca_certificate: authority.certificate.clone(),
         ca_key: Secret::new(authority.key.clone()),
         next_node: NodeUid(2),
@@ -440,8 +440,8 @@ async fn join_through(
         https_port: program.config.ports.https,
         memory_bytes: program.config.memory_bytes.unwrap_or(host.total_memory),
         software_version: program.version.clone(),
-        feature_max: FEATURE_LEVEL,
-        feature_min: FEATURE_LEVEL_MIN,
+        feature_max: program.levels.max,
+        feature_min: program.levels.min,
         csr,
         rack_id: request.rack_id.clone(),
         external_address: request.external_address.clone(),
@@ -556,13 +556,14 @@ pub async fn admit(member: &Member, request: JoinRequest) -> Result<JoinGrant, A
 /// # Errors
 /// As [`ErrorCode`] says.
 pub async fn admit_here(member: &Member, request: JoinRequest) -> Result<JoinGrant, ApiError> {
-    check_request(member, &request)?;
+    check_request(&request)?;
     for _ in 0..20 {
         let _turn = member.controller.turn().await?;
         let state = member.store.barrier().await.map_err(|e| store_error(&e))?;
         let state = ClusterState::read(&state)
             .map_err(|e| store_error(&e))?
             .ok_or_else(|| ApiError::from(ErrorCode::NotReady))?;
+        levels::may_join(member, &state, &request)?;
         let heard = member.controller.observations();
         let mut change = Change::of(&state, Timestamp::now());
         if let Some(same) = state.nodes.iter().find(|n| n.address == request.address) {
@@ -603,24 +604,13 @@ pub async fn admit_here(member: &Member, request: JoinRequest) -> Result<JoinGra
     Err(ErrorCode::WrongClusterStateId.into())
 }
 
-fn check_request(member: &Member, request: &JoinRequest) -> Result<(), ApiError> {
+fn check_request(request: &JoinRequest) -> Result<(), ApiError> {
     if request.address.parse::<IpAddr>().is_err() {
         return Err(ApiError::new(
             ErrorCode::InvalidParam,
             format!(
                 "'{}' is not an IP address",
                 validate::shown(&request.address)
-            ),
-        ));
-    }
-    if request.software_version != member.program.version {
-        return Err(ApiError::new(
-            ErrorCode::VersionMismatch,
-            format!(
-                "the cluster runs version {}, the joining node {}. {}",
-                member.program.version,
-                validate::shown(&request.software_version),
-                ErrorCode::VersionMismatch.remedy()
             ),
         ));
     }

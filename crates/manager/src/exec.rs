@@ -2,6 +2,7 @@
 
 use crate::bootstrap::Progress;
 use crate::certificates;
+use crate::levels;
 use crate::member::{self, Member};
 use crate::program::Program;
 use agent::{Agent, AgentConfig};
@@ -44,6 +45,7 @@ impl Exec {
             let certificates = certificates::read(&exec.program.config)?;
             let client = InternodeClient::new(exec.program.config.address, &certificates)?;
             let store = member::open_store(&exec.program, identity.node, &client).await?;
+            levels::check(exec.program.levels, &store.state())?;
             let member = Member::start(
                 exec.program.clone(),
                 exec.agent.clone(),

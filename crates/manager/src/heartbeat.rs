@@ -1,12 +1,12 @@
 //! Telling the primary node of this one: once a second, and at once when an engine or the proxy
 //! changes, or when the primary node is another one.
 
+use crate::levels;
 use crate::member::Member;
 use crate::primary::{self, Primary};
 use crate::view;
 use model::limits::HEARTBEAT_EVERY;
 use model::observation::{NodeObservation, ServiceObservation};
-use model::release::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,8 @@ pub fn observe(member: &Member, services: &[ServiceObservation]) -> NodeObservat
         taken: jiff::Timestamp::now(),
         software_version: member.program.version.clone(),
         build_id: member.program.build_id.clone(),
-        feature_min: FEATURE_LEVEL_MIN,
-        feature_max: FEATURE_LEVEL,
+        feature_min: member.program.levels.min,
+        feature_max: member.program.levels.max,
         started: member.started,
         host: member.agent.host(),
         engines: member.agent.engines(),
@@ -109,6 +109,7 @@ pub fn observe(member: &Member, services: &[ServiceObservation]) -> NodeObservat
         proxy: member.proxies.latest().borrow().clone(),
         services: services.to_vec(),
         stopping: member.is_stopping(),
+        upgrade: levels::observe(member),
         applied: state.revision,
         state_hash: state.hash(),
     }

@@ -1,7 +1,7 @@
 //! The interface for other nodes: HTTP/2 with mutual TLS; see [`client::internode`] for the calls.
 //! Who has no certificate of the cluster's CA does not get as far as a request.
 
-use crate::local::{Answer, Failure};
+use crate::local::{Answer, Failure, known_intent};
 use crate::member::Member;
 use crate::{bootstrap, gates, leases, primary, view};
 use anyhow::Context as _;
@@ -16,7 +16,7 @@ use model::command::AgentCommand;
 use model::documents::Event;
 use model::gate::GateCall;
 use model::history::{HistoryAnswer, HistoryQuery};
-use model::intent::{Intent, IntentOutcome, JoinGrant, JoinRequest};
+use model::intent::{IntentOutcome, JoinGrant, JoinRequest};
 use model::node_config::NodeConfig;
 use model::observation::NodeObservation;
 use model::proxy::{LeaseCall, LeaseOutcome};
@@ -199,10 +199,8 @@ async fn view_here(State(member): State<Arc<Member>>) -> Answer<ClusterView> {
     Ok(Json(primary::here(&member).await?))
 }
 
-async fn intent(
-    State(member): State<Arc<Member>>,
-    Json(intent): Json<Intent>,
-) -> Answer<IntentOutcome> {
+async fn intent(State(member): State<Arc<Member>>, body: Bytes) -> Answer<IntentOutcome> {
+    let intent = known_intent(&body)?;
     Ok(Json(primary::intent_here(&member, &intent).await?))
 }
 

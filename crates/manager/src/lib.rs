@@ -12,6 +12,7 @@
 //! | [`history`] | statistics of databases in the past |
 //! | [`wishes`] | what clients set for their whole database |
 //! | [`heartbeat`] | telling the primary node of this one |
+//! | [`levels`] | this release among others: the cluster's feature level, and who leads meanwhile |
 //! | [`drain`] | the node is being stopped: its primaries go first |
 //! | [`finding`] | the name service and the Sentinel commands: what they know, and their sockets |
 //! | [`proxies`] | what they say of themselves |
@@ -31,6 +32,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod internode;
 pub mod leases;
+pub mod levels;
 pub mod local;
 pub mod member;
 pub mod primary;

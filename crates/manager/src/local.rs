@@ -4,6 +4,7 @@ use crate::exec::Exec;
 use crate::{bootstrap, internode, primary, proxy_feed};
 use axum::Json;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -16,8 +17,9 @@ use model::intent::{
 };
 use model::limits::BODY_MAX;
 use model::rest::NodeCheck;
+use model::upgrade::{UpgradePlan, UpgradeTarget};
 use model::view::{ClusterView, Consistency};
-use model::{ApiError, NodeUid};
+use model::{ApiError, ErrorCode, NodeUid};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +69,7 @@ pub async fn serve(exec: Arc<Exec>) -> anyhow::Result<()> {
         .route("/local/admit", post(admit))
         .route("/local/view", get(view))
         .route("/local/intent", post(intent))
+        .route("/local/upgrade-plan", post(upgrade_plan))
         .route("/local/events", get(events))
         .route("/local/history", post(history))
         .route("/local/check/{uid}", post(check))
@@ -89,7 +92,7 @@ async fn to_the_end<T: Send + 'static>(
     match tokio::spawn(work).await {
         Ok(result) => Ok(Json(result?)),
         Err(error) => Err(Failure(ApiError::new(
-            model::ErrorCode::InternalError,
+            ErrorCode::InternalError,
             format!("it ended early: {error}; see cnm_exec.log"),
         ))),
     }
@@ -125,11 +128,39 @@ async fn view(
     ))
 }
 
-async fn intent(
-    State(exec): State<Arc<Exec>>,
-    Json(intent): Json<Intent>,
-) -> Answer<IntentOutcome> {
+async fn intent(State(exec): State<Arc<Exec>>, body: Bytes) -> Answer<IntentOutcome> {
+    let intent = known_intent(&body)?;
     Ok(Json(primary::intent(exec.member()?, &intent).await?))
+}
+
+/// What is asked for, if this release knows it: nodes of a newer one may ask for more.
+///
+/// # Errors
+/// `available_after_upgrade`, `bad_request`.
+pub fn known_intent(body: &[u8]) -> Result<Intent, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let code = if error.is_data() {
+            ErrorCode::AvailableAfterUpgrade
+        } else {
+            ErrorCode::BadRequest
+        };
+        ApiError::new(
+            code,
+            format!(
+                "the primary node's release does not know what was asked for ({error}). {}",
+                code.remedy()
+            ),
+        )
+    })
+}
+
+async fn upgrade_plan(
+    State(exec): State<Arc<Exec>>,
+    Json(target): Json<UpgradeTarget>,
+) -> Answer<UpgradePlan> {
+    let view = primary::view(exec.member()?, Consistency::Linearizable).await?;
+    let now = jiff::Timestamp::now();
+    Ok(Json(controller::upgrade::plan::plan(&view, &target, now)))
 }
 
 async fn events(State(exec): State<Arc<Exec>>) -> Answer<Vec<Event>> {

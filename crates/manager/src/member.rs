@@ -5,7 +5,7 @@ use crate::gates::Gates;
 use crate::program::Program;
 use crate::proxies::Proxies;
 use crate::transport::{RaftTransport, Routes};
-use crate::{finding, heartbeat, history, internode, proxy_feed};
+use crate::{finding, heartbeat, history, internode, levels, proxy_feed};
 use agent::Agent;
 use anyhow::Context as _;
 use client::internode::{InternodeClient, NodeCertificates};
@@ -37,6 +37,8 @@ pub struct Member {
     pub identity: NodeIdentity,
     /// The CA, for its fingerprint.
     pub ca_certificate: String,
+    /// When the first of its certificates ends, if they can be read.
+    pub certificates_until: Option<Timestamp>,
     /// The configuration store.
     pub store: Store,
     /// The controller; acts only on the primary node.
@@ -101,6 +103,11 @@ impl Member {
         let member = Arc::new(Self {
             controller: Controller::new(store.clone()),
             ca_certificate: certificates.ca.clone(),
+            certificates_until: levels::certificates_until(&[
+                &certificates.ca,
+                &certificates.certificate,
+            ])
+            .unwrap_or_default(),
             identity,
             store,
             agent,
@@ -122,6 +129,8 @@ impl Member {
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
         tasks.spawn(history::run(Arc::clone(&member)));
         tasks.spawn(finding::run(Arc::clone(&member)));
+        tasks.spawn(levels::watch(Arc::clone(&member)));
+        tasks.spawn(levels::lead(Arc::clone(&member)));
         tasks.spawn(member.controller.clone().run(Arc::new(routes)));
         drop(tasks);
         Ok(member)
@@ -166,12 +175,14 @@ impl Member {
         if status.is_leader {
             let heard = self.controller.observations();
             let now = Instant::now();
-            let next = status
+            let mut nodes: Vec<_> = status
                 .voters
                 .iter()
                 .map(|m| m.member.uid)
-                .find(|uid| *uid != status.node && heard.fresh(*uid, now).is_some());
-            if let Some(next) = next {
+                .filter(|uid| *uid != status.node && heard.fresh(*uid, now).is_some())
+                .collect();
+            levels::newest_first(self, &mut nodes);
+            if let Some(next) = nodes.first().copied() {
                 let handed =
                     tokio::time::timeout(Duration::from_secs(3), self.store.hand_over(next)).await;
                 tracing::info!(to = %next, ?handed, "handed the leadership over");

@@ -1,6 +1,7 @@
 //! Asking the primary node, wherever it is. A question is asked again while no primary node is
 //! known, as long as that is likely to pass; a change only when it has surely not been made.
 
+use crate::levels;
 use crate::member::Member;
 use crate::transport::internode_address;
 use crate::view;
@@ -168,7 +169,11 @@ pub async fn intent_here(member: &Member, intent: &Intent) -> Result<IntentOutco
     }
 }
 
-async fn change_primary(
+/// Hands the part of the primary node to another node.
+///
+/// # Errors
+/// As [`ErrorCode`] says.
+pub(crate) async fn change_primary(
     member: &Member,
     wanted: Option<NodeUid>,
 ) -> Result<IntentOutcome, ApiError> {
@@ -202,11 +207,14 @@ fn successor(member: &Member, wanted: Option<NodeUid>) -> Result<NodeUid, ApiErr
         };
         !stopping && !away
     };
-    let mut candidates = status
+    let mut candidates: Vec<NodeUid> = status
         .voters
         .iter()
         .map(|m| m.member.uid)
-        .filter(|uid| *uid != status.node && heard.fresh(*uid, now).is_some());
+        .filter(|uid| *uid != status.node && heard.fresh(*uid, now).is_some())
+        .collect();
+    levels::newest_first(member, &mut candidates);
+    let mut candidates = candidates.into_iter();
     let target = match wanted {
         None => candidates.find(|uid| stays(*uid)),
         Some(uid) => candidates.find(|candidate| *candidate == uid),

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use model::node_config::{CONFIG_ENV, NodeConfig};
 use model::release::{MANIFEST, Manifest};
+use model::upgrade::LevelRange;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,6 +21,8 @@ pub struct Program {
     pub version: String,
     /// Build id of the release.
     pub build_id: String,
+    /// Feature levels that the release can run.
+    pub levels: LevelRange,
 }
 
 impl Program {
@@ -39,19 +42,24 @@ impl Program {
         let config =
             NodeConfig::parse(&text).with_context(|| format!("read {}", path.display()))?;
         let release = NodeConfig::release_of(&executable).unwrap_or_default();
-        let (version, build_id) = match std::fs::read(release.join(MANIFEST)) {
+        let (version, build_id, levels) = match std::fs::read(release.join(MANIFEST)) {
             Ok(bytes) => {
                 let manifest: Manifest =
                     serde_json::from_slice(&bytes).context("read the release's manifest")?;
-                (manifest.version.to_string(), manifest.build_id)
+                let levels = LevelRange {
+                    min: manifest.feature_min,
+                    max: manifest.feature_max,
+                };
+                (manifest.version.to_string(), manifest.build_id, levels)
             }
-            Err(_) => ("0.0.0".to_owned(), "dev".to_owned()),
+            Err(_) => ("0.0.0".to_owned(), "dev".to_owned(), LevelRange::OWN),
         };
         Ok(Self {
             config,
             release,
             version,
             build_id,
+            levels,
         })
     }
 }

@@ -18,6 +18,7 @@ pub fn observed(observations: &Observations, now: Instant) -> Vec<Observed> {
         .map(|heard| Observed {
             observation: (*heard.observation).clone(),
             age_ms: u64::try_from(age(heard.at)).unwrap_or(u64::MAX),
+            clock_ahead_ms: observations.clock_ahead_ms(heard.observation.node),
         })
         .collect()
 }
@@ -65,6 +66,7 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
             .collect(),
         users: state.users.into_iter().map(|u| u.doc).collect(),
         operations: state.operations.into_iter().map(|o| o.doc).collect(),
+        upgrade: state.upgrade.doc,
         observed,
     })
 }

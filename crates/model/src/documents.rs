@@ -29,6 +29,8 @@ pub mod keys {
 
     /// The one [`super::Cluster`] document.
     pub const CLUSTER: &str = "cluster";
+    /// The one [`crate::upgrade::Upgrade`] document; it is not there before the first upgrade.
+    pub const UPGRADE: &str = "upgrade";
     /// Prefix of [`super::Node`] documents.
     pub const NODES: &str = "node/";
     /// Prefix of [`super::Database`] documents.

@@ -7,7 +7,7 @@ use std::fmt;
 macro_rules! codes {
     ($($variant:ident = $code:literal, $status:literal, $cause:literal, $remedy:literal;)*) => {
         /// A public error code: what REST puts into `error_code` and `rladmin` prints.
-        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum ErrorCode {
             $(#[doc = $cause] #[serde(rename = $code)] $variant,)*
@@ -72,6 +72,29 @@ codes! {
     NotRackAware = "not_rack_aware", 406, "The cluster is not rack-aware.", "Turn it on: `rladmin tune cluster rack_aware enabled`.";
     RackAwarenessViolation = "rack_awareness_violation", 406, "Two copies of a slot would be, or are, in one rack.", "Bring one of them to a node of another rack: `rladmin migrate shard`.";
     RackIdRequired = "rack_id_required", 406, "In a rack-aware cluster every node has a rack.", "Give the node's rack when it joins: `rladmin cluster join … rack_id`; later: `rladmin node <node> rack_id set <rack>`.";
+    AvailableAfterUpgrade = "available_after_upgrade", 409, "It is available after all nodes are upgraded.", "Upgrade the other nodes, then wait for the end of the soak or run `rladmin cluster upgrade finalize`; see `rladmin cluster upgrade status`.";
+    NewerRelease = "newer_release", 409, "The error comes from a node of a newer release, which names it by a code that this release does not know.", "Follow the message; `rladmin explain` of a node with the newer release knows the code.";
+    UpgradeNodeDown = "upgrade_node_down", 409, "A node is not heard.", "Bring it back (see `supervisorctl status` there), or remove it from the cluster.";
+    UpgradeNodeInMaintenance = "upgrade_node_in_maintenance", 409, "A node is in maintenance mode, or leaves the cluster.", "Turn its maintenance mode off: `rladmin node <node> maintenance_mode off`; wait until a node that leaves is gone.";
+    UpgradeQuorumAtRisk = "upgrade_quorum_at_risk", 409, "While a node's cnm_exec restarts, too few voters of the configuration would be left.", "Bring the other voters back; with one or two nodes nothing can be configured for a moment, databases serve all the time.";
+    UpgradeOperationRunning = "upgrade_operation_running", 409, "An operation is under way.", "Wait until it has ended, or give it up: `rladmin cluster running_actions`, `rladmin abort <action>`.";
+    UpgradeShardDown = "upgrade_shard_down", 409, "A shard is not as it should be.", "See `rladmin status shards` and the log of its node's cnm_exec.";
+    UpgradeReplicaMissing = "upgrade_replica_missing", 409, "A database has fewer copies than it should.", "Bring the node of the missing copy back, or make room for another one.";
+    UpgradeReplicaSyncing = "upgrade_replica_syncing", 409, "A replica does not have all data of its master yet.", "Wait until `rladmin status shards` shows it as synced.";
+    UpgradeProxyNotServing = "upgrade_proxy_not_serving", 409, "A proxy does not serve one of its databases.", "See `rladmin status endpoints` and the log of dmcproxy on that node.";
+    UpgradeNotFinalized = "upgrade_not_finalized", 409, "The upgrade before this one is not finalised.", "Upgrade the nodes that are missing, then `rladmin cluster upgrade finalize`; or take it back with `install.sh --rollback` on each node.";
+    UpgradeDiskShort = "upgrade_disk_short", 409, "There is too little room on a node's disk for another release.", "Make room on the file system of the install folder: releases that are not used any more may go.";
+    UpgradeMemoryShort = "upgrade_memory_short", 409, "A node has too little free memory: for a moment two proxies run.", "Free memory on the host, or lower the limit of a database.";
+    UpgradeCertificateExpires = "upgrade_certificate_expires", 409, "A certificate of a node, or the cluster's CA, is about to expire.", "Renew it before the upgrade: a node gets a new certificate when it joins again.";
+    UpgradeClockApart = "upgrade_clock_apart", 409, "The clocks of two nodes differ.", "Have a time service keep them: `timedatectl set-ntp true`.";
+    UpgradePrimaryFirst = "upgrade_primary_first", 409, "The primary node comes first.", "Upgrade the primary node first, or answer ignore_master_version=yes.";
+    UpgradeEngineDropped = "upgrade_engine_dropped", 409, "A database runs an engine that the new release does not carry.", "Have the database run an engine that both releases carry, or choose another release.";
+    UpgradeInstallerRunning = "upgrade_installer_running", 409, "Another node is being upgraded: one at a time.", "Wait until it has ended; if it was cut short, run install.sh there again, or install.sh --rollback.";
+    UpgradePathUnsupported = "upgrade_path_unsupported", 409, "There is no direct upgrade between these versions.", "Upgrade in the hops that `rladmin cluster upgrade paths` prints.";
+    UpgradeDowngrade = "upgrade_downgrade", 409, "A node runs a newer version already.", "There is no downgrade; install.sh --rollback returns to the version before, until the upgrade is finalised.";
+    UpgradeLevelUnsupported = "upgrade_level_unsupported", 409, "The release cannot run at the feature level that the cluster uses.", "Use a release whose range holds the cluster's level; after an upgrade is finalised there is no way back.";
+    UpgradeNotComplete = "upgrade_not_complete", 409, "Not every node runs the new release yet.", "Upgrade the nodes that the message names; see `rladmin cluster upgrade status`.";
+    NothingToFinalize = "nothing_to_finalize", 409, "No upgrade is under way.", "Nothing to do.";
     MissingDbName = "missing_db_name", 406, "A database needs a name.", "Give `name`.";
     MissingMemorySize = "missing_memory_size", 406, "A database needs a memory limit.", "Give `memory_size` in bytes (rladmin: `memory_size 1GB`).";
     NameViolation = "name_violation", 406, "The name breaks the rules for names.", "1-64 letters, digits, '-', '_' or '.', first and last a letter or digit.";
@@ -102,6 +125,22 @@ codes! {
     Timeout = "timeout", 504, "The answer did not come in time; the change may still happen.", "Look with `rladmin status`, then try again.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than 1 MiB.", "Send a smaller body.";
     InternalError = "internal_error", 500, "Something failed that should not.", "See the log that the message names, and report it.";
+}
+
+impl ErrorCode {
+    /// The code that is printed like this.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+/// Codes of a newer release must not make unreadable what they stand in, stored documents above all.
+impl<'de> Deserialize<'de> for ErrorCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Self::named(&text).unwrap_or(Self::NewerRelease))
+    }
 }
 
 impl fmt::Display for ErrorCode {
@@ -140,6 +179,18 @@ impl From<ErrorCode> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_of_a_newer_release_can_be_read() {
+        let text = r#"{"error_code":"of_a_later_release","description":"Why."}"#;
+        let error: ApiError = serde_json::from_str(text).unwrap();
+        assert_eq!(error.error_code, ErrorCode::NewerRelease);
+        assert_eq!(error.description, "Why.");
+        for code in ErrorCode::ALL {
+            let text = serde_json::to_string(code).unwrap();
+            assert_eq!(serde_json::from_str::<ErrorCode>(&text).unwrap(), *code);
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_have_a_remedy() {

@@ -7,6 +7,7 @@ use crate::documents::{
 use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid};
 use crate::secret::Secret;
 use crate::tuning::{ProxyChange, TuningChange};
+use crate::upgrade::{NodePhase, ReleaseFacts};
 use serde::{Deserialize, Serialize};
 
 /// A change that is asked for.
@@ -132,6 +133,26 @@ pub enum Intent {
         #[serde(default)]
         rack_id: Option<String>,
     },
+    /// An installer says what a node runs, or is about to run.
+    NodeRelease {
+        /// Which node.
+        node: NodeUid,
+        /// What is said.
+        phase: NodePhase,
+        /// The release that is meant.
+        release: ReleaseFacts,
+    },
+    /// Change how upgrades end.
+    UpdateUpgrade {
+        /// Whether the level waits for an operator.
+        #[serde(default)]
+        hold_finalize: Option<bool>,
+        /// How long the soak takes, seconds.
+        #[serde(default)]
+        soak_seconds: Option<u32>,
+    },
+    /// Finalise the upgrade now.
+    FinalizeUpgrade,
     /// Make another node the primary node.
     ChangePrimaryNode {
         /// Which; `None`: any other.

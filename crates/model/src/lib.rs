@@ -19,6 +19,7 @@
 //! | [`rest`] | the objects of the REST API |
 //! | [`sharding`] | how a database is divided among its shards |
 //! | [`tuning`] | limits and settings of the data path, and their ranges |
+//! | [`upgrade`] | feature levels, the record of an upgrade, what is planned and what stands against it |
 //! | [`history`] | statistics of databases in the past |
 //! | [`limits`], [`units`], [`validate`] | bounds, sizes as text, rules for names |
 
@@ -41,6 +42,7 @@ pub mod secret;
 pub mod sharding;
 pub mod tuning;
 pub mod units;
+pub mod upgrade;
 pub mod validate;
 pub mod view;
 

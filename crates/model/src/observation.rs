@@ -5,6 +5,7 @@ use crate::documents::Role;
 use crate::ids::{DatabaseUid, Epoch, Generation, NodeUid, Revision, ShardUid};
 use crate::release::EngineId;
 use crate::replication::ReplicationObservation;
+use crate::upgrade::UpgradeObservation;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,9 @@ pub struct NodeObservation {
     /// Whether it is being stopped: it is no place for a primary.
     #[serde(default)]
     pub stopping: bool,
+    /// For upgrades.
+    #[serde(default)]
+    pub upgrade: UpgradeObservation,
     /// Revision up to which its store is applied.
     pub applied: Revision,
     /// Hash of its store's state at `applied`, hex; all nodes agree at the same revision.
@@ -179,8 +183,23 @@ pub struct ProxyObservation {
     /// How long shards took, over all of its databases.
     #[serde(default)]
     pub latency: ProxyLatency,
+    /// What it took over from the proxy before it; `None`: there was none, or it does not tell.
+    #[serde(default)]
+    pub handover: Option<HandoverCounts>,
     /// Per database.
     pub databases: Vec<ProxyDatabaseObservation>,
+}
+
+/// Client connections that a proxy took over from the one before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandoverCounts {
+    /// Connections that it has.
+    pub adopted: u64,
+    /// Connections that stayed with the one before.
+    pub left: u64,
+    /// The longest time for which one of them was served by neither, µs.
+    pub longest_pause_us: u64,
 }
 
 /// One database in one proxy.

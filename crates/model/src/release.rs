@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+mod hops;
+
 /// The feature level that this code speaks at most.
 pub const FEATURE_LEVEL: u32 = 1;
 /// The feature level that this code speaks at least.
@@ -180,7 +182,6 @@ pub struct EngineSource {
 
 /// From which versions a release may be installed over: `packaging/supported-paths.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SupportedPaths {
     /// One row a range of versions.
     #[serde(default)]
@@ -189,7 +190,6 @@ pub struct SupportedPaths {
 
 /// One row: from these versions to those, directly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SupportedPath {
     /// From, as a semver requirement: `>=1.0.0, <2.0.0`.
     pub from: semver::VersionReq,
@@ -198,6 +198,16 @@ pub struct SupportedPath {
 }
 
 impl SupportedPaths {
+    /// Versions to install between two, in order; `None`: there is no way.
+    #[must_use]
+    pub fn hops(
+        &self,
+        from: &semver::Version,
+        to: &semver::Version,
+    ) -> Option<Vec<semver::Version>> {
+        hops::between(from, to, self)
+    }
+
     /// Whether `to` may be installed directly over `from`.
     #[must_use]
     pub fn allows(&self, from: &semver::Version, to: &semver::Version) -> bool {
@@ -247,6 +257,9 @@ pub struct PendingInstall {
     pub to: semver::Version,
     /// The step that is under way: a word of the installer.
     pub step: String,
+    /// Fields of a newer release.
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod action;
 mod database;
 mod proxy;
 mod stats;
+mod upgrade;
 pub use action::{
     Actions, ActionsStarted, NodeActionRequest, NodeSnapshotInfo, PaceRequest, SnapshotShardInfo,
     StateMachine,
@@ -29,6 +30,9 @@ pub use database::{
 };
 pub use proxy::{Proxy, ProxyUpdate};
 pub use stats::{DatabaseStats, ProxyInfo, SlowlogEntry, StatsSample};
+pub use upgrade::{
+    NodePath, PathRow, UpgradeDone, UpgradeNodeStatus, UpgradePaths, UpgradeSettings, UpgradeStatus,
+};
 
 object! {
     /// `GET /v1/cluster`.
@@ -64,6 +68,9 @@ object! {
         pub voters: Vec<NodeUid>,
         /// Ours: revision of the configuration (also header `cluster-state-id`).
         pub state_id: u64,
+        /// Ours: the upgrade that is under way; absent: none.
+        #[serde(default)]
+        pub upgrade: Option<UpgradeStatus>,
         /// Ours: settings that `GET /v1/cluster/policy` shows too.
         pub policy: ClusterPolicy,
     }

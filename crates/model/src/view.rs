@@ -3,6 +3,7 @@
 use crate::documents::{Cluster, Database, Node, Operation, Shard, User};
 use crate::ids::{NodeUid, Revision};
 use crate::observation::NodeObservation;
+use crate::upgrade::Upgrade;
 use serde::{Deserialize, Serialize};
 
 /// How fresh a view must be.
@@ -41,6 +42,9 @@ pub struct ClusterView {
     pub users: Vec<User>,
     /// Operations, oldest first.
     pub operations: Vec<Operation>,
+    /// Upgrades.
+    #[serde(default)]
+    pub upgrade: Upgrade,
     /// What was heard of each node.
     pub observed: Vec<Observed>,
 }
@@ -52,6 +56,9 @@ pub struct Observed {
     pub observation: NodeObservation,
     /// Milliseconds since it arrived at the primary node.
     pub age_ms: u64,
+    /// How far its clock is ahead of the primary node's, ms.
+    #[serde(default)]
+    pub clock_ahead_ms: i64,
 }
 
 impl ClusterView {

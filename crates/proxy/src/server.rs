@@ -581,6 +581,7 @@ impl Server {
             since_start,
             per_second: self.window.per_second(),
             latency: self.window.latency(),
+            handover: self.stats.handed.counts(),
             databases,
         }));
     }

@@ -18,8 +18,10 @@ pub(crate) use counters::{Answered, ErrorKind, Tally, WorkerStats};
 pub(crate) use window::{Sum, Window};
 
 use crate::wishes::Wished;
-use model::observation::{ProxyCounts, ProxyDatabaseObservation};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use model::observation::{HandoverCounts, ProxyCounts, ProxyDatabaseObservation};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -35,6 +37,8 @@ pub(crate) struct ServerStats {
     pub(crate) sockets_max: usize,
     /// Clients on their way from or to another process. While there are any, no gate is held.
     pub(crate) carried: AtomicUsize,
+    /// What another process gave to this one, and what it kept.
+    pub(crate) handed: Handed,
     /// Another process gives clients to this one.
     pub(crate) takes_over: AtomicBool,
     /// Id of the next client.
@@ -43,6 +47,43 @@ pub(crate) struct ServerStats {
     pub(crate) slow: slow::Queue,
     /// Where workers tell of what clients wish of the whole database.
     pub(crate) wishes: mpsc::Sender<Wished>,
+}
+
+/// What a handover has brought.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    /// Whether there was one.
+    any: AtomicBool,
+    adopted: AtomicU64,
+    kept: AtomicU64,
+    /// The longest time between a client's two workers, ns.
+    longest: AtomicU64,
+}
+
+impl Handed {
+    /// So many clients are served here from now on; `since`: when the first of them left its worker.
+    pub(crate) fn adopted(&self, count: u64, since: Option<u64>) {
+        let now = crate::leases::now().0;
+        let pause = since.map_or(0, |since| now.saturating_sub(since));
+        self.adopted.fetch_add(count, Relaxed);
+        self.longest.fetch_max(pause, Relaxed);
+        self.any.store(true, Release);
+    }
+
+    /// The other process keeps so many.
+    pub(crate) fn kept(&self, count: u64) {
+        self.kept.store(count, Relaxed);
+        self.any.store(true, Release);
+    }
+
+    /// What is told of it.
+    pub(crate) fn counts(&self) -> Option<HandoverCounts> {
+        self.any.load(Acquire).then(|| HandoverCounts {
+            adopted: self.adopted.load(Relaxed),
+            left: self.kept.load(Relaxed),
+            longest_pause_us: self.longest.load(Relaxed) / 1_000,
+        })
+    }
 }
 
 impl ServerStats {
@@ -54,6 +95,7 @@ impl ServerStats {
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             carried: AtomicUsize::new(0),
+            handed: Handed::default(),
             takes_over: AtomicBool::new(false),
             sockets_max: descriptors.saturating_sub(128).max(16),
             next_client: AtomicU64::new(next_client.max(1)),

@@ -27,6 +27,11 @@ pub fn info(view: &ClusterView, ports: &Ports) -> ClusterInfo {
         local_node: view.local_node,
         voters: view.voters.clone(),
         state_id: view.revision.0,
+        upgrade: view
+            .upgrade
+            .current
+            .as_ref()
+            .map(|_| super::upgrade::status(view, jiff::Timestamp::now())),
         policy: policy(&cluster.settings),
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn view() -> ClusterView {
         shards: vec![shard(1, 1, 2), shard(2, 2, 2)],
         users: users(),
         operations: vec![operation("op-1", 1, OperationStatus::Completed), running()],
+        upgrade: model::upgrade::Upgrade::default(),
         observed: vec![observed(1, 200), observed(2, 900), observed(3, 30_000)],
     }
 }
@@ -234,6 +235,7 @@ pub(crate) fn observed(node: u64, age_ms: u64) -> Observed {
     Observed {
         observation: observation(node),
         age_ms,
+        clock_ahead_ms: 0,
     }
 }
 
@@ -265,6 +267,7 @@ fn observation(node: u64) -> NodeObservation {
             start_time: Some(time("2030-01-01T09:00:00Z")),
         }],
         stopping: false,
+        upgrade: model::upgrade::UpgradeObservation::default(),
         applied: Revision(42),
         state_hash: "00".to_owned(),
     }
@@ -396,6 +399,7 @@ fn proxy(node: u64) -> ProxyObservation {
         since_start: counts(1_000),
         per_second: counts(10),
         latency: latency(),
+        handover: None,
         databases: if node == 2 { vec![demo] } else { Vec::new() },
     }
 }

@@ -17,3 +17,4 @@ mod routes;
 mod served;
 mod shapes;
 mod tuning;
+mod upgrade;

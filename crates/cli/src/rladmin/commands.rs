@@ -2,6 +2,7 @@
 
 mod node;
 mod slave_ha;
+mod upgrade;
 mod verify;
 
 use super::grammar::{Command, Field, Kind, Operand, Verb};
@@ -192,6 +193,11 @@ pub const COMMANDS: &[Command] = &[
         summary: "Lists what is under way.",
         notes: &[],
     },
+    upgrade::STATUS,
+    upgrade::PLAN,
+    upgrade::PATHS,
+    upgrade::FINALIZE,
+    upgrade::CONFIG,
     Command {
         words: &["create", "db"],
         verb: Verb::CreateDatabase,
@@ -302,6 +308,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "Deletes a database and all of its data.",
         notes: &["Asks first; -y answers yes."],
     },
+    upgrade::EXPLAIN,
     Command {
         words: &["failover"],
         verb: Verb::Failover,

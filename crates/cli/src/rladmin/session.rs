@@ -7,7 +7,7 @@ use super::parse::{Invocation, Options, Typed, parse};
 use super::screen::{Screen, read_line};
 use super::{
     actions, balance, cluster, database, failover, help, info, join, migrate, node, proxy, racks,
-    status, words,
+    status, upgrade, words,
 };
 use crate::installation::Installation;
 use client::rest::RestClient;
@@ -174,6 +174,12 @@ async fn carry_out(context: &Context, invocation: &Invocation) -> Result<(), Fai
         Verb::ClusterConfig => cluster::config(context, invocation).await,
         Verb::ClusterMaster => cluster::master(context, invocation).await,
         Verb::ClusterRunningActions => actions::running(context).await,
+        Verb::UpgradeStatus => upgrade::status(context).await,
+        Verb::UpgradePlan => upgrade::plan(context, invocation).await,
+        Verb::UpgradePaths => upgrade::paths(context, invocation).await,
+        Verb::UpgradeFinalize => upgrade::finalize(context).await,
+        Verb::UpgradeConfig => upgrade::config(context, invocation).await,
+        Verb::Explain => upgrade::explain(context, invocation),
         Verb::Retry => actions::retry(context, invocation).await,
         Verb::Abort => actions::abort(context, invocation).await,
         Verb::NodeMaintenanceOn => node::maintenance_on(context, invocation).await,

@@ -18,4 +18,6 @@ mod requests;
 mod sim;
 mod slave_ha;
 mod tuning;
+mod upgrade;
+mod upgrade_plan;
 mod world;

@@ -129,6 +129,32 @@ impl Bench {
         ran(&self.command(bundle).arg("-y").args(more).output().unwrap())
     }
 
+    /// Runs rladmin of the install.
+    pub(crate) fn rladmin(&self, words: &[&str]) -> Ran {
+        let program = self.install_dir().join("bin/rladmin");
+        let output = Command::new(program)
+            .args(words)
+            .stdin(Stdio::null())
+            .output();
+        ran(&output.unwrap())
+    }
+
+    /// The node becomes a cluster of its own.
+    pub(crate) fn create_cluster(&self) {
+        let words = [
+            "cluster",
+            "create",
+            "name",
+            "test.local",
+            "username",
+            "admin@test.local",
+            "password",
+            "secret-of-the-test",
+        ];
+        let ran = self.rladmin(&words);
+        assert_eq!(ran.code, Some(0), "{}", ran.text);
+    }
+
     /// A new install into this place, which must go well.
     pub(crate) fn install(&self, bundle: &Path) -> String {
         let places = self.places();

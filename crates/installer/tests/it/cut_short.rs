@@ -23,6 +23,7 @@ fn cut(bench: &Bench, bundle: &Path, options: &[String], at: &str) -> String {
         .arg("-y")
         .args(options)
         .env("MAINSTAY_INSTALL_CUT", at)
+        .env("MAINSTAY_INSTALL_WATCH", "1")
         .output()
         .unwrap();
     let ran = ran(&output);
@@ -101,25 +102,49 @@ fn an_unfinished_install_can_be_removed() {
     }
 }
 
+/// Every step that an upgrade writes down, in order.
+const UPGRADE: [&str; 14] = [
+    "unpack",
+    "supervisor",
+    "configuration",
+    "programs",
+    "system",
+    "announce",
+    "switch",
+    "cnm_http",
+    "cnm_exec",
+    "dmcproxy",
+    "mainstay-node",
+    "gate",
+    "watch",
+    "finish",
+];
+
+/// Every place on the way back.
+const ROLLBACK: [&str; 7] = [
+    "after:rollback-announce",
+    "after:rollback-switch",
+    "after:rollback-cnm_http",
+    "after:rollback-cnm_exec",
+    "after:rollback-dmcproxy",
+    "after:rollback-mainstay-node",
+    "before:rollback-finish",
+];
+
+/// Of a node that is a cluster: 28 places forward, 7 back. The two releases are one program, stamped twice.
 #[test]
-fn an_upgrade_goes_on_from_every_step() {
+fn an_upgrade_goes_on_from_every_step_between_two_versions_of_one_program() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
     bench.install(&bundle(FIRST));
+    bench.create_cluster();
     let second = bundle(SECOND);
-    for step in [
-        "unpack",
-        "supervisor",
-        "configuration",
-        "programs",
-        "system",
-        "switch",
-        "restart",
-    ] {
+    for step in UPGRADE {
         for when in ["before", "after"] {
-            cut(&bench, &second, &[], &format!("{when}:{step}"));
+            let text = cut(&bench, &second, &[], &format!("{when}:{step}"));
+            assert!(!text.contains("going back"), "{when}:{step}\n{text}");
         }
     }
     let first = bench.install_sh(&bundle(FIRST), &[]);
@@ -131,8 +156,12 @@ fn an_upgrade_goes_on_from_every_step() {
         "{}",
         first.text
     );
+    let exec = bench.pid_of("cnm_exec");
 
-    // Taken back from the middle of it.
+    // Taken back from the middle of it, with cuts in the middle of that.
+    for at in ROLLBACK {
+        cut(&bench, &second, &["--rollback".to_owned()], at);
+    }
     let ran = bench.install_sh(&second, &["--rollback"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     assert!(
@@ -142,6 +171,13 @@ fn an_upgrade_goes_on_from_every_step() {
     );
     let current = std::fs::read_link(bench.install_dir().join("current")).unwrap();
     assert_eq!(current, Path::new("releases/1.0.0"));
+    assert_ne!(bench.pid_of("cnm_exec"), exec);
+    let status = bench.rladmin(&["cluster", "upgrade", "status"]);
+    assert!(
+        status.text.contains("No upgrade is under way."),
+        "{}",
+        status.text
+    );
 
     // And forward again from the middle.
     cut(&bench, &second, &[], "after:switch");

@@ -9,6 +9,7 @@
 mod bench;
 mod bundles;
 mod cut_short;
+mod finalise;
 mod full_disk;
 mod life;
 mod refusals;

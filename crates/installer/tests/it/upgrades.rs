@@ -1,10 +1,11 @@
 //! Forward, back, and what is refused.
 
 use crate::bench::{
-    Bench, FIRST, SECOND, bundle, change_signed, copy_of, is_root, replace_signed, wait_until,
+    Bench, FIRST, SECOND, bundle, change_signed, copy_of, is_root, ran, replace_signed, wait_until,
 };
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn program_of(pid: &str) -> std::path::PathBuf {
     fs::read_link(format!("/proc/{pid}/exe")).unwrap()
@@ -111,6 +112,75 @@ fn a_release_that_does_not_come_up_is_taken_back() {
     let ran = bench.install_sh(&bundle(SECOND), &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     bench.uninstall();
+}
+
+/// A program that comes up, and after some seconds it ends; or it never does, and answers nobody.
+fn program_that_sleeps(bench: &Bench, seconds: u32) -> Vec<u8> {
+    let source = bench.path("sleeps.rs");
+    let text =
+        format!("fn main() {{ std::thread::sleep(std::time::Duration::from_secs({seconds})); }}\n");
+    fs::write(&source, text).unwrap();
+    let program = bench.path("sleeps");
+    let status = Command::new("rustc")
+        .arg("-o")
+        .arg(&program)
+        .arg(&source)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::read(program).unwrap()
+}
+
+/// Both are found out, and the node goes back by itself.
+#[test]
+fn a_release_that_crashes_later_or_serves_nobody_is_taken_back() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.install(&bundle(FIRST));
+    bench.create_cluster();
+    for (name, seconds, why) in [
+        ("dmcproxy", 5, "dmcproxy"),
+        ("cnm_exec", 3_600, "cnm_exec cannot tell of the cluster"),
+    ] {
+        let bad = copy_of(&bundle(SECOND), &bench.path(&format!("bad-{name}")));
+        let program = program_that_sleeps(&bench, seconds);
+        replace_signed(&bad, &format!("release/bin/{name}"), &program);
+        let output = bench
+            .command(&bad)
+            .arg("-y")
+            .env("MAINSTAY_INSTALL_PATIENCE", "8")
+            .output();
+        let ran = ran(&output.unwrap());
+        assert_eq!(ran.code, Some(3), "{}", ran.text);
+        assert!(ran.text.contains(why), "{}", ran.text);
+        assert!(
+            ran.text.contains("the node runs Mainstay 1.0.0 again"),
+            "{}",
+            ran.text
+        );
+        wait_until("the old release is heard", || {
+            let status = bench.rladmin(&["cluster", "upgrade", "status"]);
+            status.text.contains("No upgrade is under way.")
+        });
+    }
+    // The proxy that only came up and ended, where nobody asks it: watching finds it out.
+    bench.uninstall();
+    drop(bench);
+    let alone = Bench::new();
+    alone.install(&bundle(FIRST));
+    let bad = copy_of(&bundle(SECOND), &alone.path("bad-later"));
+    let program = program_that_sleeps(&alone, 5);
+    replace_signed(&bad, "release/bin/dmcproxy", &program);
+    let ran = alone.install_sh(&bad, &[]);
+    assert_eq!(ran.code, Some(3), "{}", ran.text);
+    assert!(
+        ran.text.contains("dmcproxy came up and ended"),
+        "{}",
+        ran.text
+    );
+    alone.uninstall();
 }
 
 /// Refused before anything is unpacked.

@@ -110,7 +110,10 @@ impl Adopting<'_> {
                     *count += self.take_batch(number, got)?;
                 }
                 FromOld::Scripts { length } => self.take_scripts(packet, length)?,
-                FromOld::Over { kept } => return Ok(kept),
+                FromOld::Over { kept } => {
+                    self.acceptor.stats.handed.kept(kept as u64);
+                    return Ok(kept);
+                }
                 other => bail!("the old server said {other:?}"),
             }
         }
@@ -283,6 +286,11 @@ struct Batch<'a> {
 impl Batch<'_> {
     fn serve(mut self) {
         let clients = std::mem::take(&mut self.clients);
+        let left_at = clients.iter().map(|client| client.record.left_at);
+        self.acceptor
+            .stats
+            .handed
+            .adopted(clients.len() as u64, left_at.filter(|at| *at > 0).min());
         let workers: Vec<WorkerHandle> = self.acceptor.all_workers().to_vec();
         // Each worker its part.
         let part = clients.len().div_ceil(workers.len().max(1)).max(1);

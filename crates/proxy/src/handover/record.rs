@@ -27,6 +27,9 @@ pub(crate) struct ClientRecord {
     pub(crate) ends: Vec<u16>,
     pub(crate) session: SessionRecord,
     pub(crate) flow: FlowRecord,
+    /// When it left its worker, ns of `CLOCK_BOOTTIME`; 0: not known.
+    #[serde(default)]
+    pub(crate) left_at: u64,
     /// What only a client of a database with several shards has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fan: Option<Box<FanRecord>>,

@@ -1,6 +1,7 @@
 //! The `CLUSTER:` section.
 
 use super::snapshot::Snapshot;
+use crate::rladmin::upgrade::status_line;
 use crate::terminal::{Tone, age};
 use model::rest::NodeInfo;
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
         ));
     }
     lines.extend(health(snapshot));
+    if let Some(upgrade) = &snapshot.cluster.upgrade {
+        lines.push((status_line(upgrade), Tone::Warn));
+    }
     if let Some(note) = mixed_versions(snapshot) {
         lines.push((format!("note: {note}"), Tone::Warn));
     }

@@ -57,6 +57,7 @@ pub(crate) fn client() -> ClientRecord {
     ClientRecord {
         database: 1,
         ends: vec![16_383],
+        left_at: 9_007_199_254_740_993,
         flow: FlowRecord {
             lane: LaneRecord::Own,
             backend: Some(Box::new(BackendRecord {

@@ -174,6 +174,7 @@ impl Worker {
                 ends,
                 session: write_session(taken.session, self.now),
                 flow: taken.flow,
+                left_at: crate::leases::now().0,
                 fan,
             },
             sockets,

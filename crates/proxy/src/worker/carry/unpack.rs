@@ -52,6 +52,7 @@ impl Worker {
         let ClientRecord {
             database: _,
             ends: _,
+            left_at: _,
             session,
             flow,
             fan,

@@ -1,6 +1,6 @@
 //! The way from a version to another, where there is no direct one.
 
-use model::release::SupportedPaths;
+use super::SupportedPaths;
 use semver::{BuildMetadata, Prerelease, Version, VersionReq};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -55,7 +55,7 @@ fn ends(requirement: &VersionReq) -> Vec<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::release::SupportedPath;
+    use crate::release::SupportedPath;
 
     #[test]
     fn the_shortest_way() {

@@ -1,0 +1,9 @@
+//! Upgrades: [`plan`] says how one would go and what stands against it; [`request`] takes in what installers
+//! and operators say; [`level`] raises what the whole cluster may use, when every node can; [`data`] changes
+//! documents on the way.
+
+pub mod data;
+pub mod level;
+mod order;
+pub mod plan;
+pub mod request;

@@ -1,0 +1,146 @@
+//! What an upgrade of this node did to its clients, by the counters of its proxies.
+
+use crate::cluster;
+use anyhow::{Result, bail};
+use model::node_config::NodeConfig;
+use model::observation::ProxyObservation;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How long an endpoint of this node may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// Pause between two tries.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// The node's proxy before and after it was replaced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clients {
+    before: Option<ProxyObservation>,
+    after: Option<ProxyObservation>,
+}
+
+impl Clients {
+    /// The proxy that serves now.
+    pub(super) fn before(config: &NodeConfig) -> Self {
+        Self {
+            before: cluster::proxy(config),
+            after: None,
+        }
+    }
+
+    /// The one that serves after it.
+    pub(super) fn after(&mut self, config: &NodeConfig) {
+        self.after = cluster::proxy(config);
+    }
+
+    /// A line for each thing that is known.
+    pub(super) fn report(&self) -> Vec<String> {
+        let (Some(before), Some(after)) = (&self.before, &self.after) else {
+            return Vec::new();
+        };
+        if before.pid == after.pid {
+            return vec!["clients of this node: the proxy had been replaced before".to_owned()];
+        }
+        let errors = &after.since_start.errors;
+        let lost = errors.unavailable + errors.outcome_unknown + errors.unread;
+        let mut lines = vec![format!(
+            "clients of this node: {lost} errors by the new proxy since it took over"
+        )];
+        match &after.handover {
+            Some(handover) => {
+                let all = handover.adopted + handover.left;
+                lines.push(format!(
+                    "connections kept: {} of {all}; longest pause of one: {}",
+                    handover.adopted,
+                    milliseconds(handover.longest_pause_us)
+                ));
+                if handover.left > 0 {
+                    lines.push(format!(
+                        "{} connections stay with the old proxy until they end, or its drain time is over",
+                        handover.left
+                    ));
+                }
+            }
+            None => lines.push(format!(
+                "connections: {} before, {} at the new proxy; others stay with the old one until they end, \
+                 or its drain time is over",
+                before.connections, after.connections
+            )),
+        }
+        lines
+    }
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{:03} ms", us / 1000, us % 1000)
+}
+
+/// Every endpoint that this node's proxy serves answers a client. Which answer is the database's: one that
+/// asks for a password does so.
+pub(super) fn probe(config: &NodeConfig) -> Result<()> {
+    for port in cluster::endpoints(config)? {
+        let address = SocketAddr::new(config.address, port);
+        let deadline = Instant::now() + ANSWERS_WITHIN;
+        while let Err(error) = ping(address) {
+            if Instant::now() >= deadline {
+                bail!("the endpoint {address} does not answer: {error}");
+            }
+            std::thread::sleep(TRY_AGAIN);
+        }
+    }
+    Ok(())
+}
+
+fn ping(address: SocketAddr) -> std::io::Result<()> {
+    let limit = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
+    let mut first = [0];
+    stream.read_exact(&mut first)?;
+    match first[0] {
+        b'+' | b'-' => Ok(()),
+        other => Err(std::io::Error::other(format!(
+            "an answer that begins with byte {other}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::observation::HandoverCounts;
+
+    fn proxy(pid: u32, connections: u64) -> ProxyObservation {
+        ProxyObservation {
+            pid,
+            connections,
+            ..ProxyObservation::default()
+        }
+    }
+
+    #[test]
+    fn the_report_says_what_is_known() {
+        let mut clients = Clients {
+            before: Some(proxy(1, 1000)),
+            after: Some(proxy(2, 3)),
+        };
+        let text = clients.report().join("\n");
+        assert!(text.contains("0 errors"), "{text}");
+        assert!(text.contains("1000 before, 3 at the new proxy"), "{text}");
+        clients.after = Some(ProxyObservation {
+            handover: Some(HandoverCounts {
+                adopted: 999,
+                left: 1,
+                longest_pause_us: 4_321,
+            }),
+            ..proxy(2, 999)
+        });
+        let text = clients.report().join("\n");
+        assert!(text.contains("kept: 999 of 1000"), "{text}");
+        assert!(text.contains("4.321 ms"), "{text}");
+        assert!(Clients::default().report().is_empty());
+    }
+}
