@@ -308,7 +308,7 @@ fn upgrade(repository: &Path, place: &Place) -> Result<()> {
     if upgraded.is_ok() {
         // Only then every connection has seen all that this upgrade does to it.
         step(
-            "the old proxies serve their connections until the drain time is over",
+            "the old proxies have given their connections away, and are gone",
             || place.wait_for_old_proxies(&to),
         )?;
     }
@@ -370,7 +370,7 @@ fn report_upgrade(
     let same = place.engine_processes() == engines;
     println!("engines restarted: {}", if same { "none" } else { "SOME" });
     ensure!(same, "engine processes were restarted by the upgrade");
-    tally.check_upgrade()?;
+    tally.check()?;
     let said = step("wait until the upgrade is finalised", || {
         finalised(&nodes[0])
     })?;

@@ -233,6 +233,14 @@ fn finish(run: &mut Run<'_>, clients: &Clients) -> Result<Outcome> {
             "this node did not become the primary node ({error:#}): one with the new release does by itself"
         ));
     }
+    // A primary node that has just changed has not heard every node yet: whoever looks next is to find all well.
+    let target = UpgradeTarget::from(&run.bundle.manifest);
+    let scope = Scope::Cluster(&target);
+    if let Err(error) = cluster::wait_until_whole(&run.config, &target.build_id, scope) {
+        run.console.note(format!(
+            "the cluster is not whole ({error:#}): see rladmin status before the next node"
+        ));
+    }
     let before = std::mem::replace(&mut run.record.version, run.bundle.manifest.version.clone());
     if before != run.record.version {
         run.record.previous = Some(before);

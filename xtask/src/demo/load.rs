@@ -53,18 +53,6 @@ impl Tally {
 
     /// Whether all went well.
     pub(crate) fn check(&self) -> Result<()> {
-        self.check_upgrade()?;
-        ensure!(
-            self.dropped == 0,
-            "{} connections were dropped",
-            self.dropped
-        );
-        Ok(())
-    }
-
-    /// Whether an upgrade went as well as this release can: connections that outlive the drain time
-    /// of an old proxy are closed, and counted.
-    pub(crate) fn check_upgrade(&self) -> Result<()> {
         ensure!(self.requests > 0, "no request was answered");
         ensure!(
             self.lost == 0,
@@ -75,6 +63,11 @@ impl Tally {
             let first = self.first_error.as_deref().unwrap_or_default();
             bail!("{} requests got errors, the first: {first}", self.errors);
         }
+        ensure!(
+            self.dropped == 0,
+            "{} connections were dropped",
+            self.dropped
+        );
         Ok(())
     }
 }

@@ -78,7 +78,13 @@ impl Node {
     /// Upgrades it with the install.sh of an unpacked bundle.
     pub(crate) fn upgrade(&self, bundle: &Path) -> Result<()> {
         let mut command = Command::new(bundle.join("install.sh"));
-        run(command.args(["-y", "--address", &self.address.to_string()])).map(drop)
+        let said = run(command.args(["-y", "--address", &self.address.to_string()]))?;
+        let of_clients =
+            |line: &&str| line.contains("clients of this node") || line.contains("connections");
+        for line in said.lines().filter(of_clients) {
+            println!("    {}", line.trim());
+        }
+        Ok(())
     }
 
     /// Runs rladmin on it; gives what it printed.

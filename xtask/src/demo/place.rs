@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const DEFAULT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// How long an old proxy may serve its connections after its upgrade: its drain time, and a margin.
+/// How long an old proxy may keep connections that it cannot give away: its drain time, and a margin.
 const OLD_PROXIES: Duration = Duration::from_secs(120);
 
 /// The folder and the addresses.

@@ -288,9 +288,16 @@ impl Worker {
         let session = &self.clients[client].session;
         let backend = &mut self.backends[index];
         let kind = backend.framer.head().kind;
-        let asked = kind != b'>' && !session.own.monitor;
+        let session_monitors = session.own.monitor;
+        let asked = kind != b'>' && !session_monitors;
         if kind == b'-' && self.was_asked(index, client) {
             return self.take_unblocked(index, client, bytes, range, complete);
+        }
+        if session_monitors && complete && !self.backends[index].passed_on {
+            // It came as a whole: what the proxy does itself is not shown.
+            if super::conceal::is_greeting(&bytes[range.clone()]) {
+                return self.own_done(index, client, bytes);
+            }
         }
         let backend = &mut self.backends[index];
         match backend.book.front() {

@@ -11,6 +11,7 @@ use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
 use crate::worker::client::Lane;
+use crate::worker::conceal::is_greeting;
 use crate::worker::effects::Came;
 use crate::worker::lanes::Flow;
 use resp::command::Subscription;
@@ -369,6 +370,7 @@ impl Worker {
         let front = leg.front;
         match self.came(backend, client) {
             Came::Confirmation(_) => {}
+            Came::Message if self.greets(client, &message) => {}
             Came::Message => self.hand_on(front, message, bytes),
             Came::Reply => {
                 let asked = self.backends[backend].book.front();
@@ -379,6 +381,11 @@ impl Worker {
             }
         }
         self.own_done(backend, client, bytes)
+    }
+
+    /// Whether a line of `MONITOR` shows only what the proxy does itself.
+    fn greets(&self, leg: usize, message: &[u8]) -> bool {
+        self.clients[leg].session.own.monitor && is_greeting(message)
     }
 
     /// Gives a message to the client, now or when nothing is half-way to it.
