@@ -191,11 +191,9 @@ fn replace(run: &mut Run<'_>) -> Result<Clients> {
     let version = run.bundle.manifest.supervisor_version.clone();
     let release = layout::release(&run.config, &run.bundle.manifest.version);
     services::read_configuration(run.console, &run.config, &version)?;
-    let mut clients = Clients::default();
+    // Asked before `cnm_exec` is replaced: the new one has heard nothing of the proxy for a moment.
+    let mut clients = Clients::before(&run.config);
     for (name, step) in layout::DAEMONS.into_iter().zip(Step::DAEMONS) {
-        if step == Step::Proxy {
-            clients = Clients::before(&run.config);
-        }
         run.during(step, |run| {
             services::replace_daemon(run.console, &run.config, &version, &release, name)
         })?;
