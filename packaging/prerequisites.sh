@@ -44,6 +44,7 @@ if [ "$test_too" = yes ]; then
   need npm npm
   need systemd-analyze systemd
   need logrotate logrotate
+  need sudo sudo
   command -v cargo-nextest >/dev/null || { say "cargo-nextest"; cargo install --quiet --locked cargo-nextest; }
 fi
 if [ "$bench_too" = yes ]; then

@@ -48,9 +48,11 @@ pub const RATE_PAUSE: Duration = Duration::from_millis(1);
 pub const RATE_WAKES: usize = 256;
 /// Clients that a worker gives to others at a time: meanwhile it serves nobody.
 pub const MOVED_AT_ONCE: usize = 256;
-/// Slow commands of one turn that a worker tells of; the others are counted. When a shard stops for a
-/// moment, all that wait behind are slow, and would push out of the log what made them so.
-pub const SLOW_PER_TURN: u32 = 16;
+/// Slow commands that a worker tells of within [`SLOW_WITHIN_US`]; the others are counted. When a shard
+/// stops for a moment, all that wait behind are slow, and would push out of the log what made them so.
+pub const SLOW_TOLD_AT_ONCE: u32 = 16;
+/// µs; replies of those that waited come in several turns.
+pub const SLOW_WITHIN_US: u64 = 250_000;
 /// Reads of one socket in one turn, so that none keeps the others waiting.
 pub const READS_PER_TURN: usize = 4;
 /// How often a worker looks for more before it writes to the shards: each time costs a system call, and

@@ -139,7 +139,7 @@ pub(crate) struct Worker {
     /// Commands that a rate lets pass of the client whose turn it is; 0: it has no turn.
     granted: u32,
     pauses: pause::Pauses,
-    /// At which time how many slow commands were told of.
+    /// Since when how many slow commands were told of.
     slow_told: (u64, u32),
 
     client_queue: Vec<usize>,

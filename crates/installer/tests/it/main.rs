@@ -13,5 +13,6 @@ mod finalise;
 mod full_disk;
 mod life;
 mod refusals;
+mod runbook;
 mod unit_file;
 mod upgrades;

@@ -81,14 +81,16 @@ impl Worker {
     /// connection had brought a reply before.
     #[cold]
     pub(super) fn slow(&mut self, index: usize, id: ClientId, seen: &Seen, before: u64) {
-        if self.slow_told.0 != self.clock {
+        if self.clock.saturating_sub(self.slow_told.0) >= bounds::SLOW_WITHIN_US {
             self.slow_told = (self.clock, 0);
         }
         self.slow_told.1 += 1;
         let Some(client) = self.find(id) else {
             return;
         };
-        if self.slow_told.1 > bounds::SLOW_PER_TURN || seen.head == Head::EMPTY {
+        // From 0 on every command is wanted: nothing is a victim of another then.
+        let victims = self.backends[index].stats.slow_from() > 0;
+        if victims && self.slow_told.1 > bounds::SLOW_TOLD_AT_ONCE || seen.head == Head::EMPTY {
             return;
         }
         let session = &self.clients[self.front_of(client)].session;

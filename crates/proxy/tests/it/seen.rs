@@ -315,8 +315,10 @@ fn the_slow_log_is_bounded_and_the_cause_stays() {
     for client in &mut clients {
         client.raw();
     }
-    let slow = node.slow("SET");
-    assert_eq!((slow.id, slow.key.as_deref()), (1, Some("cause")));
-    let seen = node.counted("all are counted", |seen| seen.since_start.slow == 300);
-    assert!(seen.slow.len() < 128, "{}", seen.slow.len());
+    assert_eq!(node.slow("SET").key.as_deref(), Some("cause"));
+    // On a busy machine the first PINGs are slow, too.
+    let seen = node.counted("all are counted", |seen| seen.since_start.slow >= 300);
+    let victim = |slow: &&SlowCommand| slow.key.as_deref() == Some("victim");
+    let victims = seen.slow.iter().filter(victim).count();
+    assert!(victims < 128, "{victims}");
 }

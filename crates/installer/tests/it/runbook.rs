@@ -1,0 +1,72 @@
+//! The runbook of docs/upgrade.md, its commands run as they stand there.
+
+use crate::bench::{
+    Bench, FIRST, SECOND, bundle, dist, is_root, others, ran, repository, wait_until,
+};
+use std::fs::{self, File};
+use std::process::Command;
+
+/// The commands that an operator types on each node.
+fn runbook() -> String {
+    let page = fs::read_to_string(repository().join("docs/upgrade.md")).unwrap();
+    let block = page.split_once("```sh\n").unwrap().1;
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_runbook_of_the_docs_upgrades_a_node() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    if !others().is_empty() {
+        eprintln!("not run: install.sh of the runbook has to find one install on this machine");
+        return;
+    }
+    bench.install(&bundle(FIRST));
+    bench.create_cluster();
+    wait_until("the cluster is well", || {
+        let plan = ["cluster", "upgrade", "plan", "bundle"];
+        let path = bundle(SECOND).display().to_string();
+        bench.rladmin(&[&plan[..], &[&path]].concat()).code == Some(0)
+    });
+    let folder = bench.path("operator");
+    fs::create_dir(&folder).unwrap();
+    dist(SECOND, &folder);
+    let text = runbook();
+    assert!(
+        text.contains(&format!("mainstay-{SECOND}-linux-amd64.tar")),
+        "{text}"
+    );
+    // An operator answers each question of install.sh with yes.
+    let answers = bench.path("answers");
+    fs::write(&answers, "yes\n".repeat(16)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-x", "-c", &text])
+        .current_dir(&folder)
+        .env(
+            "PATH",
+            format!("{}/bin:{path}", bench.install_dir().display()),
+        )
+        .stdin(File::open(&answers).unwrap())
+        .output()
+        .unwrap();
+    let ran = ran(&output);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    for wanted in [
+        "upgrade_quorum_at_risk",
+        "recognised as an upgrade",
+        "ALL TESTS PASSED",
+        "All nodes run",
+    ] {
+        assert!(
+            ran.text.contains(wanted),
+            "{wanted} is not in\n{}",
+            ran.text
+        );
+    }
+    let versions = |text: &str| text.matches(SECOND).count();
+    assert!(versions(&bench.rladmin(&["status", "nodes"]).text) > 0);
+    bench.uninstall();
+}
