@@ -56,9 +56,9 @@ fn the_runbook_of_the_docs_upgrades_a_node() {
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     for wanted in [
         "upgrade_quorum_at_risk",
-        "recognised as an upgrade",
+        "from Mainstay 1.0.0 to 1.1.0",
         "ALL TESTS PASSED",
-        "All nodes run",
+        "all nodes are done",
     ] {
         assert!(
             ran.text.contains(wanted),
