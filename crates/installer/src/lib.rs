@@ -10,7 +10,7 @@
 //! | [`checks`] | what must be true before anything is changed |
 //! | [`files`], [`release_folder`], [`steps`] | the steps of an install, each repeatable |
 //! | [`install`], [`upgrade`], [`rollback`], [`uninstall`] | the four things an operator does |
-//! | [`services`], [`cluster`] | the node's daemons, and the cluster as they see it |
+//! | [`services`], [`supervisor`], [`cluster`] | the node's daemons, what runs them, and the cluster as they see it |
 //! | [`tuning`] | settings of the host, only on request |
 //! | [`node`] | the unit's main process |
 
@@ -33,6 +33,7 @@ pub mod release_folder;
 pub mod rollback;
 pub mod services;
 pub mod steps;
+pub mod supervisor;
 pub mod tuning;
 pub mod uninstall;
 pub mod upgrade;

@@ -5,7 +5,7 @@ use crate::console::Console;
 use crate::install::Outcome;
 use crate::registry::{self, Install, RecordFacts};
 use crate::steps::cut_short;
-use crate::{accounts, cluster, files, layout, release_folder, services};
+use crate::{accounts, cluster, files, layout, release_folder, services, supervisor};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::{InstallRecord, Manifest, PendingInstall};
@@ -109,6 +109,7 @@ fn replace(console: &Console, config: &NodeConfig, manifest: &Manifest) -> Resul
     services::wait_until_up(config, &manifest.supervisor_version, &release)?;
     services::replace_node(config, &release)?;
     cut_short("after", "rollback-mainstay-node");
+    supervisor::replace(console, config, &manifest.supervisor_version, &release)?;
     cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)
 }
 

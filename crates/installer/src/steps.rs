@@ -52,6 +52,8 @@ pub enum Step {
     Proxy,
     /// mainstay-node is replaced.
     Node,
+    /// supervisord is replaced, if its version changes.
+    Supervisord,
     /// The node and the cluster are whole again.
     Gate,
     /// The daemons are watched.
@@ -80,6 +82,7 @@ impl Step {
             Self::Exec => "cnm_exec",
             Self::Proxy => "dmcproxy",
             Self::Node => "mainstay-node",
+            Self::Supervisord => "supervisord",
             Self::Gate => "gate",
             Self::Watch => "watch",
             Self::Finish => "finish",
@@ -98,6 +101,7 @@ impl Step {
             Self::Exec,
             Self::Proxy,
             Self::Node,
+            Self::Supervisord,
             Self::Gate,
             Self::Watch,
             Self::Finish,

@@ -17,7 +17,7 @@ use crate::install::{Outcome, rlcheck};
 use crate::options::Options;
 use crate::registry::Install;
 use crate::steps::{Run, Step};
-use crate::{files, layout, services};
+use crate::{files, layout, release_folder, services, supervisor};
 use anyhow::{Context, Result, bail};
 use clients::Clients;
 use model::ErrorCode;
@@ -202,6 +202,11 @@ fn replace(run: &mut Run<'_>) -> Result<Clients> {
     run.during(Step::Node, |run| {
         services::replace_node(&run.config, &release)
     })?;
+    if !supervisor::runs(&run.config, &version) {
+        run.during(Step::Supervisord, |run| {
+            supervisor::replace(run.console, &run.config, &version, &release)
+        })?;
+    }
     let running = services::running(&run.config, &version);
     let target = UpgradeTarget::from(&run.bundle.manifest);
     run.during(Step::Gate, |run| {
@@ -279,7 +284,12 @@ fn go_back(run: &mut Run<'_>) -> Result<()> {
     let target = format!("releases/{old}");
     files::link(&run.config.current(), target.as_ref(), run.owner()?)?;
     let release = layout::release(&run.config, &old);
-    let version = run.bundle.manifest.supervisor_version.clone();
+    let version =
+        release_folder::read_manifest(&release, &run.record.trusted_keys)?.supervisor_version;
+    if !supervisor::runs(&run.config, &version) {
+        services::replace_node(&run.config, &release)?;
+        supervisor::replace(run.console, &run.config, &version, &release)?;
+    }
     services::replace_daemons(run.console, &run.config, &version, &release)?;
     services::replace_node(&run.config, &release)?;
     // Until it is told, other nodes wait and the level stays: that is safe, and told by the next run.

@@ -177,6 +177,20 @@ impl Bench {
             .map(|pid| pid.to_string())
     }
 
+    /// Pids of the engines that run from this install.
+    pub(crate) fn engines(&self) -> Vec<u32> {
+        let releases = self.install_dir().join("releases");
+        let is_engine = |program: PathBuf| {
+            program.starts_with(&releases)
+                && program
+                    .components()
+                    .any(|part| part.as_os_str() == "engines")
+        };
+        let processes = installer::processes::all().into_iter();
+        let engines = processes.filter(|process| process.program().is_some_and(is_engine));
+        engines.map(|process| process.pid).collect()
+    }
+
     pub(crate) fn node_pid(&self) -> String {
         let lock = self.path("var/mainstay/run/mainstay-node.lock");
         fs::read_to_string(lock).unwrap().trim().to_owned()

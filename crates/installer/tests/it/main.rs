@@ -14,5 +14,6 @@ mod full_disk;
 mod life;
 mod refusals;
 mod runbook;
+mod supervisord;
 mod unit_file;
 mod upgrades;

@@ -1,0 +1,84 @@
+//! supervisord's own replacement: only when its version changes, and last. Its daemons end with it and are started
+//! again from the same release; engines are nobody's children, and the proxy's server keeps its clients until the
+//! next one takes them over.
+
+use crate::console::Console;
+use crate::processes::{self, Process};
+use crate::{layout, services};
+use anyhow::{Result, bail};
+use model::node_config::NodeConfig;
+use rustix::process::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long it may take to stop its daemons and end; afterwards it is killed, and they end with it.
+const STOP: Duration = Duration::from_secs(20);
+/// How long mainstay-node may take to start another one.
+const START: Duration = Duration::from_secs(20);
+
+/// Whether a supervisord of this version runs.
+#[must_use]
+pub fn runs(config: &NodeConfig, version: &str) -> bool {
+    let wanted = layout::supervisor(config, version);
+    running(config).is_some_and(|(_, folder)| folder == wanted)
+}
+
+/// supervisord becomes that of `version`, and runs the daemons of `release`. mainstay-node must be of a release that
+/// starts this version. If it is this version already, nothing is done.
+///
+/// # Errors
+/// When it does not end, or does not come up.
+pub fn replace(
+    console: &Console,
+    config: &NodeConfig,
+    version: &str,
+    release: &Path,
+) -> Result<()> {
+    if runs(config, version) {
+        return Ok(());
+    }
+    console.note(format!(
+        "supervisord is replaced by version {version}: the daemons start anew, engines and clients go on"
+    ));
+    if let Some((process, _)) = running(config) {
+        process.signal(Signal::TERM);
+        if !processes::wait_for_end(std::slice::from_ref(&process), STOP).is_empty() {
+            process.signal(Signal::KILL);
+        }
+    }
+    let deadline = Instant::now() + services::hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(START);
+    while !runs(config, version) {
+        if Instant::now() >= deadline {
+            bail!(
+                "supervisord {version} does not start: see {}",
+                config.log_dir().join("supervisord.out").display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    services::wait_until_up(config, version, release)
+}
+
+/// The supervisord that runs, and the folder that it runs from.
+fn running(config: &NodeConfig) -> Option<(Process, PathBuf)> {
+    services::processes_of(config)
+        .into_iter()
+        .find_map(|process| {
+            let is_it = process
+                .arguments()
+                .iter()
+                .any(|word| word == "supervisor.supervisord");
+            let folder = is_it.then(|| folder_of(&process)).flatten()?;
+            Some((process, folder))
+        })
+}
+
+/// What it was started with says where its program lies.
+fn folder_of(process: &Process) -> Option<PathBuf> {
+    let environment = fs::read(format!("/proc/{}/environ", process.pid)).ok()?;
+    environment.split(|byte| *byte == 0).find_map(|word| {
+        let path = word.strip_prefix(b"PYTHONPATH=")?;
+        Some(PathBuf::from(std::str::from_utf8(path).ok()?))
+    })
+}
