@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How long mainstay-node may take to stop: a little more than all that it waits for.
 const NODE_STOP: Duration = Duration::from_secs(140);
-/// How long the daemons may take to come up.
-pub const DAEMONS_UP: Duration = Duration::from_secs(60);
+/// How long the daemons may take to come up. A proxy's server whose launcher was stopped waits 60 s for its successor:
+/// an upgrade must have gone back by then.
+pub const DAEMONS_UP: Duration = Duration::from_secs(40);
 /// How long the daemons of a new release are watched after the node was found well.
 pub const WATCHED: Duration = Duration::from_secs(10);
 /// Lines of a log that are shown when its daemon does not come up.
@@ -284,7 +285,20 @@ pub fn watch(config: &NodeConfig, running: &[(String, Process)]) -> Result<()> {
 /// # Errors
 /// Which one does not, with the end of its log.
 pub fn wait_until_up(config: &NodeConfig, version: &str, release: &Path) -> Result<()> {
-    let deadline = Instant::now() + DAEMONS_UP;
+    wait_until_up_by(config, version, release, Instant::now() + DAEMONS_UP)
+}
+
+/// The same, until a moment.
+///
+/// # Errors
+/// Which one does not, with the end of its log.
+pub fn wait_until_up_by(
+    config: &NodeConfig,
+    version: &str,
+    release: &Path,
+    deadline: Instant,
+) -> Result<()> {
+    let began = Instant::now();
     loop {
         // supervisorctl is a whole Python: asked only when there is something to hear.
         let processes = processes_of(config);
@@ -307,7 +321,7 @@ pub fn wait_until_up(config: &NodeConfig, version: &str, release: &Path) -> Resu
                     .collect();
                 bail!(
                     "after {} s: {}\n{}",
-                    DAEMONS_UP.as_secs(),
+                    began.elapsed().as_secs(),
                     waiting.join(", "),
                     logs.join("\n").trim()
                 );

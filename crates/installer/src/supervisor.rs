@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long it may take to stop its daemons and end; afterwards it is killed, and they end with it.
-const STOP: Duration = Duration::from_secs(20);
-/// How long mainstay-node may take to start another one.
-const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
+/// How long the next one and its daemons may take to come up. The proxy's server waits 60 s for the launcher that
+/// starts its successor: by then the one before must be back.
+const START: Duration = Duration::from_secs(25);
 
 /// Whether a supervisord of this version runs.
 #[must_use]
@@ -47,8 +48,10 @@ pub fn replace(
             process.signal(Signal::KILL);
         }
     }
-    let deadline = Instant::now() + services::hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(START);
-    while !runs(config, version) {
+    let limit = services::hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(START);
+    let deadline = Instant::now() + limit;
+    // One that ends at once runs for a moment, too: it has to answer.
+    while !runs(config, version) || services::daemons(config, version).is_empty() {
         if Instant::now() >= deadline {
             bail!(
                 "supervisord {version} does not start: see {}",
@@ -57,7 +60,7 @@ pub fn replace(
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    services::wait_until_up(config, version, release)
+    services::wait_until_up_by(config, version, release, deadline)
 }
 
 /// The supervisord that runs, and the folder that it runs from.

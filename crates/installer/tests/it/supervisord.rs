@@ -17,26 +17,33 @@ const OLD: &str = "4.3.0";
 const NEW: &str = "4.3.1";
 const PORT: u16 = 12_000;
 
-/// Stamps the wheel with another version.
+/// Stamps the wheel with another version, and replaces one of its files by a text.
 const STAMP: &str = "
 import sys, zipfile
-with zipfile.ZipFile(sys.argv[1]) as old, zipfile.ZipFile(sys.argv[2], 'w') as new:
+source, target, version, *other = sys.argv[1:]
+texts = {'supervisor/version.txt': version, **dict([other] if other else [])}
+with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, 'w') as new:
     for file in old.infolist():
-        data = sys.argv[3].encode() if file.filename == 'supervisor/version.txt' else old.read(file)
-        new.writestr(file.filename, data)
+        text = texts.get(file.filename)
+        new.writestr(file.filename, old.read(file) if text is None else text)
 ";
+
+fn stamp(source: &Path, target: &Path, other: &[&str]) {
+    let status = Command::new("python3")
+        .args(["-c", STAMP])
+        .args([source, target])
+        .arg(NEW)
+        .args(other)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
 
 /// The bundle brings another supervisord.
 fn bring_another(bundle: &Path) {
     let name = |version| format!("release/supervisor/supervisor-{version}-py2.py3-none-any.whl");
     let (old, new) = (name(OLD), name(NEW));
-    let status = Command::new("python3")
-        .args(["-c", STAMP])
-        .args([bundle.join(&old), bundle.join(&new)])
-        .arg(NEW)
-        .status()
-        .unwrap();
-    assert!(status.success());
+    stamp(&bundle.join(&old), &bundle.join(&new), &[]);
     let bytes = fs::read(bundle.join(&new)).unwrap();
     fs::remove_file(bundle.join(&old)).unwrap();
     change_signed(bundle, |manifest| {
@@ -138,23 +145,33 @@ fn supervisord_is_replaced_and_comes_back_with_two_stamps_of_one_wheel() {
 
     assert!(counter.stop() > 0);
     assert_eq!(bench.engines(), engines, "engines go on");
-    a_broken_one_is_taken_back(&bench, &second, version);
+    a_broken_one_is_taken_back(&bench, &second, version, &engines);
     bench.uninstall();
 }
 
 /// A supervisord that does not run: found out, and the node goes back to the one before.
-fn a_broken_one_is_taken_back(bench: &Bench, second: &Path, version: impl Fn() -> String) {
+fn a_broken_one_is_taken_back(
+    bench: &Bench,
+    second: &Path,
+    version: impl Fn() -> String,
+    engines: &[u32],
+) {
     let name = format!("release/supervisor/supervisor-{NEW}-py2.py3-none-any.whl");
-    let status = Command::new("python3")
-        .args(["-c", "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('supervisor/version.txt', '1')"])
-        .arg(bench.path("broken"))
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let ends = [
+        "supervisor/supervisord.py",
+        "raise SystemExit('out of order')\n",
+    ];
+    stamp(&second.join(&name), &bench.path("broken"), &ends);
     replace_signed(second, &name, &fs::read(bench.path("broken")).unwrap());
     let mut command = bench.command(second);
     command.arg("-y").env("MAINSTAY_INSTALL_PATIENCE", "8");
     let ran = ran(&command.output().unwrap());
     assert_eq!(ran.code, Some(3), "{}", ran.text);
+    assert!(
+        ran.text.contains("supervisord 4.3.1 does not start"),
+        "{}",
+        ran.text
+    );
     assert_eq!(version(), OLD, "{}", ran.text);
+    assert_eq!(bench.engines(), engines, "engines go on");
 }
