@@ -41,7 +41,8 @@ struct Endpoint {
 pub(crate) struct Listeners {
     acceptor: Arc<Acceptor>,
     open: HashMap<SocketAddr, Endpoint>,
-    /// Taken from the server before this one, not wanted by a configuration yet.
+    /// Open, but not accepted from here: taken from the server before this one and not wanted by a configuration
+    /// yet, or given to the one after it.
     inherited: HashMap<SocketAddr, TcpListener>,
     wanted: Vec<(SocketAddr, DatabaseUid)>,
     errors: HashMap<SocketAddr, String>,
@@ -160,6 +161,26 @@ impl Listeners {
             .values()
             .map(|endpoint| endpoint.socket.try_clone())
             .collect()
+    }
+
+    /// Accepts no more, but keeps the sockets: a successor has them, too, and may end before it is settled.
+    /// [`Self::follow`] accepts again.
+    pub(crate) fn park(&mut self) {
+        for (address, endpoint) in self.open.drain() {
+            endpoint.task.abort();
+            self.inherited.insert(address, endpoint.socket);
+        }
+    }
+
+    /// Of what is parked, closes what a configuration does not want any more.
+    pub(crate) fn forget(&mut self, config: &ProxyConfig) {
+        let wanted = |address: &SocketAddr| {
+            config
+                .databases
+                .iter()
+                .any(|database| database.listen.contains(address))
+        };
+        self.inherited.retain(|address, _| wanted(address));
     }
 
     /// Accepts no more.

@@ -118,6 +118,9 @@ struct Server {
     phase: Phase,
     /// A successor is being served: endpoints stay as they are.
     frozen: bool,
+    /// A successor serves and takes the clients; if it ends before it has them all, this server serves again.
+    succeeded: bool,
+    launcher_ended: bool,
     readiness: Readiness,
     observations: watch::Sender<Option<ProxyObservation>>,
     /// What all databases counted in the last second.
@@ -157,6 +160,8 @@ impl Server {
             persisted: persisted::path(environment),
             phase: Phase::Serving,
             frozen: false,
+            succeeded: false,
+            launcher_ended: false,
             readiness: Readiness::new(),
             observations: watch::Sender::new(None),
             window: Window::new(Instant::now()),
@@ -212,8 +217,8 @@ impl Server {
                         return Ok(self.workers);
                     }
                 }
-                _ = terminate.recv() => self.drain("it was told to end"),
-                _ = interrupt.recv() => self.drain("it was told to end"),
+                _ = terminate.recv() => self.leave("it was told to end"),
+                _ = interrupt.recv() => self.leave("it was told to end"),
                 _ = hangup.recv() => {}
                 Some(()) = orphaned.recv() => self.orphaned(),
                 _ = tick.tick() => {
@@ -267,7 +272,9 @@ impl Server {
         let changed = self.config.as_ref() != Some(&config);
         if changed {
             self.spread(&config).await;
-            if !self.frozen && !self.leaving() {
+            if self.leaving() {
+                self.listeners.forget(&config);
+            } else if !self.frozen {
                 self.listeners.follow(&config);
             }
             if keep && !self.leaving() {
@@ -421,8 +428,12 @@ impl Server {
                 // A successor that is gone meanwhile is noticed by the handover thread.
                 let _ = answer.send((sockets, next));
             }
-            Asked::Commit(done) => {
+            Asked::Commit { clients, done } => {
                 self.drain("a successor serves");
+                self.succeeded = clients;
+                if !clients {
+                    self.close_endpoints();
+                }
                 let _ = done.send(());
             }
             Asked::Give(answer) => {
@@ -437,9 +448,12 @@ impl Server {
                     until,
                 });
             }
-            Asked::Given => {}
-            Asked::Abandoned => {
+            Asked::Given => self.close_endpoints(),
+            Asked::Abandoned { alone } => {
                 self.frozen = false;
+                if alone {
+                    self.serve_again();
+                }
                 if let Some(config) = self.config.clone()
                     && !self.leaving()
                 {
@@ -455,10 +469,36 @@ impl Server {
     }
 
     fn orphaned(&mut self) {
+        self.launcher_ended = true;
         if self.phase == Phase::Serving {
             tracing::info!("the launcher has ended; the server waits for a successor");
             self.phase = Phase::Orphaned(Instant::now() + bounds::SUCCESSOR);
         }
+    }
+
+    /// The successor has ended before it had taken all clients: those that are left, and new ones, are served here.
+    fn serve_again(&mut self) {
+        if !std::mem::take(&mut self.succeeded) || !matches!(self.phase, Phase::Draining(_)) {
+            return;
+        }
+        tracing::warn!("the successor has ended: clients are accepted here again");
+        self.phase = if self.launcher_ended {
+            Phase::Orphaned(Instant::now() + bounds::SUCCESSOR)
+        } else {
+            Phase::Serving
+        };
+    }
+
+    /// Drains for good.
+    fn leave(&mut self, reason: &str) {
+        self.drain(reason);
+        self.close_endpoints();
+    }
+
+    /// Nobody is accepted here again.
+    fn close_endpoints(&mut self) {
+        self.succeeded = false;
+        self.listeners.close();
     }
 
     fn drain(&mut self, reason: &str) {
@@ -468,7 +508,7 @@ impl Server {
                 clients = self.stats.connections.load(Ordering::Relaxed),
                 "no clients are accepted any more"
             );
-            self.listeners.close();
+            self.listeners.park();
             self.phase = Phase::Draining(Instant::now() + bounds::drain());
             // A successor speaks for the node now.
             self.observations.send_replace(None);
@@ -496,9 +536,10 @@ impl Server {
         let now = Instant::now();
         match self.phase {
             Phase::Serving => {}
-            Phase::Orphaned(until) if now >= until => self.drain("no successor came"),
+            Phase::Orphaned(until) if now >= until => self.leave("no successor came"),
             Phase::Orphaned(_) => {}
             Phase::Draining(until) if now >= until => {
+                self.close_endpoints();
                 for worker in self.workers.all().iter() {
                     // It has until the last moment to hear of it.
                     let _ = worker.tell(Message::Drain);

@@ -23,14 +23,17 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 pub(crate) enum Asked {
     /// The sockets, and the id of the next client. From now on endpoints stay as they are.
     Offer(oneshot::Sender<(Vec<TcpListener>, u64)>),
-    /// The successor serves: accept no more.
-    Commit(oneshot::Sender<()>),
+    /// The successor serves: accept no more. Unless it takes the clients, too, nothing is asked afterwards.
+    Commit {
+        clients: bool,
+        done: oneshot::Sender<()>,
+    },
     /// The successor takes the clients, too.
     Give(oneshot::Sender<Giving>),
     /// It has taken all that it can.
     Given,
-    /// The successor is gone: go on.
-    Abandoned,
+    /// It came to nothing. `alone`: the successor is gone, and nobody else would be asked by the next one.
+    Abandoned { alone: bool },
 }
 
 /// The place where a successor asks.
@@ -89,7 +92,11 @@ impl Desk {
                 Ok(connection) => connection,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
                 Err(rustix::io::Errno::AGAIN) => {
-                    self.stay_reachable();
+                    let lost = !self.is_own();
+                    let alone = self.stay_reachable();
+                    if lost && alone && control.blocking_send(Asked::Abandoned { alone }).is_err() {
+                        return;
+                    }
                     continue;
                 }
                 Err(error) => {
@@ -102,8 +109,8 @@ impl Desk {
                 Err(error) => {
                     tracing::warn!("a handover was given up: {error:#}");
                     // Before the connection ends: a new server that lives on takes the place after.
-                    self.stay_reachable();
-                    if control.blocking_send(Asked::Abandoned).is_err() {
+                    let alone = self.stay_reachable();
+                    if control.blocking_send(Asked::Abandoned { alone }).is_err() {
                         return;
                     }
                 }
@@ -114,11 +121,13 @@ impl Desk {
 
 impl Desk {
     /// Opens the place again if it was lost: a successor that took it and ended before it had taken
-    /// over leaves a dead socket there, and the next one would find nobody.
-    fn stay_reachable(&mut self) {
-        let own = std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
-        if own || answers(&self.path) {
-            return;
+    /// over leaves a dead socket there, and the next one would find nobody. `false`: another server lives there.
+    fn stay_reachable(&mut self) -> bool {
+        if self.is_own() {
+            return true;
+        }
+        if answers(&self.path) {
+            return false;
         }
         match open_desk(&self.path) {
             Ok(desk) => {
@@ -127,6 +136,11 @@ impl Desk {
             }
             Err(error) => tracing::warn!("no successor can be served: {error:#}"),
         }
+        true
+    }
+
+    fn is_own(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
     }
 }
 
@@ -183,11 +197,12 @@ fn hand_over(
         )?;
     }
     receive::<Commit>(connection).context("the new server did not take over")?;
-    ask(control, Asked::Commit)?;
+    let clients = offer.record_version >= WITH_CLIENTS;
+    ask(control, |done| Asked::Commit { clients, done })?;
     tracing::info!(to = hello.build_id, "the endpoints are handed over");
     // The new server serves in any case.
     let _ = send(connection, &Done { done: true }, &[]);
-    if offer.record_version < WITH_CLIENTS {
+    if !clients {
         return Ok(());
     }
     let giving: Giving = ask(control, Asked::Give)?;

@@ -27,8 +27,8 @@ fn a_listener_moves_and_a_dead_successor_does_no_harm() {
                         .send((vec![listener.try_clone().unwrap()], 42))
                         .unwrap();
                 }
-                Asked::Abandoned => abandoned += 1,
-                Asked::Commit(done) => done.send(()).unwrap(),
+                Asked::Abandoned { .. } => abandoned += 1,
+                Asked::Commit { done, .. } => done.send(()).unwrap(),
                 // Nobody serves clients here.
                 Asked::Give(_) | Asked::Given => break,
             }

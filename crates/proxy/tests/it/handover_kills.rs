@@ -99,6 +99,8 @@ fn the_new_server_is_killed() {
         for client in &mut clients.named {
             assert!(client.pings(), "{place}: the old server goes on");
         }
+        // Nobody is refused meanwhile.
+        assert!(node.client().pings(), "{place}: it accepts again");
         node.environment.clear();
         node.launch();
         until("the old server has ended", || !process::runs(old));
