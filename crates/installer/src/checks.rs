@@ -59,5 +59,5 @@ pub fn new_install(subject: &Subject<'_>) -> Result<Accounts> {
 /// The first thing that stands against it.
 pub fn upgrade(subject: &Subject<'_>) -> Result<()> {
     machine::versions(subject)?;
-    folders::space(subject)
+    folders::space_for_release(subject)
 }

@@ -277,6 +277,15 @@ fn existing(
     let bundle = Bundle::open(root, &record.trusted_keys)?;
     let to = &bundle.manifest.version;
     if let Some(pending) = &record.pending
+        && pending.step == rollback::STEP
+    {
+        bail!(
+            "the way back from {} to {} was cut short: run install.sh --rollback again, of any of the two",
+            record.version,
+            pending.to
+        );
+    }
+    if let Some(pending) = &record.pending
         && pending.to != *to
     {
         bail!(

@@ -35,7 +35,8 @@ pub fn run(console: &Console, install: &Install) -> Result<Outcome> {
     };
     let Some(to) = to.cloned() else {
         bail!(
-            "Mainstay {} is the first version here: there is none to go back to",
+            "Mainstay {}: there is none to go back to. The way back is one version long, and this node has upgraded \
+             nothing since it was installed or went back",
             record.version
         );
     };
@@ -130,7 +131,7 @@ fn announce(console: &Console, config: &NodeConfig, facts: &ReleaseFacts) -> Res
 }
 
 /// The word of this work in the install record.
-const STEP: &str = "rollback";
+pub(crate) const STEP: &str = "rollback";
 
 fn in_force(record: &InstallRecord) -> String {
     match &record.pending {

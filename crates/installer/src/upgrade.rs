@@ -58,14 +58,16 @@ pub(crate) fn run(
         bundle,
         installs: &[],
     };
-    checks::upgrade(&subject)?;
     match record.pending.as_ref().map(|pending| pending.step.as_str()) {
         Some(step) if Step::is_past_prepared(step) => {
             console.note(format!(
                 "going on with the unfinished upgrade (step {step})"
             ));
         }
-        _ => cluster_allows(console, answers, &config, bundle)?,
+        _ => {
+            checks::upgrade(&subject)?;
+            cluster_allows(console, answers, &config, bundle)?;
+        }
     }
     let mut run = Run {
         console,
@@ -108,8 +110,8 @@ fn may(from: &Version, to: &Version, bundle: &Bundle) -> Result<()> {
             )
         }
         None => bail!(
-            "there is no supported upgrade from {from} to {to}: install {to} on a new \
-                       machine and join it to the cluster"
+            "there is no supported upgrade from {from} to {to}: choose a release that \
+             'rladmin cluster upgrade paths' reaches, or make a new cluster with {to} and copy the data"
         ),
     }
 }

@@ -79,8 +79,9 @@ impl Node {
     pub(crate) fn upgrade(&self, bundle: &Path) -> Result<()> {
         let mut command = Command::new(bundle.join("install.sh"));
         let said = run(command.args(["-y", "--address", &self.address.to_string()]))?;
-        let of_clients =
-            |line: &&str| line.contains("clients of this node") || line.contains("connections");
+        let of_clients = |line: &&str| {
+            line.contains("clients of this node") || line.contains("connections kept")
+        };
         for line in said.lines().filter(of_clients) {
             println!("    {}", line.trim());
         }

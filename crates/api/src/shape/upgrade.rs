@@ -78,7 +78,10 @@ fn missing(status: &UpgradeStatus) -> Vec<String> {
     nodes
         .map(|node| match node.state.as_str() {
             "down" => format!("node:{} ({}) is not heard", node.uid, node.addr),
-            "under way" => format!("install.sh is at work on node:{} ({})", node.uid, node.addr),
+            "under way" => format!(
+                "install.sh is at work on node:{} ({}); if it was cut short, run it there again",
+                node.uid, node.addr
+            ),
             _ => format!(
                 "node:{} ({}) runs {}: run install.sh of {to} there",
                 node.uid, node.addr, node.software_version

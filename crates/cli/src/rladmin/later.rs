@@ -85,7 +85,10 @@ pub const LATER: &[Later] = &[
     later(&["suffix", "delete"]),
     later(&["suffix", "list"]),
     later(&["tune", "node"]),
-    later(&["upgrade"]),
+    instead(
+        &["upgrade"],
+        "Databases keep their engine; `cluster upgrade` is about the release of the nodes.",
+    ),
 ];
 
 /// Keywords in commands that there are.

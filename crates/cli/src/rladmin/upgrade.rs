@@ -102,7 +102,15 @@ fn encoded(text: &str) -> String {
 /// # Errors
 /// As REST answers; that it takes too long.
 pub async fn finalize(context: &Context) -> Result<(), Failure> {
-    let question = "Finalise the upgrade? No node goes back to the release before after that.";
+    let now: UpgradeStatus = context.rest.get("/v1/upgrade").await?;
+    if now.state == "none" {
+        // The answer says so.
+        let _: UpgradeStatus = context
+            .rest
+            .post("/v1/upgrade/finalize", &json!({}))
+            .await?;
+    }
+    let question = "Finalise the upgrade? If the feature level rises, no node goes back to the release before after that.";
     if !context.screen.confirm(question)? {
         return Err(Failure::Other("nothing was changed".to_owned()));
     }

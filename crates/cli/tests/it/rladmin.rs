@@ -377,7 +377,8 @@ fn what_a_later_release_has_is_answered_by_name() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "ERROR: line 1: 'upgrade' is not in this release.\n"
+        "ERROR: line 1: 'upgrade' is not in this release.\nDatabases keep their engine; `cluster upgrade` is about the \
+         release of the nodes.\n"
     );
 }
 

@@ -3,6 +3,7 @@
 use super::{Accounts, Subject};
 use crate::host;
 use anyhow::{Result, bail};
+use model::ErrorCode;
 use model::limits::SOCKET_PATH_MAX;
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +14,8 @@ use std::path::Path;
 const DATA_MIN: u64 = 256 << 20;
 /// Room beyond the release's own size, bytes: the file system's own needs, logs of the first days.
 const MARGIN: u64 = 64 << 20;
+/// The same beside a release in use, bytes, as the cluster's plan has it (`controller::upgrade`).
+const UPGRADE_MARGIN: u64 = 128 << 20;
 
 /// Nothing lies where the install is to go.
 pub(super) fn empty(subject: &Subject<'_>) -> Result<()> {
@@ -96,6 +99,26 @@ pub(super) fn socket_paths(subject: &Subject<'_>) -> Result<()> {
         path.display(),
         path.as_os_str().len()
     )
+}
+
+/// Room for another release beside the one in use; the cluster's plan asks for the same.
+pub(super) fn space_for_release(subject: &Subject<'_>) -> Result<()> {
+    let path = &subject.config.install_dir;
+    let (free, need) = (
+        host::free_space(path)?,
+        subject.bundle.size() + UPGRADE_MARGIN,
+    );
+    if free < need {
+        let code = ErrorCode::UpgradeDiskShort;
+        bail!(
+            "{code}: the file system of {} has {} free, {} are needed. {}",
+            path.display(),
+            model::units::format_size(free),
+            model::units::format_size(need),
+            code.remedy()
+        );
+    }
+    Ok(())
 }
 
 /// Room, added up where several folders share a file system.

@@ -30,12 +30,13 @@ pub(super) fn make(run: &mut Run<'_>) -> Result<Vec<String>> {
     let in_var = [
         Some(config.log_dir()),
         Some(config.persist_dir()),
-        Some(config.store_dir()),
         Some(config.shards_dir()),
         Some(config.tmp_dir()),
         run_dir,
         Some(config.socket_dir.clone()),
     ];
+    // As cnm_exec keeps it: the configuration holds secrets.
+    folders.push((config.store_dir(), 0o700, owner));
     folders.extend(
         in_var
             .into_iter()

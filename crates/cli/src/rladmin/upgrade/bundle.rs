@@ -16,6 +16,11 @@ const MANIFEST_MAX: u64 = 8 * 1024 * 1024;
 pub(super) fn target(path: &str) -> Result<UpgradeTarget, Failure> {
     let path = Path::new(path);
     let failed = |why: String| Failure::Other(format!("{}: {why}", path.display()));
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(failed(format!(
+            "{error}: give the tar of a release, or the folder that it was unpacked into"
+        )));
+    }
     let text = if path.is_dir() {
         let file = File::open(path.join(MANIFEST))
             .map_err(|e| failed(format!("it holds no readable {MANIFEST} ({e})")))?;
@@ -39,6 +44,11 @@ pub(super) fn target(path: &str) -> Result<UpgradeTarget, Failure> {
         let _ = child.wait();
         text?
     };
+    if text.is_empty() {
+        return Err(failed(format!(
+            "it is no tar of a release, or it is cut short: no {MANIFEST} is in it"
+        )));
+    }
     let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|e| failed(format!("it is no bundle of Mainstay ({e})")))?;
     Ok(UpgradeTarget::from(&manifest))

@@ -24,10 +24,17 @@ pub fn status_line(status: &UpgradeStatus) -> String {
                 .count();
             format!("{new} of {} nodes are done", status.nodes.len())
         }
-        "soak" => format!(
-            "all nodes are done, it is finalised in {}",
-            age(f64::from(status.soak_left_seconds.unwrap_or(0)))
-        ),
+        "soak" => {
+            let left = age(f64::from(status.soak_left_seconds.unwrap_or(0)));
+            let then = if status.hold_finalize {
+                format!(
+                    "the soak is over in {left}, then it waits for `rladmin cluster upgrade finalize`"
+                )
+            } else {
+                format!("it is finalised in {left}")
+            };
+            format!("all nodes are done, {then}")
+        }
         "held" => "all nodes are done, it waits for `rladmin cluster upgrade finalize`".to_owned(),
         "raising" => "the feature level rises".to_owned(),
         "confirming" => "the feature level has risen, nodes confirm it".to_owned(),
@@ -125,6 +132,14 @@ pub(super) fn plan(plan: &UpgradePlan, colours: bool) -> String {
         }
     }
     text += &nodes.render(colours);
+    if !plan.nodes.is_empty() && plan.nodes.iter().all(|node| node.state == "done") {
+        let _ = writeln!(
+            text,
+            "\nEvery node runs {} already: nothing to do.",
+            plan.version
+        );
+        return text;
+    }
     let mut steps = Table::new("", vec!["STEP", "NODE:ID", "WHAT", "CLIENTS"]);
     for step in &plan.steps {
         steps.push(vec![
@@ -220,5 +235,7 @@ mod tests {
             status_line(&status),
             "upgrade from 1.0.0 to 1.1.0: all nodes are done, it is finalised in 90s (feature level 1)"
         );
+        status.hold_finalize = true;
+        assert!(status_line(&status).contains("the soak is over in 90s, then it waits"));
     }
 }
