@@ -17,6 +17,7 @@
 pub mod accounts;
 pub mod answers;
 pub mod bundle;
+pub mod bundle_tar;
 pub mod checks;
 pub mod cluster;
 pub mod console;

@@ -44,12 +44,15 @@ enum Command {
     Stop(Which),
     /// Check a bundle, and nothing else.
     Verify {
-        /// Folder of the unpacked bundle.
-        #[arg(long, value_name = "DIR")]
+        /// The tar of a release, or the folder that it was unpacked into.
+        #[arg(long, value_name = "PATH")]
         bundle: PathBuf,
         /// Public key (minisign) [default: the one built in].
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// Trust the keys that this install trusts.
+        #[arg(long, conflicts_with = "key")]
+        installed: bool,
     },
     #[command(hide = true)]
     SelfTest,
@@ -111,13 +114,21 @@ fn run(console: &Console, arguments: Arguments) -> anyhow::Result<ExitCode> {
             services::stop_node(&meant(&which)?.entry.config)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Verify { bundle, key } => {
+        Command::Verify {
+            bundle,
+            key,
+            installed,
+        } => {
             let trusted = match key {
-                Some(path) => keys::from_file(&path)?,
-                None => keys::built_in()?,
+                _ if installed => trusted_here()?,
+                Some(path) => vec![keys::from_file(&path)?],
+                None => vec![keys::built_in()?],
             };
-            let bundle = installer::bundle::Bundle::open(&bundle, &[trusted])?;
-            let manifest = &bundle.manifest;
+            let manifest = if bundle.is_dir() {
+                installer::bundle::Bundle::open(&bundle, &trusted)?.manifest
+            } else {
+                installer::bundle_tar::verify(&bundle, &trusted)?
+            };
             console.note(format!(
                 "Mainstay {} (build {}) is whole",
                 manifest.version, manifest.build_id
@@ -126,6 +137,15 @@ fn run(console: &Console, arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::SelfTest => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The keys that this install trusts.
+fn trusted_here() -> anyhow::Result<Vec<String>> {
+    let install = meant(&Which { address: None })?;
+    Ok(install
+        .record
+        .map(|record| record.trusted_keys)
+        .unwrap_or_default())
 }
 
 fn meant(which: &Which) -> anyhow::Result<registry::Install> {

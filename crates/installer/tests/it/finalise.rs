@@ -4,6 +4,7 @@
 use crate::bench::{Bench, FIRST, SECOND, bundle, change_signed, copy_of, is_root, wait_until};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -81,9 +82,51 @@ fn back_until_finalised_and_not_after_with_two_versions_of_one_program() {
     );
 
     the_older_release_does_not_start(&bench);
+    a_spoilt_bundle_is_named(&bench, &second);
+    bench.uninstall();
+}
+
+/// The plan says what install.sh would.
+fn a_spoilt_bundle_is_named(bench: &Bench, good: &Path) {
+    let plan = |path: &Path| {
+        let path = path.display().to_string();
+        bench.rladmin(&["cluster", "upgrade", "plan", "bundle", &path])
+    };
+    let refused = |path: &Path| {
+        let ran = plan(path);
+        assert_ne!(ran.code, Some(0), "{}", ran.text);
+        ran.text
+    };
+    let tar = bench.path("good.tar");
+    let status = Command::new("tar")
+        .arg("cf")
+        .arg(&tar)
+        .arg("-C")
+        .arg(good)
+        .args([
+            "manifest.json",
+            "manifest.json.minisig",
+            "README.md",
+            "install.sh",
+            "release",
+        ])
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(plan(&tar).code, Some(0), "{}", plan(&tar).text);
+    let bytes = fs::read(&tar).unwrap();
+    let cut = bench.path("cut.tar");
+    fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let said = refused(&cut);
+    assert!(said.contains("it is cut short"), "{said}");
+    let spoilt = copy_of(good, &bench.path("spoilt"));
+    let mut program = fs::read(spoilt.join("release/bin/dmcproxy")).unwrap();
+    program[1000] ^= 1;
+    fs::write(spoilt.join("release/bin/dmcproxy"), program).unwrap();
+    let said = refused(&spoilt);
+    assert!(said.contains("release/bin/dmcproxy: altered"), "{said}");
+    assert!(refused(&bench.path("none")).contains("No such file"));
     let log = fs::read_to_string(bench.path("var/mainstay/log/install.log")).unwrap();
     assert!(log.contains("the node is well"), "{log}");
-    bench.uninstall();
 }
 
 fn the_older_release_does_not_start(bench: &Bench) {

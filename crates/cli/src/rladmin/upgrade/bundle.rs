@@ -1,7 +1,8 @@
-//! The manifest of a bundle, unpacked or not. It is read for a plan, which changes nothing: that it is
-//! signed is what install.sh checks.
+//! The manifest of a bundle, unpacked or not. Whether the bundle is whole and signed says the installer of this
+//! node's own release, which knows the keys that the node trusts.
 
 use crate::rladmin::failure::Failure;
+use model::node_config::NodeConfig;
 use model::release::{MANIFEST, Manifest};
 use model::upgrade::UpgradeTarget;
 use std::fs::File;
@@ -51,7 +52,32 @@ pub(super) fn target(path: &str) -> Result<UpgradeTarget, Failure> {
     }
     let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|e| failed(format!("it is no bundle of Mainstay ({e})")))?;
+    verify(path)?;
     Ok(UpgradeTarget::from(&manifest))
+}
+
+/// Outside of an install there are no keys to check it by.
+fn verify(path: &Path) -> Result<(), Failure> {
+    let program = std::env::current_exe().and_then(|program| program.canonicalize());
+    let release = program
+        .ok()
+        .and_then(|program| NodeConfig::release_of(&program));
+    let Some(release) = release.filter(|release| release.join(MANIFEST).is_file()) else {
+        return Ok(());
+    };
+    let output = Command::new(release.join("bin/mainstay-install"))
+        .args(["verify", "--installed", "--bundle"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Failure::Other(format!("cannot run mainstay-install: {e}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let why = text.split_once("Error: ").map_or(&*text, |(_, why)| why);
+    let lines: Vec<&str> = why.lines().map(str::trim).collect();
+    Err(Failure::Other(lines.join("\n")))
 }
 
 fn limited(from: impl Read) -> std::io::Result<Vec<u8>> {

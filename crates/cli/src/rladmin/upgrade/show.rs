@@ -94,17 +94,7 @@ pub(super) fn status(status: &UpgradeStatus, colours: bool) -> String {
     text + &table.render(colours)
 }
 
-pub(super) fn plan(plan: &UpgradePlan, colours: bool) -> String {
-    let mut text = format!(
-        "Upgrade to {} (build {}); feature level {}\n\n",
-        plan.version,
-        plan.build_id,
-        if plan.level_from == plan.level_to {
-            format!("stays {}", plan.level_from)
-        } else {
-            format!("{} to {}", plan.level_from, plan.level_to)
-        }
-    );
+fn planned_nodes(plan: &UpgradePlan) -> Table {
     let mut nodes = Table::new(
         "",
         vec![
@@ -131,7 +121,21 @@ pub(super) fn plan(plan: &UpgradePlan, colours: bool) -> String {
             ]);
         }
     }
-    text += &nodes.render(colours);
+    nodes
+}
+
+pub(super) fn plan(plan: &UpgradePlan, colours: bool) -> String {
+    let mut text = format!(
+        "Upgrade to {} (build {}); feature level {}\n\n",
+        plan.version,
+        plan.build_id,
+        if plan.level_from == plan.level_to {
+            format!("stays {}", plan.level_from)
+        } else {
+            format!("{} to {}", plan.level_from, plan.level_to)
+        }
+    );
+    text += &planned_nodes(plan).render(colours);
     if !plan.nodes.is_empty() && plan.nodes.iter().all(|node| node.state == "done") {
         let _ = writeln!(
             text,
