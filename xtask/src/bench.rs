@@ -1,6 +1,8 @@
 //! `cargo xtask bench proxy`: builds the proxy as it is shipped, gets the peers, and lets `testkit`
 //! measure.
 
+pub(crate) mod upgrade;
+
 use crate::engines::{self, Wheel, fetch_wheel, output_of};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;

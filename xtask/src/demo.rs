@@ -1,13 +1,13 @@
 //! `cargo xtask demo`, which `demo.sh` runs: three nodes on this machine, installed from a bundle
 //! made here by its own install.sh.
 
-mod load;
-mod node;
-mod place;
+pub(crate) mod load;
+pub(crate) mod node;
+pub(crate) mod place;
 
 use crate::dist;
 use anyhow::{Context, Result, bail, ensure};
-use load::{Load, Tally};
+use load::{CONNECTIONS, Load, PACE, Tally};
 use node::{DNS_PORT, Node};
 use place::Place;
 use semver::Version;
@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Port of the demo's database.
-const PORT: u16 = 12_000;
+pub(crate) const PORT: u16 = 12_000;
 /// Its name.
 const DATABASE: &str = "demo";
 /// First admin.
@@ -112,7 +112,7 @@ fn create_database(first: &Node) -> Result<()> {
     Ok(())
 }
 
-fn start(repository: &Path, place: &Place) -> Result<()> {
+pub(crate) fn start(repository: &Path, place: &Place) -> Result<()> {
     let began = Instant::now();
     let version = dist::release::next(repository)?;
     let bundle = make_bundle(repository, place, &version)?;
@@ -165,7 +165,7 @@ fn start(repository: &Path, place: &Place) -> Result<()> {
             .try_for_each(load::wait_until_open)
     })?;
     let tally = step("send traffic to all three endpoints", || {
-        let load = Load::start(endpoints(&nodes))?;
+        let load = Load::start(endpoints(&nodes), CONNECTIONS, PACE)?;
         std::thread::sleep(TRAFFIC);
         load.end()
     })?;
@@ -177,7 +177,7 @@ fn start(repository: &Path, place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn endpoints(nodes: &[Node]) -> Vec<SocketAddr> {
+pub(crate) fn endpoints(nodes: &[Node]) -> Vec<SocketAddr> {
     nodes
         .iter()
         .map(|node| SocketAddr::new(node.address.into(), PORT))
@@ -249,7 +249,7 @@ fn say_where(place: &Place, nodes: &[Node], password: &str) {
     println!("Remove:     ./demo.sh stop{base}\n");
 }
 
-fn stop(place: &Place) -> Result<()> {
+pub(crate) fn stop(place: &Place) -> Result<()> {
     step("remove the demo", || place.remove(None))
 }
 
@@ -302,7 +302,7 @@ fn upgrade(repository: &Path, place: &Place) -> Result<()> {
     let engines = place.engine_processes();
     let order = primary_first(&nodes)?;
 
-    let load = Load::start(endpoints(&nodes))?;
+    let load = Load::start(endpoints(&nodes), CONNECTIONS, PACE)?;
     std::thread::sleep(AROUND_UPGRADE);
     let upgraded = upgrade_nodes(place, &order, &tar, &to);
     if upgraded.is_ok() {
@@ -331,7 +331,7 @@ fn upgrade_nodes(place: &Place, order: &[&Node], tar: &Path, to: &Version) -> Re
             place.unpack(tar, to)
         })?;
         step(&format!("node {number}: ./install.sh, under load"), || {
-            node.upgrade(&bundle)
+            node.upgrade(&bundle).map(|said| say_of_clients(&said))
         })?;
         step(
             &format!("node {number}: rlcheck; rladmin status extra all"),
@@ -341,8 +341,19 @@ fn upgrade_nodes(place: &Place, order: &[&Node], tar: &Path, to: &Version) -> Re
     Ok(())
 }
 
+fn say_of_clients(said: &str) {
+    let wanted = |line: &&str| {
+        ["clients of this node", "connections kept", "well after"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    for line in said.lines().filter(wanted) {
+        println!("    {}", line.trim());
+    }
+}
+
 /// What the runbook asks before and after: stop if anything is not OK.
-fn look(node: &Node) -> Result<()> {
+pub(crate) fn look(node: &Node) -> Result<()> {
     node.rlcheck()?;
     let status = node.rladmin(&["status", "extra", "all"])?;
     ensure!(
@@ -393,7 +404,7 @@ fn finalised(node: &Node) -> Result<String> {
 }
 
 /// The primary node, then the others.
-fn primary_first(nodes: &[Node]) -> Result<Vec<&Node>> {
+pub(crate) fn primary_first(nodes: &[Node]) -> Result<Vec<&Node>> {
     let first = nodes.first().context("there are no nodes")?;
     let said = first.rladmin(&["status", "nodes"])?;
     let primary = said

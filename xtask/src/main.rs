@@ -55,10 +55,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Figures: `start`, `proxy` or `moves`, each with `[--quick] [--json FILE]`; `proxy --help` and `moves --help` show more.
+    /// Figures: `start`, `proxy`, `moves` or `upgrade`, each with `[--quick] [--json FILE]`; `proxy --help` and `moves --help` show more.
     Bench {
         /// `start [--quick] [--json FILE]`, `proxy` or `moves` with the same and more,
-        /// `planner [--json FILE]`.
+        /// `planner [--json FILE]`, `upgrade [--quick] [--rounds N] [--json FILE]`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -86,6 +86,7 @@ fn main() -> ExitCode {
         Task::Chaos { arguments } => run_testkit::run(&root, "chaos", &arguments),
         Task::Bench { arguments } => match arguments.split_first() {
             Some((name, rest)) if name == "proxy" => bench::proxy(&root, rest),
+            Some((name, rest)) if name == "upgrade" => bench::upgrade::run(&root, rest),
             Some((name, rest)) if name == "planner" => bench::planner(&root, rest),
             _ => run_testkit::run(&root, "bench", &arguments),
         },

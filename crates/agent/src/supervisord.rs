@@ -101,6 +101,38 @@ impl Supervisord {
         )
     }
 
+    /// Starts a process and waits for nothing: whether it stays up is to be looked at. That it runs already is
+    /// no error.
+    ///
+    /// # Errors
+    /// When there is no such process, or no process can be made.
+    pub async fn launch(&self, name: &str) -> Result<(), SupervisordError> {
+        let arguments = [Argument::Text(name), Argument::Bool(false)];
+        accept(
+            name,
+            ALREADY_STARTED,
+            self.call("supervisor.startProcess", &arguments).await,
+        )
+    }
+
+    /// Whether its configuration on disk is another than the one in force. Nothing is changed.
+    ///
+    /// # Errors
+    /// When it does not answer, or cannot read its configuration.
+    pub async fn has_changed(&self) -> Result<bool, SupervisordError> {
+        let garbled = || SupervisordError::Garbled("no lists of groups".to_owned());
+        let Value::Array(outer) = self.call("supervisor.reloadConfig", &[]).await? else {
+            return Err(garbled());
+        };
+        let Some(Value::Array(lists)) = outer.first() else {
+            return Err(garbled());
+        };
+        // Added, changed, removed.
+        Ok(lists
+            .iter()
+            .any(|list| !matches!(list, Value::Array(names) if names.is_empty())))
+    }
+
     /// Stops a process and waits until it has ended. That it does not run is no error.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Largest manifest, in bytes.
 const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
@@ -28,6 +29,8 @@ pub struct Bundle {
     pub signature_text: Vec<u8>,
     /// The trusted key that signed it.
     pub key: String,
+    /// How long it took to read and check it.
+    pub checked_in: Duration,
 }
 
 impl Bundle {
@@ -36,6 +39,7 @@ impl Bundle {
     /// # Errors
     /// What is wrong with it. Nothing was changed.
     pub fn open(root: &Path, trusted: &[String]) -> Result<Self> {
+        let began = Instant::now();
         let shown = root.display();
         let again = "unpack the bundle again from a good copy of the tar";
         let read = |name: &str| {
@@ -49,12 +53,13 @@ impl Bundle {
             .with_context(|| format!("the bundle in {shown} is refused"))?
             .to_owned();
         let manifest = parse(&manifest_text)?;
-        let bundle = Self {
+        let mut bundle = Self {
             root: root.to_path_buf(),
             manifest,
             manifest_text,
             signature_text,
             key,
+            checked_in: Duration::ZERO,
         };
         let faults: Vec<String> = bundle
             .manifest
@@ -74,6 +79,7 @@ impl Bundle {
             }
             bail!("the bundle in {shown} is not what was signed; {again}\n{text}");
         }
+        bundle.checked_in = began.elapsed();
         Ok(bundle)
     }
 

@@ -21,8 +21,10 @@ const TELL_WITHIN: Duration = Duration::from_secs(30);
 const LEADS_WITHIN: Duration = Duration::from_secs(15);
 /// How long what passes by itself is waited for before an upgrade begins.
 const SETTLES_WITHIN: Duration = Duration::from_secs(6);
+/// Pause between two looks at what comes in a moment.
+const LOOK_SOON: Duration = Duration::from_millis(20);
 /// Pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 fn ask<T>(
     config: &NodeConfig,
@@ -222,6 +224,28 @@ pub fn endpoints(config: &NodeConfig) -> Result<Vec<u16>> {
     Ok(served.map(|database| database.port).collect())
 }
 
+/// Waits, for a time, until `cnm_exec`, which was just replaced, answers for the cluster: the proxy that comes
+/// after it finds it there.
+///
+/// # Errors
+/// What it says instead when the time is over.
+pub fn wait_until_heard(config: &NodeConfig, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while let Err(error) = view(config) {
+        if Instant::now() >= deadline {
+            return Err(error.context(format!("after {} s", limit.as_secs())));
+        }
+        std::thread::sleep(LOOK_SOON);
+    }
+    Ok(())
+}
+
+/// How long a cluster may take to be whole again after daemons of a node were replaced.
+#[must_use]
+pub fn patience() -> Duration {
+    hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(WHOLE_AGAIN)
+}
+
 /// What must be whole again after daemons were replaced.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scope<'a> {
@@ -236,7 +260,7 @@ pub enum Scope<'a> {
 /// # Errors
 /// What it still waits for when the time is over.
 pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope<'_>) -> Result<()> {
-    let limit = hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(WHOLE_AGAIN);
+    let limit = patience();
     let deadline = Instant::now() + limit;
     loop {
         let waiting = match view(config) {
@@ -287,7 +311,7 @@ fn waiting_for(
         }
         _ => waiting.push(format!(
             "{} of this node is not heard with the new build",
-            layout::DAEMONS[2]
+            layout::PROXY
         )),
     }
     waiting

@@ -15,7 +15,7 @@ use model::release::InstallRecord;
 use model::upgrade::{NodePhase, ReleaseFacts};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -153,6 +153,7 @@ fn new(
         record,
         bundle: &bundle,
         update_env_path: options.update_env_path,
+        times: Vec::new(),
     };
     complete_new(run)
 }
@@ -219,6 +220,7 @@ fn resume(
         record,
         bundle: &bundle,
         update_env_path,
+        times: Vec::new(),
     })
 }
 
@@ -350,6 +352,7 @@ fn repair(
         record: record.clone(),
         bundle,
         update_env_path: options.update_env_path,
+        times: Vec::new(),
     };
     let mut repaired = Vec::new();
     for step in NEW.into_iter().filter(|step| *step != Step::Record) {
@@ -368,33 +371,75 @@ fn repair(
     rlcheck(console, answers, &run.config)
 }
 
-/// Runs rlcheck as the OS user. What a node has not got before it is in a cluster is not looked at.
+/// rlcheck, which runs beside what else is done.
+#[derive(Debug)]
+pub struct Rlcheck {
+    program: String,
+    child: Option<Child>,
+}
+
+impl Rlcheck {
+    /// Starts rlcheck as the OS user, if the operator wants it. What a node has not got before it is in a
+    /// cluster is not looked at.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn start(console: &Console, answers: &Answers, config: &NodeConfig) -> Result<Self> {
+        let program = config.current().join("bin/rlcheck");
+        let shown = program.display().to_string();
+        if !answers.get(console, Question::Rlcheck, "Run rlcheck now?")? {
+            return Ok(Self {
+                program: shown,
+                child: None,
+            });
+        }
+        let user = accounts::user(&config.os_user).context("the OS user is gone")?;
+        let group = accounts::group(&config.os_group).context("the OS group is gone")?;
+        let mut command = Command::new(&program);
+        if !config.identity_path().exists() {
+            command.arg("--suppress-tests=verify_bootstrap_status");
+        }
+        let child = command
+            .uid(user.uid)
+            .gid(group)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {shown}"))?;
+        Ok(Self {
+            program: shown,
+            child: Some(child),
+        })
+    }
+
+    /// Waits for its end, and shows what it said.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn end(self, console: &Console) -> Result<Outcome> {
+        let Some(child) = self.child else {
+            return Ok(Outcome::Done);
+        };
+        let output = child
+            .wait_with_output()
+            .with_context(|| format!("cannot read what {} says", self.program))?;
+        console.command(self.program);
+        console.plain(String::from_utf8_lossy(&output.stdout));
+        console.plain(String::from_utf8_lossy(&output.stderr));
+        if output.status.success() {
+            return Ok(Outcome::Done);
+        }
+        console.error("rlcheck found something: see above; what it says can be mended at any time");
+        Ok(Outcome::Unhealthy)
+    }
+}
+
+/// Runs rlcheck as the OS user; see [`Rlcheck`].
 ///
 /// # Errors
 /// When it cannot be run.
 pub fn rlcheck(console: &Console, answers: &Answers, config: &NodeConfig) -> Result<Outcome> {
-    if !answers.get(console, Question::Rlcheck, "Run rlcheck now?")? {
-        return Ok(Outcome::Done);
-    }
-    let user = accounts::user(&config.os_user).context("the OS user is gone")?;
-    let group = accounts::group(&config.os_group).context("the OS group is gone")?;
-    let program = config.current().join("bin/rlcheck");
-    let mut command = Command::new(&program);
-    if !config.identity_path().exists() {
-        command.arg("--suppress-tests=verify_bootstrap_status");
-    }
-    console.command(program.display().to_string());
-    let output = command
-        .uid(user.uid)
-        .gid(group)
-        .current_dir("/")
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    console.plain(String::from_utf8_lossy(&output.stdout));
-    console.plain(String::from_utf8_lossy(&output.stderr));
-    if output.status.success() {
-        return Ok(Outcome::Done);
-    }
-    console.error("rlcheck found something: see above; what it says can be mended at any time");
-    Ok(Outcome::Unhealthy)
+    Rlcheck::start(console, answers, config)?.end(console)
 }

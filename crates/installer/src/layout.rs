@@ -12,7 +12,9 @@ use std::path::{Component, Path, PathBuf};
 const NAME: &str = "mainstay";
 
 /// The daemons, in the order in which they are replaced.
-pub const DAEMONS: [&str; 3] = ["cnm_http", "cnm_exec", "dmcproxy"];
+pub const DAEMONS: [&str; 3] = ["cnm_http", "cnm_exec", PROXY];
+/// The daemon that clients are connected to.
+pub const PROXY: &str = "dmcproxy";
 
 /// The layout that the options of a new install ask for.
 ///

@@ -361,8 +361,11 @@ impl Node {
         };
         let _ = kill_process(supervisord.pid, Signal::TERM);
         let deadline = Instant::now() + SUPERVISORD_STOP;
+        let asked = agent::supervisord::Supervisord::of(&self.config, TICK);
         while self.supervisord.is_some() && Instant::now() < deadline {
-            tokio::time::sleep(TICK).await;
+            // It notices once a second that a daemon has ended, or when it is asked something, whatever that is.
+            let _ = asked.processes().await;
+            tokio::time::sleep(TICK / 4).await;
             self.reap();
         }
         if self.supervisord.is_some() {

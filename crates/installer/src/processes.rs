@@ -35,6 +35,16 @@ impl Process {
         flags.is_none_or(|flags| flags & EXITING != 0) || kill_pending(&status)
     }
 
+    /// How long ago it started; a process that becomes another program stays as old as it is.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+        /// Ticks that the kernel shows a second as (`USER_HZ`).
+        const TICKS: f64 = 100.0;
+        Duration::try_from_secs_f64((uptime - self.start as f64 / TICKS).max(0.0)).ok()
+    }
+
     /// Whether it still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -265,6 +275,7 @@ mod tests {
         let me = Process::of(std::process::id()).unwrap();
         assert!(!me.is_ending());
         assert!(me.runs());
+        assert!(me.age().is_some_and(|age| age < Duration::from_secs(3_600)));
         assert_eq!(me.program(), std::env::current_exe().ok());
     }
 }

@@ -10,6 +10,11 @@ use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::{InstallRecord, Manifest, PendingInstall};
 use model::upgrade::{NodePhase, ReleaseFacts};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long `cnm_exec` is waited for before the proxy is replaced.
+const EXEC_HEARD: Duration = Duration::from_secs(5);
 
 /// Goes back to the version before, or from an unfinished upgrade to the version in force.
 ///
@@ -97,21 +102,37 @@ fn replace(console: &Console, config: &NodeConfig, manifest: &Manifest) -> Resul
     let link = format!("releases/{to}");
     files::link(&config.current(), link.as_ref(), owner(config)?)?;
     cut_short("after", "rollback-switch");
+    bring_back(console, config, &manifest.supervisor_version, &release)?;
+    cut_short("after", "rollback-mainstay-node");
+    cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)
+}
+
+/// mainstay-node and the daemons become those of a release that was here before.
+///
+/// # Errors
+/// Which one does not come up.
+pub(crate) fn bring_back(
+    console: &Console,
+    config: &NodeConfig,
+    supervisor: &str,
+    release: &Path,
+) -> Result<()> {
+    if !supervisor::runs(config, supervisor) {
+        // Which supervisord is started is the release's of mainstay-node.
+        services::replace_node(config, release)?;
+        supervisor::replace(console, config, supervisor, release)?;
+    }
+    let mut started = Vec::new();
     for name in layout::DAEMONS {
-        services::replace_daemon(
-            console,
-            config,
-            &manifest.supervisor_version,
-            &release,
-            name,
-        )?;
+        if name == layout::PROXY {
+            // It is better off with a cnm_exec that answers, and comes without one too.
+            let _ = cluster::wait_until_heard(config, EXEC_HEARD);
+        }
+        started.push(services::replace_daemon(console, config, release, name)?);
         cut_short("after", &format!("rollback-{name}"));
     }
-    services::wait_until_up(config, &manifest.supervisor_version, &release)?;
-    services::replace_node(config, &release)?;
-    cut_short("after", "rollback-mainstay-node");
-    supervisor::replace(console, config, &manifest.supervisor_version, &release)?;
-    cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)
+    services::replace_node(config, release)?;
+    services::wait_until_up(config, release, &started)
 }
 
 /// From here on the feature level stays where it is. A cluster that says no is obeyed; one that cannot be asked

@@ -1,5 +1,12 @@
-//! The node's daemons: started by way of mainstay-node, looked at and restarted by way of
-//! supervisord.
+//! mainstay-node, and what runs below it: the daemons are started by way of it, and looked at and restarted by
+//! way of supervisord ([`daemons`]).
+
+mod daemons;
+
+pub use daemons::{
+    Started, answers, left_to_watch, processes, read_configuration, replace_daemon, wait_until_up,
+    wait_until_up_by, watch,
+};
 
 use crate::console::Console;
 use crate::processes::{self, Process};
@@ -7,7 +14,6 @@ use crate::{accounts, host, layout, node};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use rustix::process::Signal;
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,24 +22,10 @@ use std::time::{Duration, Instant};
 
 /// How long mainstay-node may take to stop: a little more than all that it waits for.
 const NODE_STOP: Duration = Duration::from_secs(140);
-/// How long the daemons may take to come up. A proxy's server whose launcher was stopped waits 60 s for its successor:
-/// an upgrade must have gone back by then.
-pub const DAEMONS_UP: Duration = Duration::from_secs(40);
-/// How long the daemons of a new release are watched after the node was found well.
-pub const WATCHED: Duration = Duration::from_secs(10);
 /// Lines of a log that are shown when its daemon does not come up.
 const TAIL_LINES: usize = 8;
 /// Most bytes of a log that are looked at for them.
 const TAIL_BYTES: u64 = 16 * 1024;
-
-/// A daemon, as supervisord sees it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Daemon {
-    /// `RUNNING`, `STARTING`, `BACKOFF`, …
-    pub state: String,
-    /// Its process.
-    pub pid: Option<u32>,
-}
 
 /// The mainstay-node process of an install, if it runs.
 #[must_use]
@@ -150,215 +142,11 @@ fn supervisorctl(config: &NodeConfig, version: &str, arguments: &[&str]) -> Resu
     Ok((output.status.code().unwrap_or(-1), text))
 }
 
-/// The daemons by name; empty while supervisord does not answer.
-#[must_use]
-pub fn daemons(config: &NodeConfig, version: &str) -> BTreeMap<String, Daemon> {
-    let Ok((_, text)) = supervisorctl(config, version, &["status"]) else {
-        return BTreeMap::new();
-    };
-    text.lines().filter_map(parse_status).collect()
-}
-
-/// `cnm_exec    RUNNING   pid 123, uptime 0:00:03`
-fn parse_status(line: &str) -> Option<(String, Daemon)> {
-    let mut words = line.split_whitespace();
-    let name = words.next()?;
-    let state = words.next()?;
-    if !layout::DAEMONS.contains(&name) {
-        return None;
-    }
-    let pid = match (words.next(), words.next()) {
-        (Some("pid"), Some(pid)) => pid.trim_end_matches(',').parse().ok(),
-        _ => None,
-    };
-    Some((
-        name.to_owned(),
-        Daemon {
-            state: state.to_owned(),
-            pid,
-        },
-    ))
-}
-
-/// Restarts one daemon.
-fn restart(console: &Console, config: &NodeConfig, version: &str, name: &str) -> Result<()> {
-    console.command(format!("supervisorctl restart {name}"));
-    let (_, text) = supervisorctl(config, version, &["restart", name])?;
-    if text
-        .lines()
-        .any(|line| line.trim() == format!("{name}: started"))
-    {
-        return Ok(());
-    }
-    bail!(
-        "supervisorctl restart {name}: {}\n{}",
-        text.trim(),
-        tail(config, name)
-    )
-}
-
-/// supervisord takes up its configuration where it was changed; programs whose part was not go on.
-///
-/// # Errors
-/// What supervisorctl said.
-pub fn read_configuration(console: &Console, config: &NodeConfig, version: &str) -> Result<()> {
-    let (code, text) = supervisorctl(config, version, &["update"])?;
-    if !text.trim().is_empty() {
-        console.command(format!("supervisorctl update\n{}", text.trim()));
-    }
-    if code != 0 {
-        bail!("supervisorctl update: {}", text.trim());
-    }
-    Ok(())
-}
-
-/// The daemons are replaced by those of `release`, one after the other; see [`replace_daemon`].
-///
-/// # Errors
-/// Which one does not come up.
-pub fn replace_daemons(
-    console: &Console,
-    config: &NodeConfig,
-    version: &str,
-    release: &Path,
-) -> Result<()> {
-    for name in layout::DAEMONS {
-        replace_daemon(console, config, version, release, name)?;
-    }
-    wait_until_up(config, version, release)
-}
-
-/// A daemon is replaced by that of `release`; if it runs from there already, it is left alone.
-///
-/// # Errors
-/// Why it does not come up.
-pub fn replace_daemon(
-    console: &Console,
-    config: &NodeConfig,
-    version: &str,
-    release: &Path,
-    name: &str,
-) -> Result<()> {
-    let daemons = daemons(config, version);
-    if daemons.is_empty() {
-        bail!(
-            "supervisord does not answer: see {}",
-            config.log_dir().display()
-        );
-    }
-    let there = daemons
-        .get(name)
-        .is_some_and(|daemon| runs_from(daemon, release, name));
-    if there {
-        return Ok(());
-    }
-    restart(console, config, version, name)
-}
-
-/// The processes of the daemons that run, with their names.
-#[must_use]
-pub fn running(config: &NodeConfig, version: &str) -> Vec<(String, Process)> {
-    daemons(config, version)
-        .into_iter()
-        .filter_map(|(name, daemon)| Some((name, Process::of(daemon.pid?)?)))
-        .collect()
-}
-
-/// Watches processes: one that comes up and then ends is started again by supervisord, and would only be
-/// noticed by somebody who looks at the right moment.
-///
-/// # Errors
-/// Which one ended, with the end of its log.
-pub fn watch(config: &NodeConfig, running: &[(String, Process)]) -> Result<()> {
-    let until = Instant::now() + hurried("MAINSTAY_INSTALL_WATCH").unwrap_or(WATCHED);
-    while Instant::now() < until {
-        if let Some((name, _)) = running.iter().find(|(_, process)| !process.runs()) {
-            bail!("{name} came up and ended\n{}", tail(config, name));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-/// Waits until every daemon runs the program of `release`.
-///
-/// # Errors
-/// Which one does not, with the end of its log.
-pub fn wait_until_up(config: &NodeConfig, version: &str, release: &Path) -> Result<()> {
-    wait_until_up_by(config, version, release, Instant::now() + DAEMONS_UP)
-}
-
-/// The same, until a moment.
-///
-/// # Errors
-/// Which one does not, with the end of its log.
-pub fn wait_until_up_by(
-    config: &NodeConfig,
-    version: &str,
-    release: &Path,
-    deadline: Instant,
-) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        // supervisorctl is a whole Python: asked only when there is something to hear.
-        let processes = processes_of(config);
-        let there = |name: &str| {
-            let program = release.join("bin").join(name);
-            processes
-                .iter()
-                .any(|process| process.program().as_ref() == Some(&program))
-        };
-        let over = Instant::now() >= deadline;
-        if layout::DAEMONS.iter().all(|name| there(name)) || over {
-            let waiting = not_up(config, version, release);
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            if over {
-                let logs: Vec<String> = layout::DAEMONS
-                    .iter()
-                    .map(|name| tail(config, name))
-                    .collect();
-                bail!(
-                    "after {} s: {}\n{}",
-                    began.elapsed().as_secs(),
-                    waiting.join(", "),
-                    logs.join("\n").trim()
-                );
-            }
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// Debug builds wait as many seconds as the environment says: so the tests need not wait for what never comes.
 pub(crate) fn hurried(variable: &str) -> Option<Duration> {
     let text = std::env::var(variable).ok()?;
     let seconds = text.parse().ok().filter(|_| cfg!(debug_assertions))?;
     Some(Duration::from_secs(seconds))
-}
-
-/// Daemons that do not run the program of `release`, and what they do instead.
-fn not_up(config: &NodeConfig, version: &str, release: &Path) -> Vec<String> {
-    let daemons = daemons(config, version);
-    layout::DAEMONS
-        .iter()
-        .filter_map(|name| {
-            let daemon = daemons.get(*name);
-            let up = daemon.is_some_and(|daemon| runs_from(daemon, release, name));
-            let state = daemon.map_or("not started", |daemon| daemon.state.as_str());
-            (!up).then(|| format!("{name} is {state}"))
-        })
-        .collect()
-}
-
-fn runs_from(daemon: &Daemon, release: &Path, name: &str) -> bool {
-    daemon.state == "RUNNING"
-        && daemon
-            .pid
-            .and_then(Process::of)
-            .and_then(|process| process.program())
-            .is_some_and(|program| program == release.join("bin").join(name))
 }
 
 /// mainstay-node becomes the program of the current release.
@@ -379,7 +167,7 @@ pub fn replace_node(config: &NodeConfig, release: &Path) -> Result<()> {
         if Instant::now() >= deadline {
             bail!("mainstay-node is still the old one");
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
 }
@@ -425,34 +213,4 @@ fn tail(config: &NodeConfig, name: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
     format!("{} ends with:\n{}", path.display(), last.join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_lines() {
-        assert_eq!(
-            parse_status("cnm_exec                         RUNNING   pid 123, uptime 0:00:03"),
-            Some((
-                "cnm_exec".into(),
-                Daemon {
-                    state: "RUNNING".into(),
-                    pid: Some(123)
-                }
-            ))
-        );
-        assert_eq!(
-            parse_status("dmcproxy                         BACKOFF   Exited too quickly"),
-            Some((
-                "dmcproxy".into(),
-                Daemon {
-                    state: "BACKOFF".into(),
-                    pid: None
-                }
-            ))
-        );
-        assert_eq!(parse_status("unix:///x refused connection"), None);
-    }
 }

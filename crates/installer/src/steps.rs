@@ -18,6 +18,7 @@ use crate::services;
 use anyhow::{Context, Result};
 use model::node_config::NodeConfig;
 use model::release::{InstallRecord, PendingInstall};
+use std::time::{Duration, Instant};
 
 /// A step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -126,6 +127,8 @@ pub struct Run<'a> {
     pub bundle: &'a Bundle,
     /// Whether the programs go into everybody's PATH.
     pub update_env_path: bool,
+    /// The steps that were done, and how long each took.
+    pub times: Vec<(&'static str, Duration)>,
 }
 
 impl Run<'_> {
@@ -153,7 +156,9 @@ impl Run<'_> {
             }
         }
         cut_short("before", step.as_str());
+        let began = Instant::now();
         let done = work(self).with_context(|| format!("step {}", step.as_str()))?;
+        self.times.push((step.as_str(), began.elapsed()));
         cut_short("after", step.as_str());
         Ok(done)
     }
@@ -316,8 +321,7 @@ impl Run<'_> {
         let release = layout::release(&self.config, &self.bundle.manifest.version);
         let ran = services::node_process(&self.config).is_some();
         services::start_node(self.console, &self.config, self.record.systemd)?;
-        let version = &self.bundle.manifest.supervisor_version;
-        services::wait_until_up(&self.config, version, &release)?;
+        services::wait_until_up(&self.config, &release, &[])?;
         Ok(if ran {
             Vec::new()
         } else {

@@ -51,7 +51,7 @@ pub fn replace(
     let limit = services::hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(START);
     let deadline = Instant::now() + limit;
     // One that ends at once runs for a moment, too: it has to answer.
-    while !runs(config, version) || services::daemons(config, version).is_empty() {
+    while !runs(config, version) || !services::answers(config) {
         if Instant::now() >= deadline {
             bail!(
                 "supervisord {version} does not start: see {}",
@@ -60,7 +60,7 @@ pub fn replace(
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    services::wait_until_up_by(config, version, release, deadline)
+    services::wait_until_up_by(config, release, &[], deadline)
 }
 
 /// The supervisord that runs, and the folder that it runs from.

@@ -13,17 +13,19 @@ use crate::bundle::Bundle;
 use crate::checks::{self, Subject};
 use crate::cluster::{self, Scope};
 use crate::console::Console;
-use crate::install::{Outcome, rlcheck};
+use crate::install::{Outcome, Rlcheck};
 use crate::options::Options;
+use crate::processes::Process;
 use crate::registry::Install;
 use crate::steps::{Run, Step};
-use crate::{files, layout, release_folder, services, supervisor};
+use crate::{files, layout, release_folder, rollback, services, supervisor};
 use anyhow::{Context, Result, bail};
 use clients::Clients;
 use model::ErrorCode;
 use model::release::InstallRecord;
 use model::upgrade::{Gravity, NodePhase, ReleaseFacts, UpgradeTarget};
 use semver::Version;
+use std::time::Duration;
 
 /// Steps before the daemons are replaced: the node notices nothing of them.
 const PREPARE: [Step; 5] = [
@@ -76,16 +78,24 @@ pub(crate) fn run(
         record: record.clone(),
         bundle,
         update_env_path: options.update_env_path,
+        times: Vec::new(),
     };
+    run.times.push(("checks", since_begin()));
     run.begin(Step::Unpack);
     for step in PREPARE {
         run.step(step)?;
     }
     announce(&mut run)?;
     match replace(&mut run) {
-        Ok(clients) => finish(&mut run, &clients),
+        Ok(found) => finish(&mut run, found),
         Err(error) => went_wrong(&mut run, &error),
     }
+}
+
+/// How long ago install.sh was started: this process was it.
+fn since_begin() -> Duration {
+    let own = Process::of(std::process::id());
+    own.and_then(|own| own.age()).unwrap_or_default()
 }
 
 /// Whether the versions allow it.
@@ -187,20 +197,36 @@ fn announce(run: &mut Run<'_>) -> Result<()> {
     told
 }
 
+/// What was found of the node with the new release.
+struct Found {
+    clients: Clients,
+    /// One that cannot be run is no reason to go back.
+    rlcheck: Result<Rlcheck>,
+    /// From the start of install.sh until the gate was passed.
+    well_after: Duration,
+}
+
 /// Switches and replaces the daemons; on an error the caller goes back.
-fn replace(run: &mut Run<'_>) -> Result<Clients> {
+fn replace(run: &mut Run<'_>) -> Result<Found> {
     run.step(Step::Switch)?;
     let version = run.bundle.manifest.supervisor_version.clone();
     let release = layout::release(&run.config, &run.bundle.manifest.version);
     services::read_configuration(run.console, &run.config, &version)?;
     // Asked before `cnm_exec` is replaced: the new one has heard nothing of the proxy for a moment.
     let mut clients = Clients::before(&run.config);
+    let mut started = Vec::new();
     for (name, step) in layout::DAEMONS.into_iter().zip(Step::DAEMONS) {
-        run.during(step, |run| {
-            services::replace_daemon(run.console, &run.config, &version, &release, name)
+        let daemon = run.during(step, |run| {
+            let daemon = services::replace_daemon(run.console, &run.config, &release, name)?;
+            // The proxy finds its configuration and its leases there, and a release that answers nobody is
+            // noticed before a client can.
+            if step == Step::Exec {
+                cluster::wait_until_heard(&run.config, cluster::patience())?;
+            }
+            Ok(daemon)
         })?;
+        started.push(daemon);
     }
-    services::wait_until_up(&run.config, &version, &release)?;
     run.during(Step::Node, |run| {
         services::replace_node(&run.config, &release)
     })?;
@@ -208,25 +234,35 @@ fn replace(run: &mut Run<'_>) -> Result<Clients> {
         run.during(Step::Supervisord, |run| {
             supervisor::replace(run.console, &run.config, &version, &release)
         })?;
+        // It has started the daemons again.
+        started = services::processes(&run.config, &release)?;
     }
-    let running = services::running(&run.config, &version);
     let target = UpgradeTarget::from(&run.bundle.manifest);
     run.during(Step::Gate, |run| {
+        services::wait_until_up(&run.config, &release, &started)?;
         let scope = Scope::Cluster(&target);
         cluster::wait_until_whole(&run.config, &target.build_id, scope)?;
         clients::probe(&run.config)
     })?;
-    clients.after(&run.config);
+    let well_after = since_begin();
     run.console.note(format!(
-        "the node is well; it is watched for {} s more",
-        services::WATCHED.as_secs()
+        "the node is well, after {:.1} s; it is watched for {:.0} s more",
+        well_after.as_secs_f64(),
+        services::left_to_watch(&started).as_secs_f64()
     ));
-    run.during(Step::Watch, |run| services::watch(&run.config, &running))?;
-    Ok(clients)
+    let rlcheck = Rlcheck::start(run.console, run.answers, &run.config);
+    run.during(Step::Watch, |run| services::watch(&run.config, &started))?;
+    // What the new proxy says of the clients that it took over may be some seconds old.
+    clients.after(&run.config);
+    Ok(Found {
+        clients,
+        rlcheck,
+        well_after,
+    })
 }
 
 /// The new release stays.
-fn finish(run: &mut Run<'_>, clients: &Clients) -> Result<Outcome> {
+fn finish(run: &mut Run<'_>, found: Found) -> Result<Outcome> {
     let facts = ReleaseFacts::from(&run.bundle.manifest);
     run.during(Step::Finish, |run| {
         cluster::announce_for_sure(&run.config, NodePhase::Done, &facts).context(
@@ -259,10 +295,33 @@ fn finish(run: &mut Run<'_>, clients: &Clients) -> Result<Outcome> {
         "the node at {} runs Mainstay {}",
         run.config.address, run.record.version
     ));
-    for line in clients.report() {
+    for line in found.clients.report() {
         run.console.note(line);
     }
-    rlcheck(run.console, run.answers, &run.config)
+    run.console.note(times(run, found.well_after));
+    found.rlcheck?.end(run.console)
+}
+
+/// How long the node took, and each step that took some time.
+fn times(run: &Run<'_>, well_after: Duration) -> String {
+    /// Shorter ones are not worth a word.
+    const SHOWN: Duration = Duration::from_millis(20);
+    let checksums = run.bundle.checked_in;
+    let shown = run.times.iter().filter(|(_, took)| *took >= SHOWN);
+    let steps: Vec<String> = shown
+        .map(|(step, took)| format!("{step} {:.2}", took.as_secs_f64()))
+        .collect();
+    let unpack = run
+        .times
+        .iter()
+        .find(|(step, _)| *step == Step::Unpack.as_str());
+    let beside = checksums + unpack.map_or(Duration::ZERO, |(_, took)| *took);
+    format!(
+        "well after {:.2} s, of which checksums and unpacking {:.2} s; seconds by step: {}",
+        well_after.as_secs_f64(),
+        beside.as_secs_f64(),
+        steps.join(", ")
+    )
 }
 
 fn went_wrong(run: &mut Run<'_>, error: &anyhow::Error) -> Result<Outcome> {
@@ -288,12 +347,7 @@ fn go_back(run: &mut Run<'_>) -> Result<()> {
     let release = layout::release(&run.config, &old);
     let version =
         release_folder::read_manifest(&release, &run.record.trusted_keys)?.supervisor_version;
-    if !supervisor::runs(&run.config, &version) {
-        services::replace_node(&run.config, &release)?;
-        supervisor::replace(run.console, &run.config, &version, &release)?;
-    }
-    services::replace_daemons(run.console, &run.config, &version, &release)?;
-    services::replace_node(&run.config, &release)?;
+    rollback::bring_back(run.console, &run.config, &version, &release)?;
     // Until it is told, other nodes wait and the level stays: that is safe, and told by the next run.
     let facts = ReleaseFacts::from(&run.bundle.manifest);
     if let Err(error) = cluster::announce_for_sure(&run.config, NodePhase::Back, &facts) {

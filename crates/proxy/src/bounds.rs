@@ -89,7 +89,7 @@ pub const INBOX: usize = 1024;
 /// What is carried of one client to another process; one of which there is more stays.
 pub const CARRIED_MAX: usize = 64 * 1024 * 1024;
 /// Clients that a worker gives away at a time: meanwhile it serves nobody.
-pub const DEPART_AT_ONCE: usize = 100;
+pub const DEPART_AT_ONCE: usize = 150;
 /// How long a client is not read so that its replies come in and it can be given away, at the first try; and
 /// how long it is let be after that was in vain.
 pub const DEPART_PATIENCE: Duration = Duration::from_millis(20);

@@ -12,19 +12,21 @@
 //! | old | [`Done`], when it accepts no more |
 //!
 //! Until the commit both may accept; a new server that ends before leaves the old one as it was. Then, if
-//! both speak version 2, clients go over, a batch at a time ([`clients`]).
+//! both speak version 2, clients go over, batch by batch ([`clients`]); from version 3 on some batches are on
+//! the way at a time.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`desk`] | the old server's side of the endpoints |
 //! | [`clients`] | the messages about clients, and who owns one when |
-//! | [`give`], [`adopt`] | the old and the new server's side of that |
+//! | [`give`], [`flight`], [`adopt`] | the old and the new server's side of that |
 //! | [`record`] | what is written of a client |
 //! | [`packet`] | packets and sockets |
 
 mod adopt;
 mod clients;
 mod desk;
+mod flight;
 mod give;
 mod packet;
 pub(crate) mod record;
@@ -43,14 +45,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Version of the messages. A server understands its own and all earlier ones.
-const RECORD_VERSION: u32 = 2;
+const RECORD_VERSION: u32 = 3;
 /// From which on clients go over, too.
 const WITH_CLIENTS: u32 = 2;
+/// From which on the new server takes a batch while it waits for the word about the ones before.
+const WITH_WINDOW: u32 = 3;
 
 /// The version that this process speaks.
 fn version() -> u32 {
     match std::env::var(packet::TEST_ENV).as_deref() {
         Ok("version=1") => 1,
+        Ok("version=2") => 2,
         _ => RECORD_VERSION,
     }
 }

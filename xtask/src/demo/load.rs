@@ -6,12 +6,12 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Connections to each endpoint.
-const CONNECTIONS: usize = 8;
+pub(crate) const CONNECTIONS: usize = 8;
 /// Keys of a connection: each is overwritten in turn, so that memory has a bound.
 const KEYS: u64 = 2_000;
 /// An answer that takes longer counts as an error.
@@ -21,24 +21,24 @@ const OPEN: Duration = Duration::from_secs(30);
 /// Wait before a lost connection is opened again.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Between two requests of a connection: traffic, not a benchmark.
-const PACE: Duration = Duration::from_millis(2);
+pub(crate) const PACE: Duration = Duration::from_millis(2);
 /// Longest answer that is read, bytes.
 const VALUE_MAX: u64 = 1024;
 
 /// What happened.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    requests: u64,
+    pub(crate) requests: u64,
     /// Answers that are errors.
-    errors: u64,
-    first_error: Option<String>,
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
     /// Connections that ended, each opened again.
-    dropped: u64,
+    pub(crate) dropped: u64,
     /// Acknowledged writes that a later read did not find.
-    lost: u64,
+    pub(crate) lost: u64,
     /// Longest answer.
     longest: Duration,
-    seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Tally {
@@ -108,24 +108,34 @@ pub(crate) fn wait_until_open(endpoint: SocketAddr) -> Result<()> {
 pub(crate) struct Load {
     end: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Tally>>,
+    /// Longest answer of each connection since it was asked for last, µs.
+    longest: Vec<Arc<AtomicU64>>,
     began: Instant,
 }
 
 impl Load {
-    /// Opens every connection, then begins.
-    pub(crate) fn start(endpoints: Vec<SocketAddr>) -> Result<Self> {
+    /// Opens so many connections to each endpoint, then begins; each writes, reads, and rests for `pace`.
+    pub(crate) fn start(
+        endpoints: Vec<SocketAddr>,
+        connections: usize,
+        pace: Duration,
+    ) -> Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
         let mut open = Vec::new();
         for endpoint in endpoints {
-            for _ in 0..CONNECTIONS {
+            for _ in 0..connections {
                 let name = format!("demo:{}", open.len());
-                let mut client = Client::new(name, endpoint);
+                let mut client = Client::new(name, endpoint, pace);
                 client
                     .connect()
                     .with_context(|| format!("connect to {endpoint}"))?;
                 open.push(client);
             }
         }
+        let longest = open
+            .iter()
+            .map(|client| Arc::clone(&client.longest))
+            .collect();
         let threads = open
             .into_iter()
             .map(|client| {
@@ -136,8 +146,15 @@ impl Load {
         Ok(Self {
             end,
             threads,
+            longest,
             began: Instant::now(),
         })
+    }
+
+    /// The longest answer of each connection since this was asked last, µs.
+    pub(crate) fn take_longest(&self) -> Vec<u64> {
+        let all = self.longest.iter();
+        all.map(|one| one.swap(0, Ordering::Relaxed)).collect()
     }
 
     /// Ends it; gives what happened.
@@ -159,6 +176,8 @@ struct Client {
     name: String,
     endpoint: SocketAddr,
     stream: Option<BufReader<TcpStream>>,
+    pace: Duration,
+    longest: Arc<AtomicU64>,
     tally: Tally,
     /// Number of the last write of each key that was acknowledged, and of the last that was sent:
     /// one without an answer may have happened or not.
@@ -166,12 +185,14 @@ struct Client {
 }
 
 impl Client {
-    fn new(name: String, endpoint: SocketAddr) -> Self {
+    fn new(name: String, endpoint: SocketAddr, pace: Duration) -> Self {
         let written = vec![(0, 0); usize::try_from(KEYS).unwrap_or(0)];
         Self {
             name,
             endpoint,
             stream: None,
+            pace,
+            longest: Arc::default(),
             tally: Tally::default(),
             written,
         }
@@ -196,7 +217,7 @@ impl Client {
             }
             self.write(number);
             self.read(number.saturating_mul(7_919) % KEYS);
-            std::thread::sleep(PACE);
+            std::thread::sleep(self.pace);
         }
         // At the end everything that was acknowledged must be there.
         for key in 0..KEYS {
@@ -247,7 +268,10 @@ impl Client {
             }
             Ok(answer) => {
                 self.tally.requests += 1;
-                self.tally.longest = self.tally.longest.max(began.elapsed());
+                let took = began.elapsed();
+                self.tally.longest = self.tally.longest.max(took);
+                let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                self.longest.fetch_max(us, Ordering::Relaxed);
                 Some(answer)
             }
             Err(_) => {

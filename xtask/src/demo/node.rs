@@ -75,17 +75,16 @@ impl Node {
         run(&mut command).map(drop)
     }
 
-    /// Upgrades it with the install.sh of an unpacked bundle.
-    pub(crate) fn upgrade(&self, bundle: &Path) -> Result<()> {
+    /// Upgrades it with the install.sh of an unpacked bundle; gives what that said.
+    pub(crate) fn upgrade(&self, bundle: &Path) -> Result<String> {
         let mut command = Command::new(bundle.join("install.sh"));
-        let said = run(command.args(["-y", "--address", &self.address.to_string()]))?;
-        let of_clients = |line: &&str| {
-            line.contains("clients of this node") || line.contains("connections kept")
-        };
-        for line in said.lines().filter(of_clients) {
-            println!("    {}", line.trim());
-        }
-        Ok(())
+        run(command.args(["-y", "--address", &self.address.to_string()]))
+    }
+
+    /// Takes it back to the version before.
+    pub(crate) fn roll_back(&self, bundle: &Path) -> Result<String> {
+        let mut command = Command::new(bundle.join("install.sh"));
+        run(command.args(["-y", "--rollback", "--address", &self.address.to_string()]))
     }
 
     /// Runs rladmin on it; gives what it printed.

@@ -126,6 +126,17 @@ async fn processes_are_listed_started_and_stopped() {
         status(&client.processes().await.unwrap(), "idle").0,
         "STOPPED"
     );
+    client.launch("idle").await.unwrap();
+    client.launch("idle").await.unwrap();
+    assert_ne!(
+        status(&client.processes().await.unwrap(), "idle").0,
+        "STOPPED"
+    );
+    assert!(!client.has_changed().await.unwrap());
+    let config = folder.path().join("conf");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "\n[program:more]\ncommand=/bin/cat\n").unwrap();
+    assert!(client.has_changed().await.unwrap());
     let unknown = client.start("no<such>&process").await;
     assert!(
         matches!(&unknown, Err(SupervisordError::UnknownProcess(name)) if name == "no<such>&process"),

@@ -37,7 +37,8 @@ impl Clients {
     /// A line for each thing that is known.
     pub(super) fn report(&self) -> Vec<String> {
         let (Some(before), Some(after)) = (&self.before, &self.after) else {
-            return Vec::new();
+            // The counters are what cnm_exec heard last.
+            return vec!["clients of this node: not counted, the proxy was not heard".to_owned()];
         };
         if before.pid == after.pid {
             return vec!["clients of this node: the proxy had been replaced before".to_owned()];
@@ -141,6 +142,7 @@ mod tests {
         let text = clients.report().join("\n");
         assert!(text.contains("kept: 999 of 1000"), "{text}");
         assert!(text.contains("4.321 ms"), "{text}");
-        assert!(Clients::default().report().is_empty());
+        let text = Clients::default().report().join("\n");
+        assert!(text.contains("not counted"), "{text}");
     }
 }

@@ -16,6 +16,9 @@ pub(crate) const FIRST: &str = "1.0.0";
 /// The version that comes after it.
 pub(crate) const SECOND: &str = "1.1.0";
 
+/// For how many seconds daemons are watched.
+const WATCH: &str = "MAINSTAY_INSTALL_WATCH";
+
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
@@ -120,7 +123,15 @@ impl Bench {
             .arg("--address")
             .arg(self.address.to_string())
             .arg("--skip-dns-port-verification")
+            .env(WATCH, "1")
             .stdin(Stdio::null());
+        command
+    }
+
+    /// As [`Bench::command`], for a release that only watching finds out: watched as long as everywhere.
+    pub(crate) fn watching(&self, bundle: &Path) -> Command {
+        let mut command = self.command(bundle);
+        command.arg("-y").env_remove(WATCH);
         command
     }
 

@@ -23,7 +23,6 @@ fn cut(bench: &Bench, bundle: &Path, options: &[String], at: &str) -> String {
         .arg("-y")
         .args(options)
         .env("MAINSTAY_INSTALL_CUT", at)
-        .env("MAINSTAY_INSTALL_WATCH", "1")
         .output()
         .unwrap();
     let ran = ran(&output);

@@ -148,8 +148,7 @@ fn a_release_that_crashes_later_or_serves_nobody_is_taken_back() {
         let program = program_that_sleeps(&bench, seconds);
         replace_signed(&bad, &format!("release/bin/{name}"), &program);
         let output = bench
-            .command(&bad)
-            .arg("-y")
+            .watching(&bad)
             .env("MAINSTAY_INSTALL_PATIENCE", "8")
             .output();
         let ran = ran(&output.unwrap());
@@ -173,7 +172,7 @@ fn a_release_that_crashes_later_or_serves_nobody_is_taken_back() {
     let bad = copy_of(&bundle(SECOND), &alone.path("bad-later"));
     let program = program_that_sleeps(&alone, 5);
     replace_signed(&bad, "release/bin/dmcproxy", &program);
-    let ran = alone.install_sh(&bad, &[]);
+    let ran = ran(&alone.watching(&bad).output().unwrap());
     assert_eq!(ran.code, Some(3), "{}", ran.text);
     assert!(
         ran.text.contains("dmcproxy came up and ended"),

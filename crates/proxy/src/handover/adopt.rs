@@ -2,14 +2,15 @@
 
 use super::clients::{FromNew, FromOld, Standing};
 use super::give::give_to;
-use super::packet::{Packet, is_gone, may_die, read, receive, receive_packet, send};
-use super::record::{self, BATCH_MAX, ClientRecord};
+use super::packet::{Packet, is_gone, may_die, read, receive_packet, send};
+use super::record::{self, BATCH_MAX, BoxedRecord};
 use crate::listeners::Acceptor;
 use crate::topology::Database;
 use crate::worker::{Carried, Message, WorkerHandle};
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::PidfdFlags;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -29,7 +30,7 @@ const SOCKETS_MAX: usize = 65_536;
 pub(crate) type Verdict = Option<Arc<Database>>;
 
 /// Clients that were received, each with its sockets; or why they cannot be taken.
-type Received = Result<Vec<(ClientRecord, Vec<OwnedFd>)>, String>;
+type Received = Result<Vec<(BoxedRecord, Vec<OwnedFd>)>, String>;
 
 /// What the new server's control thread is asked.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ pub(crate) enum Adopted {
     Ready(oneshot::Sender<bool>),
     /// Which of these may come.
     Check(
-        Vec<ClientRecord>,
-        oneshot::Sender<(Vec<ClientRecord>, Vec<Verdict>)>,
+        Vec<BoxedRecord>,
+        oneshot::Sender<(Vec<BoxedRecord>, Vec<Verdict>)>,
     ),
     /// How the old server stands.
     Standing(Standing),
@@ -91,6 +92,28 @@ impl Adopting<'_> {
         }
         send(self.connection, &FromNew::Ready, &[])?;
         may_die("new-ready");
+        let mut waiting = VecDeque::new();
+        let ended = self.take_all(&mut waiting, count);
+        if let Err(error) = &ended
+            && is_gone(error)
+            && !waiting.is_empty()
+            && self.old_is_dead()
+        {
+            tracing::warn!("the old server has died: its last clients go on here");
+            for (_, batch) in waiting {
+                *count += batch.serve();
+            }
+        }
+        ended
+    }
+
+    /// Takes what comes until no more does. `waiting`: batches that were adopted and not committed, the oldest
+    /// first.
+    fn take_all<'b>(
+        &'b self,
+        waiting: &mut VecDeque<(u64, Batch<'b>)>,
+        count: &mut usize,
+    ) -> anyhow::Result<usize> {
         loop {
             let packet = receive_packet(self.connection)?;
             match read::<FromOld>(&packet)? {
@@ -107,7 +130,16 @@ impl Adopting<'_> {
                 } => {
                     let got = self.receive_batch(packet, sockets, (length, file))?;
                     may_die("new-prepared");
-                    *count += self.take_batch(number, got)?;
+                    waiting.push_back((number, self.adopt_batch(number, got)?));
+                }
+                FromOld::Commit { number } => {
+                    let Some((known, batch)) = waiting.pop_front() else {
+                        bail!("the old server commits batch {number}, which is not here");
+                    };
+                    if known != number {
+                        bail!("the old server commits batch {number}, and {known} was next");
+                    }
+                    *count += self.take_batch(number, batch)?;
                 }
                 FromOld::Scripts { length } => self.take_scripts(packet, length)?,
                 FromOld::Over { kept } => {
@@ -191,60 +223,57 @@ impl Adopting<'_> {
             Ok(records) => records,
             Err(reason) => return Ok(Err(reason)),
         };
-        let wanted: usize = records.iter().map(ClientRecord::sockets).sum();
+        let wanted: usize = records.iter().map(|record| record.sockets()).sum();
         if wanted != sockets.len() {
             return Ok(Err("the sockets are not those of the records".to_owned()));
         }
-        let own = |record: ClientRecord| {
+        let own = |record: BoxedRecord| {
             let own = sockets.by_ref().take(record.sockets()).collect();
             (record, own)
         };
         Ok(Ok(records.into_iter().map(own).collect()))
     }
 
-    /// Adopts a batch; returns how many clients of it are served here.
-    fn take_batch(&self, number: u64, got: Received) -> anyhow::Result<usize> {
-        let (batch, refused) = match got {
+    /// Adopts a batch, and says so. It is served when the old server has let it go.
+    fn adopt_batch(&self, number: u64, got: Received) -> anyhow::Result<Batch<'_>> {
+        let (clients, refused) = match got {
             Ok(clients) => self.check(clients)?,
             Err(reason) => {
                 tracing::warn!(reason, "clients cannot be taken over");
                 (Vec::new(), (0..record::CLIENTS_MAX).collect())
             }
         };
-        let count = batch.len();
         let batch = Batch {
             acceptor: self.acceptor,
-            clients: batch,
+            clients,
         };
-        let answer = send(self.connection, &FromNew::Adopted { number, refused }, &[]);
-        may_die("new-adopted");
-        let committed = answer.and_then(|()| receive::<FromOld>(self.connection));
-        match committed {
-            Ok((FromOld::Commit { number: known }, _)) if known == number => {}
-            Ok((other, _)) => bail!("the old server said {other:?} to batch {number}"),
-            Err(error) if is_gone(&error) && self.old_is_dead() => {
-                tracing::warn!(
-                    clients = count,
-                    "the old server has died: its last clients go on here"
-                );
-                batch.serve();
-                return Err(error);
-            }
+        match send(self.connection, &FromNew::Adopted { number, refused }, &[]) {
+            Ok(()) => {}
+            // What it sent before its end is still to be read.
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
+        may_die("new-adopted");
+        Ok(batch)
+    }
+
+    /// Takes a batch that was committed; returns how many clients that are.
+    fn take_batch(&self, number: u64, batch: Batch<'_>) -> anyhow::Result<usize> {
         may_die("new-committed");
         let told = send(self.connection, &FromNew::Taken { number }, &[]);
         may_die("new-taken");
         // Whatever became of that: the old server has let them go.
-        batch.serve();
-        told?;
-        Ok(count)
+        let count = batch.serve();
+        match told {
+            Err(error) if !is_gone(&error) => Err(error),
+            _ => Ok(count),
+        }
     }
 
     /// Asks which clients can be served. Returns them, and the places of the others.
     fn check(
         &self,
-        clients: Vec<(ClientRecord, Vec<OwnedFd>)>,
+        clients: Vec<(BoxedRecord, Vec<OwnedFd>)>,
     ) -> anyhow::Result<(Vec<Carried>, Vec<usize>)> {
         let (records, sockets): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
         let (records, verdicts) = self.ask(|answer| Adopted::Check(records, answer))?;
@@ -284,13 +313,15 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn serve(mut self) {
+    /// Serves them; returns how many they are.
+    fn serve(mut self) -> usize {
         let clients = std::mem::take(&mut self.clients);
         let left_at = clients.iter().map(|client| client.record.left_at);
         self.acceptor
             .stats
             .handed
             .adopted(clients.len() as u64, left_at.filter(|at| *at > 0).min());
+        let count = clients.len();
         let workers: Vec<WorkerHandle> = self.acceptor.all_workers().to_vec();
         // Each worker its part.
         let part = clients.len().div_ceil(workers.len().max(1)).max(1);
@@ -298,7 +329,7 @@ impl Batch<'_> {
         loop {
             let some: Vec<Carried> = clients.by_ref().take(part).collect();
             if some.is_empty() {
-                return;
+                return count;
             }
             give_to(&workers, some);
         }

@@ -11,6 +11,9 @@
 //! | new | [`FromNew::Taken`]; only then it reads and writes | the new one |
 //! | old | [`FromOld::Over`] | |
 //!
+//! From version 3 on the next batches come while one waits for its commit; each goes through these steps by itself,
+//! in their order.
+//!
 //! If the old process has died before the commit, the new one goes on with the batch: nobody else can. If
 //! it lives and does not commit, it says [`FromOld::Back`]. If the connection ends without `Taken`, the new
 //! process has done nothing with the batch, and the old one goes on with it.

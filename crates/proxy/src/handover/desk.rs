@@ -4,7 +4,7 @@ use super::give::{Giving, give};
 use super::packet::{
     ANSWER_WAIT, SOCKETS_PER_PACKET, bound_waits, check_peer, receive, send, socket,
 };
-use super::{Commit, Done, Hello, Offer, WITH_CLIENTS, version};
+use super::{Commit, Done, Hello, Offer, WITH_CLIENTS, WITH_WINDOW, version};
 use anyhow::Context;
 use rustix::net::{SocketAddrUnix, SocketFlags};
 use std::net::TcpListener;
@@ -206,7 +206,7 @@ fn hand_over(
         return Ok(());
     }
     let giving: Giving = ask(control, Asked::Give)?;
-    give(connection, &giving)?;
+    give(connection, &giving, offer.record_version >= WITH_WINDOW)?;
     control
         .blocking_send(Asked::Given)
         .context("the server is ending")

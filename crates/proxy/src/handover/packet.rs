@@ -7,9 +7,11 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Most sockets in one packet (the kernel's limit).
@@ -102,17 +104,31 @@ pub(super) fn read<T: DeserializeOwned>(packet: &Packet) -> anyhow::Result<T> {
 /// # Errors
 /// Nothing came in time ([`rustix::io::Errno::AGAIN`]), or the other side has ended.
 pub(super) fn receive_packet(connection: BorrowedFd<'_>) -> anyhow::Result<Packet> {
-    let mut bytes = vec![0; PACKET_MAX];
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(PACKET_MAX, 0);
+        receive_into(connection, buffer)
+    })
+}
+
+thread_local! {
+    /// For what is received. Memory of this size that is given back is cleared by the system when it is taken again.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn receive_into(connection: BorrowedFd<'_>, buffer: &mut [u8]) -> anyhow::Result<Packet> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_PACKET))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut reset = false;
     let got = loop {
         match rustix::net::recvmsg(
             connection,
-            &mut [IoSliceMut::new(&mut bytes)],
+            &mut [IoSliceMut::new(buffer)],
             &mut control,
             RecvFlags::CMSG_CLOEXEC,
         ) {
             Err(rustix::io::Errno::INTR) => {}
+            // It ended before it had read everything. Said once, ahead of what it had sent until then.
+            Err(rustix::io::Errno::CONNRESET) if !reset => reset = true,
             other => break other.context("waiting for the other server")?,
         }
     };
@@ -129,9 +145,8 @@ pub(super) fn receive_packet(connection: BorrowedFd<'_>) -> anyhow::Result<Packe
     if got.flags.contains(ReturnFlags::TRUNC) {
         bail!("the other server sent too long a message");
     }
-    bytes.truncate(got.bytes);
     Ok(Packet {
-        bytes,
+        bytes: buffer.get(..got.bytes).unwrap_or_default().to_vec(),
         sockets,
         cut: got.flags.contains(ReturnFlags::CTRUNC),
     })
@@ -154,13 +169,19 @@ pub(super) fn is_late(error: &anyhow::Error) -> bool {
     error.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::AGAIN)
 }
 
-/// What a test wants: `version=1` speaks as the release before; `dies=<where>` kills this process there.
+/// What a test wants: `version=1` and `version=2` speak as earlier releases; `dies=<where>` kills
+/// this process there, `dies=<where>:<n>` when it comes there the nth time.
 pub(super) const TEST_ENV: &str = "MAINSTAY_HANDOVER_TEST";
 
 /// Kills this process if a test wants it to die here.
 pub(super) fn may_die(here: &str) {
+    static TIMES: AtomicUsize = AtomicUsize::new(1);
     let wanted = std::env::var(TEST_ENV).unwrap_or_default();
-    if wanted.strip_prefix("dies=") == Some(here) {
+    let Some(wanted) = wanted.strip_prefix("dies=") else {
+        return;
+    };
+    let (place, nth) = wanted.split_once(':').unwrap_or((wanted, "1"));
+    if place == here && nth.parse() == Ok(TIMES.fetch_add(1, Ordering::Relaxed)) {
         tracing::warn!(here, "a test has this process killed");
         let own = rustix::process::getpid();
         let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);

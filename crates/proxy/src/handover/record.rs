@@ -18,6 +18,9 @@ use std::net::SocketAddr;
 /// Most clients in a batch.
 pub(crate) const CLIENTS_MAX: usize = 256;
 
+/// A client's record on the heap: it is long, and goes from thread to thread.
+pub(crate) type BoxedRecord = Box<ClientRecord>;
+
 /// A client.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClientRecord {

@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::gates::Gates;
-use crate::handover::record::{BackendRecord, ClientRecord};
+use crate::handover::record::{BackendRecord, BoxedRecord, ClientRecord};
 use crate::handover::{Adopted, Standing, Verdict};
 use crate::topology::{Database, Topology};
 use crate::worker::WorkerHandle;
@@ -83,9 +83,9 @@ impl Server {
     }
 
     /// Says which clients can be served here. Those count from now on.
-    fn check(&self, records: &[ClientRecord]) -> Vec<Verdict> {
+    fn check(&self, records: &[BoxedRecord]) -> Vec<Verdict> {
         let topology = self.acceptor.topology();
-        let verdict = |record: &ClientRecord| {
+        let verdict = |record: &BoxedRecord| {
             let database = database(topology.as_deref()?, record)?;
             if self.leaving() || !may_come(&database, record, &self.gates) {
                 return None;
@@ -109,7 +109,7 @@ impl Server {
         records.iter().map(verdict).collect()
     }
 
-    fn not_adopted(&self, records: &[ClientRecord], verdicts: &[Verdict]) {
+    fn not_adopted(&self, records: &[BoxedRecord], verdicts: &[Verdict]) {
         for (record, database) in records.iter().zip(verdicts) {
             if let Some(database) = database {
                 let stats = &self.stats;

@@ -14,7 +14,7 @@ mod unpack;
 pub(super) use pack::Going;
 
 use super::session::Session;
-use crate::handover::record::{Bytes, ClientRecord, SessionRecord};
+use crate::handover::record::{BoxedRecord, Bytes, SessionRecord};
 use crate::topology::Database;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const AGE_MAX: u64 = 1 << 50;
 /// A client between two processes, or back from there.
 #[derive(Debug)]
 pub(crate) struct Carried {
-    pub(crate) record: ClientRecord,
+    pub(crate) record: BoxedRecord,
     /// Its own, then those to shards, in the order of the record.
     pub(crate) sockets: Vec<OwnedFd>,
     pub(crate) database: Arc<Database>,

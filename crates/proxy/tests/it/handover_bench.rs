@@ -12,6 +12,8 @@ const IDLE: usize = 9_000;
 const LOADED: usize = 1_000;
 const THREADS: usize = 4;
 const HANDOVERS: usize = 7;
+/// Before that, while nobody works.
+const IDLE_HANDOVERS: usize = 5;
 
 /// Every connection sends a command in its turn; returns how long each took, and when it was sent.
 fn load(mut clients: Vec<Client>, over: &AtomicBool) -> Vec<(Instant, Duration)> {
@@ -40,6 +42,9 @@ fn ten_thousand_connections() {
     let mut idle: Vec<Client> = (0..IDLE).map(|_| node.client()).collect();
     for client in &mut idle {
         assert!(client.pings());
+    }
+    for _ in 0..IDLE_HANDOVERS {
+        node.replace_proxy();
     }
     let over = AtomicBool::new(false);
     let mut windows = Vec::new();

@@ -265,6 +265,24 @@ fn the_release_before_is_understood() {
     });
 }
 
+/// To and from a server that knows one batch at a time, all clients go over.
+#[test]
+fn one_batch_at_a_time() {
+    let mut node = Node::start();
+    let mut clients: Vec<Client> = (0..350).map(|_| node.client()).collect();
+    for environment in [
+        vec![("MAINSTAY_HANDOVER_TEST", "version=2".to_owned())],
+        Vec::new(),
+    ] {
+        assert!(clients.iter_mut().all(Client::pings));
+        let old = node.server();
+        node.environment = environment;
+        node.restart_proxy();
+        until("the old server has ended", || !process::runs(old));
+    }
+    assert!(clients.iter_mut().all(Client::pings));
+}
+
 /// Commands cut anywhere, and replies that nobody has read, come to their end with the next server.
 #[test]
 fn commands_are_cut_anywhere() {

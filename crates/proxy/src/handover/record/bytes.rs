@@ -1,6 +1,6 @@
 //! A batch as bytes.
 
-use super::{CLIENTS_MAX, ClientRecord, ScriptsRecord};
+use super::{BoxedRecord, CLIENTS_MAX, ClientRecord, ScriptsRecord};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::RefCell;
@@ -79,8 +79,8 @@ pub(crate) fn encode(records: &[&ClientRecord]) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn decode(batch: &[u8]) -> Result<Vec<ClientRecord>, String> {
-    let records: Vec<ClientRecord> = read(batch)?;
+pub(crate) fn decode(batch: &[u8]) -> Result<Vec<BoxedRecord>, String> {
+    let records: Vec<BoxedRecord> = read(batch)?;
     if records.len() > CLIENTS_MAX {
         return Err("too many records".to_owned());
     }

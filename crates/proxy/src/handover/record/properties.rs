@@ -25,7 +25,7 @@ pub(crate) fn check(data: &[u8]) {
             goes_on(flow, record.session.authenticated);
         }
     }
-    let again: Vec<&ClientRecord> = records.iter().collect();
+    let again: Vec<&ClientRecord> = records.iter().map(|record| &**record).collect();
     let Ok(written) = encode(&again) else {
         panic!("what was read cannot be written");
     };

@@ -169,14 +169,14 @@ impl Worker {
         self.state.clients.fetch_sub(1, Ordering::Relaxed);
         self.stats.carried.fetch_add(1, Ordering::AcqRel);
         Some(Carried {
-            record: ClientRecord {
+            record: Box::new(ClientRecord {
                 database: database.uid.0,
                 ends,
                 session: write_session(taken.session, self.now),
                 flow: taken.flow,
                 left_at: crate::leases::now().0,
                 fan,
-            },
+            }),
             sockets,
             database,
         })

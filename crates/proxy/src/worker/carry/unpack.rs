@@ -33,7 +33,7 @@ impl Worker {
         let shards = sockets.len().saturating_sub(1);
         let mut sockets = sockets.into_iter();
         if let (Some(served), Some(stream)) = (served, sockets.next()) {
-            self.unpack(served, record, stream, sockets);
+            self.unpack(served, *record, stream, sockets);
         } else {
             // Its database was removed, or changed its shards, as for any client: it is closed.
             self.stats.sockets.fetch_sub(shards, Ordering::Relaxed);
