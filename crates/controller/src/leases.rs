@@ -82,8 +82,7 @@ impl Leases {
     /// # Errors
     /// The wait, in words.
     pub fn all_know(&self, revision: Revision, now: Instant) -> Result<(), String> {
-        let inherited = self.since.is_none_or(|since| now < since + LENGTH);
-        if inherited {
+        if self.are_inherited(now) {
             return Err("leases that an earlier primary node gave may not be over yet".to_owned());
         }
         let behind = |given: &Given| now < given.until && given.applied < revision;
@@ -105,9 +104,21 @@ impl Leases {
     /// Whether a proxy of this node may hold a lease.
     #[must_use]
     pub fn may_hold(&self, node: NodeUid, now: Instant) -> bool {
-        let inherited = self.since.is_none_or(|since| now < since + LENGTH);
-        let holds = |(proxy, given): (&ProxyId, &Given)| proxy.node == node && now < given.until;
-        inherited || self.given.iter().any(holds)
+        self.are_inherited(now) || !self.processes(node, now).is_empty()
+    }
+
+    /// Processes of a node's proxies that may hold a lease that was given here.
+    #[must_use]
+    pub fn processes(&self, node: NodeUid, now: Instant) -> Vec<u32> {
+        let holds = |(proxy, given): &(&ProxyId, &Given)| proxy.node == node && now < given.until;
+        let holders = self.given.iter().filter(holds);
+        holders.map(|(proxy, _)| proxy.process).collect()
+    }
+
+    /// Whether leases that an earlier primary node gave may not be over yet: whose they are is not known.
+    #[must_use]
+    pub fn are_inherited(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now < since + LENGTH)
     }
 }
 
@@ -132,6 +143,9 @@ mod tests {
         leases.give(PROXY, Revision(4), Revision(3), later).unwrap();
         assert!(leases.may_hold(PROXY.node, later) && !leases.may_hold(NodeUid(1), later));
         assert!(!leases.may_hold(PROXY.node, later + LENGTH));
+        assert_eq!(leases.processes(PROXY.node, later), [1]);
+        assert_eq!(leases.processes(PROXY.node, later + LENGTH), [0; 0]);
+        assert_eq!(leases.processes(NodeUid(1), later), [0; 0]);
         assert_eq!(leases.all_know(Revision(4), later), Ok(()), "it knows");
         let why = leases.all_know(Revision(5), later).unwrap_err();
         assert!(why.contains("node:2"), "{why}");

@@ -1,21 +1,30 @@
 //! Gates: a call of the primary node becomes an order to every proxy of this node. See [`model::gate`].
 
 use crate::member::Member;
+use crate::proxies::Proxies;
 use crate::proxy_feed;
 use controller::state::ClusterState;
 use model::documents::Shard;
-use model::gate::{Answer, GateAnswer, GateCall, GateOrder, GateStep, Order};
+use model::gate::{Answer, GateAnswer, GateCall, GateOrder, GateStep, Order, PATIENCE_MS};
 use model::proxy::ProxyShard;
-use model::{DatabaseUid, ShardUid};
+use model::{DatabaseUid, Epoch, ShardUid};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Most orders that wait for one proxy: a few moves at once, three steps each.
 const ORDERS_MAX: usize = 64;
 /// An order that is not answered for this long is forgotten; whoever waited has gone.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a proxy that may be serving may take to come, before it is asked to hold: whoever asks waits a
+/// little longer. Before that, when connections to the next primary are to be opened, there is more time.
+const COME_TO_HOLD: Duration = Duration::from_millis(400);
+/// See [`COME_TO_HOLD`].
+const COME_TO_PREPARE: Duration = Duration::from_secs(4);
+/// Between two looks whether it has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// An order on its way to a proxy.
 #[derive(Debug)]
@@ -25,20 +34,49 @@ pub struct Ordered {
     answer: oneshot::Sender<Answer>,
 }
 
+impl Ordered {
+    /// To hold a primary's commands, and where its answer comes.
+    pub fn hold(
+        database: DatabaseUid,
+        shard: ShardUid,
+        epoch: Epoch,
+    ) -> (Self, oneshot::Receiver<Answer>) {
+        let (answer, receiver) = oneshot::channel();
+        let what = GateOrder::Hold {
+            shard,
+            epoch,
+            patience_ms: PATIENCE_MS,
+        };
+        let ordered = Self {
+            database,
+            what,
+            answer,
+        };
+        (ordered, receiver)
+    }
+}
+
+/// Takes the orders of one proxy.
+#[derive(Clone, Debug)]
+struct Taker {
+    process: u32,
+    orders: mpsc::Sender<Ordered>,
+}
+
 /// The proxies of this node that take orders, by the number of their connection.
 #[derive(Debug, Default)]
 pub struct Gates {
-    proxies: Mutex<BTreeMap<u64, mpsc::Sender<Ordered>>>,
+    proxies: Mutex<BTreeMap<u64, Taker>>,
 }
 
 impl Gates {
     /// A proxy has come.
-    pub fn open(&self, connection: u64) -> mpsc::Receiver<Ordered> {
-        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+    pub fn open(&self, connection: u64, process: u32) -> mpsc::Receiver<Ordered> {
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
         self.proxies
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(connection, sender);
+            .insert(connection, Taker { process, orders });
         receiver
     }
 
@@ -50,20 +88,44 @@ impl Gates {
             .remove(&connection);
     }
 
-    /// Has every proxy carry an order out.
+    fn takers(&self) -> Vec<Taker> {
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        proxies.values().cloned().collect()
+    }
+
+    /// Those that take orders, once every process that may be serving is among them.
+    ///
+    /// # Errors
+    /// Which one is not, in words.
+    async fn all(
+        &self,
+        proxies: &Proxies,
+        leased: &[u32],
+        within: Duration,
+    ) -> Result<Vec<Taker>, String> {
+        let begun = Instant::now();
+        loop {
+            let takers = self.takers();
+            let connected: Vec<u32> = takers.iter().map(|taker| taker.process).collect();
+            match proxies.missing(&connected, leased) {
+                None => return Ok(takers),
+                Some(reason) if begun.elapsed() >= within => return Err(reason),
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Has proxies carry an order out.
     ///
     /// # Errors
     /// Why one of them did not. A node without a proxy has nothing to hold: no client is served there.
-    async fn order(&self, database: DatabaseUid, what: GateOrder) -> Result<GateAnswer, String> {
-        let proxies: Vec<_> = self
-            .proxies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect();
+    async fn order(
+        proxies: &[Taker],
+        database: DatabaseUid,
+        what: GateOrder,
+    ) -> Result<GateAnswer, String> {
         let mut answers = Vec::new();
-        for proxy in &proxies {
+        for proxy in proxies {
             let (sender, receiver) = oneshot::channel();
             let ordered = Ordered {
                 database,
@@ -71,6 +133,7 @@ impl Gates {
                 answer: sender,
             };
             proxy
+                .orders
                 .try_send(ordered)
                 .map_err(|_| "too many orders wait for the proxy".to_owned())?;
             answers.push(receiver);
@@ -133,6 +196,7 @@ pub async fn call(member: &Member, call: GateCall) -> Result<GateAnswer, String>
         epoch,
         what,
         term,
+        ref leased,
     } = call;
     let known = member.store.status().term;
     if term != 0 && term < known {
@@ -157,7 +221,21 @@ pub async fn call(member: &Member, call: GateCall) -> Result<GateAnswer, String>
             next: next(uid)?,
         },
     };
-    member.gates.order(database, order).await
+    let within = match what {
+        GateStep::Prepare { .. } => COME_TO_PREPARE,
+        GateStep::Hold { .. } => COME_TO_HOLD,
+        // One that is not there is told with its configuration.
+        GateStep::Release { .. } => {
+            return Gates::order(&member.gates.takers(), database, order).await;
+        }
+    };
+    let gates = &member.gates;
+    let proxies = gates.all(&member.proxies, leased, within).await;
+    let proxies = proxies
+        .map_err(|reason| format!("the proxy of node:{}: {reason}", member.identity.node))?;
+    let mut answer = Gates::order(&proxies, database, order).await?;
+    answer.all = true;
+    Ok(answer)
 }
 
 /// A shard as this node's proxies will reach it when it is the primary of the next epoch.
@@ -176,4 +254,34 @@ fn in_next_epoch(member: &Member, uid: ShardUid, call: &GateCall) -> Result<Prox
     };
     let me = member.identity.node;
     proxy_feed::proxy_shard(&state, me, &member.program.config, &shard).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_proxy_that_may_be_serving_is_waited_for_and_then_refused() {
+        let (gates, proxies) = (Arc::new(Gates::default()), Arc::new(Proxies::default()));
+        let me = std::process::id();
+        let soon = Duration::from_millis(20);
+        let why = gates.all(&proxies, &[me], soon).await.unwrap_err();
+        assert!(why.contains("may have a lease"), "{why}");
+        let why = gates.all(&proxies, &[], soon).await.unwrap_err();
+        assert!(why.contains("none has come yet"), "{why}");
+        let (waits, known) = (Arc::clone(&gates), Arc::clone(&proxies));
+        let all =
+            tokio::spawn(async move { waits.all(&known, &[me], Duration::from_mins(1)).await });
+        proxies.came(me);
+        let _orders = gates.open(7, me);
+        let takers = all.await.unwrap().unwrap();
+        let processes: Vec<u32> = takers.iter().map(|taker| taker.process).collect();
+        assert_eq!(processes, [me]);
+        // Its connection ends.
+        gates.close(7);
+        proxies.left(me);
+        let why = gates.all(&proxies, &[], soon).await.unwrap_err();
+        assert!(why.contains("is not connected"), "{why}");
+    }
 }

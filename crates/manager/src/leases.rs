@@ -29,20 +29,22 @@ impl Leases {
     }
 
     /// Passes a renewal on; `applied`: of which revision the proxy has applied everything that concerns it.
-    /// The answer at once, if it is not passed on.
+    /// `None`: that is not known yet, and nobody is asked: what it has in flight may come back by promises. The
+    /// answer at once, if it is not passed on.
     pub fn renew(
         &mut self,
         member: &Arc<Member>,
         renewal: Renewal,
-        applied: Revision,
+        applied: Option<Revision>,
     ) -> Option<Lease> {
         let number = renewal.number;
-        if self.under_way.len() >= UNDER_WAY_MAX {
-            return Some(Lease {
-                number,
-                outcome: LeaseOutcome::Unknown,
-            });
-        }
+        let unknown = Lease {
+            number,
+            outcome: LeaseOutcome::Unknown,
+        };
+        let Some(applied) = applied.filter(|_| self.under_way.len() < UNDER_WAY_MAX) else {
+            return Some(unknown);
+        };
         let call = LeaseCall {
             node: member.identity.node,
             process: self.process,

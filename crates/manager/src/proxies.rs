@@ -7,17 +7,35 @@
 use model::observation::ProxyObservation;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Most processes that are remembered; more than a node ever has at once.
 const PROCESSES_MAX: usize = 64;
 
+/// How long a proxy without a connection is expected to come back, or to come at all after a start of this
+/// program. Longer than it pauses between two tries.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 struct Known {
     /// What each connection says.
     connected: BTreeMap<u64, ProxyObservation>,
-    /// Processes that came, and when they were started.
-    processes: BTreeMap<u32, Start>,
+    /// Processes that came.
+    processes: BTreeMap<u32, Process>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    started: Start,
+    /// When its connection ended.
+    left: Option<Instant>,
+}
+
+impl Process {
+    fn runs(self, pid: u32) -> bool {
+        started(pid) == Some(self.started)
+    }
 }
 
 /// When a process was started, clock ticks since the host was: two with the same number differ in it.
@@ -27,6 +45,8 @@ type Start = u64;
 #[derive(Debug)]
 pub struct Proxies {
     known: Mutex<Known>,
+    /// Since when this program may be connected to.
+    since: Instant,
     latest: watch::Sender<Option<ProxyObservation>>,
 }
 
@@ -34,6 +54,7 @@ impl Default for Proxies {
     fn default() -> Self {
         Self {
             known: Mutex::default(),
+            since: Instant::now(),
             latest: watch::Sender::new(None),
         }
     }
@@ -43,12 +64,54 @@ impl Proxies {
     /// A proxy's process has connected.
     pub fn came(&self, process: u32) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.processes.retain(|pid, start| runs(*pid, *start));
-        if let Some(start) = started(process)
+        known.processes.retain(|pid, known| known.runs(*pid));
+        if let Some(started) = started(process)
             && known.processes.len() < PROCESSES_MAX
         {
-            known.processes.insert(process, start);
+            let left = None;
+            known.processes.insert(process, Process { started, left });
         }
+    }
+
+    /// Its connection has ended.
+    pub fn left(&self, process: u32) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.processes.get_mut(&process) {
+            known.left = Some(Instant::now());
+        }
+    }
+
+    /// A process that runs and is not among those that are connected, though it may be serving: it has a lease,
+    /// or was connected lately; in words. `leased`: processes that may have one.
+    ///
+    /// One that has had no connection for longer has no lease, and is no more waited for than one that is gone:
+    /// what it sends all the same is refused by an engine that has handed its role over.
+    #[must_use]
+    pub fn missing(&self, connected: &[u32], leased: &[u32]) -> Option<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = |pid: &u32| connected.contains(pid);
+        let has_lease = leased.iter().find(|pid| {
+            let runs = match known.processes.get(pid) {
+                Some(known) => known.runs(**pid),
+                // A predecessor of this program knew it.
+                None => started(**pid).is_some(),
+            };
+            !there(pid) && runs
+        });
+        if let Some(pid) = has_lease {
+            return Some(format!(
+                "its process {pid} may have a lease and is not connected to cnm_exec"
+            ));
+        }
+        let lately = known.processes.iter().find(|(pid, process)| {
+            let lately = process.left.is_none_or(|left| left.elapsed() < BACK_WITHIN);
+            !there(pid) && lately && process.runs(**pid)
+        });
+        if let Some((pid, _)) = lately {
+            return Some(format!("its process {pid} is not connected to cnm_exec"));
+        }
+        let early = connected.is_empty() && self.since.elapsed() < BACK_WITHIN;
+        early.then(|| "none has come yet since cnm_exec was started".to_owned())
     }
 
     /// Takes in what the proxy of a connection says; `None`: the connection has ended. Connections
@@ -70,7 +133,7 @@ impl Proxies {
                 .iter()
                 .filter(|(pid, _)| **pid != latest.pid);
             // One that serves its last clients may do so without a lease.
-            if others.any(|(pid, start)| runs(*pid, *start)) {
+            if others.any(|(pid, process)| process.runs(*pid)) {
                 latest.leases = false;
             }
         }
@@ -82,11 +145,6 @@ impl Proxies {
     pub fn latest(&self) -> watch::Receiver<Option<ProxyObservation>> {
         self.latest.subscribe()
     }
-}
-
-/// Whether a process still runs.
-fn runs(process: u32, start: Start) -> bool {
-    started(process) == Some(start)
 }
 
 /// When a process was started; `None`: it has ended, whether or not somebody has asked how.
@@ -139,5 +197,29 @@ mod tests {
         old.wait().unwrap();
         proxies.heard(2, None);
         assert_eq!(leases(), None);
+    }
+
+    #[test]
+    fn one_that_may_be_serving_is_missed_until_it_is_connected_or_gone() {
+        let proxies = Proxies::default();
+        let me = std::process::id();
+        let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+        let says = |connected: &[u32], leased: &[u32], what: &str| {
+            let missing = proxies.missing(connected, leased).unwrap_or_default();
+            assert!(missing.contains(what), "{missing}");
+            assert_eq!(missing.is_empty(), what.is_empty(), "{missing}");
+        };
+        says(&[], &[], "none has come yet");
+        says(&[me], &[], "");
+        // A predecessor knew it: nobody has come here.
+        says(&[me], &[other.id()], "may have a lease");
+        proxies.came(me);
+        says(&[], &[], "is not connected");
+        says(&[me], &[me], "");
+        proxies.left(me);
+        says(&[], &[], &format!("process {me} is not connected"));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        says(&[me], &[other.id()], "");
     }
 }

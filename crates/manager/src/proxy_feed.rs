@@ -1,5 +1,7 @@
 //! The configuration of this node's `dmcproxy`: made from the store, sent whole after each change.
 
+mod holding;
+
 use crate::gates::Pending;
 use crate::leases::Leases;
 use crate::member::Member;
@@ -8,14 +10,14 @@ use anyhow::Context as _;
 use controller::placement::plan::{primaries, proxies};
 use controller::replica_set;
 use controller::state::ClusterState;
+use holding::{Closed, Holding};
 use model::documents::{Database, DatabaseStatus, Shard};
 use model::node_config::NodeConfig;
 use model::proxy::{
     Copies, FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress, ToProxy,
 };
 use model::tuning::DatabaseTuning;
-use model::{DatabaseUid, Epoch, NodeUid, Revision, ShardUid};
-use std::collections::BTreeSet;
+use model::{DatabaseUid, NodeUid, Revision};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -82,26 +84,39 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
     let process = process.and_then(|pid| u32::try_from(pid).ok());
     let process = process.context("the proxy's process is not known")?;
     member.proxies.came(process);
+    let ended = feed_process(member, stream, (connection, process)).await;
+    member.proxies.left(process);
+    ended
+}
+
+async fn feed_process(
+    member: &Arc<Member>,
+    stream: UnixStream,
+    (connection, process): (u64, u32),
+) -> anyhow::Result<()> {
     let mut leases = Leases::of(process);
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     let mut revisions = member.store.watch();
     let mut told = Told::default();
-    let mut orders = member.gates.open(connection);
+    let mut orders = member.gates.open(connection, process);
     let mut pending = Pending::default();
+    let mut holding = hold_first(member, &mut write, &mut pending).await?;
     let mut wishes = Wishes::default();
     let mut line = Vec::new();
     let silence = tokio::time::sleep(SILENCE_MAX);
     tokio::pin!(silence);
     let mut news = true;
     loop {
-        if std::mem::take(&mut news) {
-            send_if_new(member, &mut write, &mut told).await?;
+        if holding.is_over() && std::mem::take(&mut news) {
+            send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
         }
         tokio::select! {
+            () = holding.next() => {}
             changed = revisions.changed() => {
                 changed?;
                 news = true;
+                holding.look(member)?;
             }
             Some(ordered) = orders.recv() => {
                 let order = pending.number(ordered);
@@ -121,10 +136,11 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
                     }
                     FromProxy::Answer { answer } => pending.answered(answer),
                     FromProxy::Renewal { renewal } => {
-                        if told.looked < member.store.state().revision {
-                            send_if_new(member, &mut write, &mut told).await?;
+                        if holding.is_over() && told.looked < member.store.state().revision {
+                            send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
                         }
                         let applied = told.applied(renewal.applied);
+                        let applied = holding.is_over().then_some(applied);
                         if let Some(lease) = leases.renew(member, renewal, applied) {
                             send_line(&mut write, &ToProxy::Lease { lease }).await?;
                         }
@@ -147,6 +163,21 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
     }
 }
 
+/// Orders a proxy that has come to hold what it must not serve as it may know it.
+async fn hold_first(
+    member: &Member,
+    write: &mut tokio::net::unix::OwnedWriteHalf,
+    pending: &mut Pending,
+) -> anyhow::Result<Holding> {
+    let state = ClusterState::read(&member.store.state())?;
+    let (holding, orders) = Holding::begin(state.as_ref(), jiff::Timestamp::now());
+    for ordered in orders {
+        let order = pending.number(ordered);
+        send_line(write, &ToProxy::Order { order }).await?;
+    }
+    Ok(holding)
+}
+
 async fn read_line<R: tokio::io::AsyncBufRead + Unpin>(
     reader: &mut R,
     line: &mut Vec<u8>,
@@ -159,15 +190,10 @@ async fn read_line<R: tokio::io::AsyncBufRead + Unpin>(
     Ok(read)
 }
 
-/// Primaries whose role was being moved when a proxy came, with their epoch: nobody has ordered it to
-/// hold, so it must not serve them before they have another epoch.
-type Closed = BTreeSet<(ShardUid, Epoch)>;
-
 /// What a proxy has been told.
 #[derive(Default)]
 struct Told {
     sent: Option<ProxyConfig>,
-    closed: Option<Closed>,
     /// The newest revision of which it has been told everything that concerns it.
     looked: Revision,
 }
@@ -188,15 +214,11 @@ impl Told {
 async fn send_if_new(
     member: &Member,
     write: &mut tokio::net::unix::OwnedWriteHalf,
-    told: &mut Told,
+    (told, closed): (&mut Told, &Closed),
 ) -> anyhow::Result<()> {
     let Some(mut state) = ClusterState::read(&member.store.state())? else {
         return Ok(());
     };
-    let closed = told.closed.get_or_insert_with(|| {
-        let moving = state.shards.iter().filter(|s| s.moving.is_some());
-        moving.map(|s| (s.uid, s.epoch)).collect()
-    });
     for shard in &mut state.shards {
         if closed.contains(&(shard.uid, shard.epoch)) {
             shard.doc.serving = None;

@@ -96,7 +96,14 @@ pub struct GateCall {
     /// The term of the primary node that says so; 0: one of an older release.
     #[serde(default)]
     pub term: u64,
+    /// Processes of that node's proxies that may hold a lease, as far as this primary node knows: one of them
+    /// that runs must carry the order out.
+    #[serde(default)]
+    pub leased: Vec<u32>,
 }
+
+/// After how long commands that wait behind a gate get an error that says to try again, ms.
+pub const PATIENCE_MS: u32 = 5_000;
 
 /// See [`GateOrder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +131,10 @@ pub enum GateStep {
 pub struct GateAnswer {
     /// How many proxies there were.
     pub proxies: u32,
+    /// No other proxy of this node is known that may be serving; `false` of an older release, which does
+    /// not look.
+    #[serde(default)]
+    pub all: bool,
     /// See [`Answer::held_us`].
     pub held_us: u64,
     /// See [`Answer::waited`].

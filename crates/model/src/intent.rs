@@ -405,6 +405,8 @@ pub struct ClusterChange {
 pub struct SlaveHaChange {
     /// Whether they are made anew.
     pub enabled: Option<bool>,
+    /// That counts no more: it is as the cluster says.
+    pub as_cluster: bool,
     /// Databases with a higher one come first.
     pub priority: Option<u32>,
 }

@@ -40,6 +40,9 @@ pub struct Rules {
     pub old_decides: bool,
     /// An undo is committed before any gate opens.
     pub undo_committed_first: bool,
+    /// A move that was undone without a word of the old primary's agent: that engine serves only when the target
+    /// still followed it after every proxy of an earlier epoch had lost its lease.
+    pub unheard_fenced: bool,
     /// A recovery that ends in a failover waits for gates or leases.
     pub failover_waits: bool,
     /// A target that calls itself primary after an undo is demoted when it is seen.
@@ -60,6 +63,7 @@ impl Rules {
         generations: true,
         old_decides: true,
         undo_committed_first: true,
+        unheard_fenced: true,
         failover_waits: true,
         demote_stray: true,
     };
@@ -160,6 +164,9 @@ pub enum Line {
     Looking(Option<OldPrimary>, Option<Target>),
     /// What it decided.
     Acting(Recovery),
+    /// The move is undone, and nobody serves: leases of earlier epochs are waited for, then the target is asked.
+    /// Whether it still followed.
+    Fencing(bool),
     /// Gates open under the committed epoch.
     Opening,
 }
@@ -221,6 +228,8 @@ pub struct State {
     pub epoch: u8,
     /// Committed primary.
     pub primary: Engine,
+    /// It may be used.
+    pub serving: bool,
     /// A move's intent is stored.
     pub intent: bool,
     /// A move was begun; there is only one.
@@ -293,6 +302,9 @@ pub enum Action {
     KillTarget { former: bool },
     OpenEarly { proxy: usize },
     Undo,
+    UndoUnheard,
+    SeeFollows,
+    ServeUnheard,
     Promote(Engine),
     Demote,
     Follow,
@@ -333,7 +345,9 @@ impl State {
     /// Brings what makes no difference any more into one form, so that fewer states differ.
     fn settle(&mut self) {
         let silent = |line: Line| match line {
-            Line::Idle | Line::Locking | Line::Committing | Line::Opening => true,
+            Line::Idle | Line::Locking | Line::Committing | Line::Opening | Line::Fencing(_) => {
+                true
+            }
             Line::Looking(old, target) => old.is_none() || target.is_none(),
             Line::Acting(Recovery::Undo | Recovery::Failover { .. }) => true,
             _ => false,
@@ -421,6 +435,7 @@ impl Model for PlannedMove {
         vec![State {
             epoch: 0,
             primary: Engine::Old,
+            serving: true,
             intent: false,
             begun: false,
             leader: Leader { line: Line::Idle },

@@ -1,7 +1,8 @@
 //! A primary hands its role to a replica: `FAILOVER TO`.
 //!
 //! 1. `PrepareEpoch`, on both engines: the ledger takes the next epoch, then its users are made, so that
-//!    proxies can connect beforehand.
+//!    proxies can connect beforehand; at the primary those of the one after too, in which it goes on if the
+//!    move is undone.
 //! 2. `HandOver`, on the old primary: it stops writes, waits until the replica has everything, becomes its
 //!    replica and lets it become primary, or gives up. Its own state decides which of the two happened; the
 //!    agent only watches. Nothing is written meanwhile: clients are waiting.
@@ -104,6 +105,7 @@ impl ShardTask {
                 role.epoch
             ));
         }
+        let role = role.role;
         let Some(engine) = self.running_engine() else {
             return not_yet("it is gone");
         };
@@ -112,7 +114,13 @@ impl ShardTask {
         self.serve_stale(true).await?;
         self.command(&replication_user(users)).await?;
         self.command(&epoch_user(&engine, epoch, &users.proxy))
-            .await
+            .await?;
+        if role == Role::Primary {
+            // If the move is undone while this agent is away, the engine goes on in the epoch after.
+            self.command(&epoch_user(&engine, epoch.next(), &users.proxy))
+                .await?;
+        }
+        Ok(())
     }
 
     /// A primary before 7.0 that hands over drops its replicas first. A replica without its primary answers

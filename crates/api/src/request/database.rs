@@ -115,9 +115,10 @@ pub fn change(request: &BdbRequest, current: &Database) -> Result<DatabaseChange
     })
 }
 
-const fn slave_ha(request: &BdbRequest) -> SlaveHaChange {
+fn slave_ha(request: &BdbRequest) -> SlaveHaChange {
     SlaveHaChange {
-        enabled: request.slave_ha,
+        enabled: request.slave_ha.flatten(),
+        as_cluster: request.slave_ha == Some(None),
         priority: request.slave_ha_priority,
     }
 }

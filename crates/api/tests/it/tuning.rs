@@ -5,7 +5,7 @@ use crate::served::Served;
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use model::history::{HistoryQuery, Interval, Sample};
-use model::intent::Intent;
+use model::intent::{Intent, SlaveHaChange};
 use model::observation::ProxyCounts;
 use model::tuning::{ProxyChange, ProxyMode, TuningChange};
 use model::{DatabaseUid, NodeUid};
@@ -41,6 +41,18 @@ async fn limits_of_a_database() {
     );
     assert_eq!(change.notify_keyspace_events.as_deref(), Some("AKE"));
     assert_eq!(change.client, None, "a client cannot be named from here");
+    assert_eq!(change.slave_ha, SlaveHaChange::default());
+    // Null takes back what the database says of its own.
+    for (said, enabled, as_cluster) in [("null", None, true), ("false", Some(false), false)] {
+        let body = format!(r#"{{"slave_ha":{said}}}"#);
+        let (status, changed) = served.send(Method::PUT, "/v1/bdbs/1", &body).await;
+        assert_eq!(status, 200, "{changed}");
+        let Some(Intent::UpdateDatabase { change, .. }) = served.exec.said().intents.pop() else {
+            panic!("a change");
+        };
+        let seen = (change.slave_ha.enabled, change.slave_ha.as_cluster);
+        assert_eq!(seen, (enabled, as_cluster), "{said}");
+    }
     for (wrong, why) in [
         (
             r#"{"max_client_pipeline":2048}"#,

@@ -518,7 +518,7 @@ pub const COMMANDS: &[Command] = &[
                 SWITCH,
                 "Whether a replica is in another rack.",
             ),
-            slave_ha::ON,
+            slave_ha::OWN,
             slave_ha::PRIORITY,
             Field::one(
                 "memory_size",

@@ -85,7 +85,10 @@ pub async fn tune(context: &Context, invocation: &Invocation) -> Result<(), Fail
     let mut request = settings(context, invocation)?;
     request.replication = invocation.text("replication").map(|word| word == "enabled");
     request.rack_aware = invocation.text("rack_aware").map(|word| word == "enabled");
-    request.slave_ha = invocation.text("slave_ha").map(|word| word == "enabled");
+    request.slave_ha = invocation.text("slave_ha").map(|word| match word {
+        "default" => None,
+        word => Some(word == "enabled"),
+    });
     request.slave_ha_priority = invocation.number("slave_ha_priority");
     if invocation.has("no_password") {
         request.authentication_redis_pass = Some(String::new());

@@ -112,6 +112,7 @@ impl Executor {
         switchover::Hands {
             store: self.store.clone(),
             nodes: Arc::clone(&self.nodes),
+            observed: Arc::clone(&self.observed),
             term: self.store.status().term,
         }
     }

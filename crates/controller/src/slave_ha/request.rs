@@ -12,6 +12,7 @@ use model::{ApiError, ErrorCode};
 pub(crate) fn of_database(now: &SlaveHa, wanted: SlaveHaChange) -> Result<SlaveHa, ApiError> {
     let mut changed = now.clone();
     changed.enabled = wanted.enabled.or(changed.enabled);
+    changed.enabled = changed.enabled.filter(|_| !wanted.as_cluster);
     changed.priority = wanted.priority.unwrap_or(changed.priority);
     if changed.priority > SLAVE_HA_PRIORITY_MAX {
         return Err(ApiError::new(

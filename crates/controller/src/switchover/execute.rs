@@ -11,18 +11,18 @@
 use super::plan::{self, Move, Party};
 use super::recovery::{self, OldPrimary, Recovery, Target};
 use crate::cut;
-use crate::placement::plan::proxies;
+use crate::observed::Observations;
 use crate::reconcile::{NodeError, Nodes};
 use crate::state::ClusterState;
-use futures::future::join_all;
 use model::command::AgentCommand;
 use model::documents::{RoleMove, Shard};
-use model::gate::{GateAnswer, GateCall, GateStep};
-use model::lease::LeaseLength;
+use model::gate::GateStep;
+use model::limits::REPLICA_SILENT;
 use model::observation::{EngineState, ShardObservation};
 use model::replication::{HandOverTarget, ReplicationObservation, SyncedRecord};
-use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
-use std::sync::Arc;
+use model::{Epoch, ShardUid};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use store::{Store, Txn, TxnResult};
 
@@ -30,19 +30,13 @@ use store::{Store, Txn, TxnResult};
 const PREPARE_WITHIN: Duration = Duration::from_secs(5);
 /// How long proxies may take to hold: what is in flight must come back first. Longer than a commit to a
 /// slow disk, shorter than any client's patience.
-const HOLD_WITHIN: Duration = Duration::from_millis(500);
-/// After how long commands that wait behind a gate get an error that says to try again.
-const PATIENCE_MS: u32 = 5_000;
+pub(super) const HOLD_WITHIN: Duration = Duration::from_millis(500);
 /// How long the engines may take.
 const HAND_OVER_MS: u32 = 2_000;
-/// How long proxies may take to go on; those that do not are told again with their configuration.
-const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at engines that are at it.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long it is looked for the end of a move, before the planner is asked again.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
-/// After how long a proxy that cannot be told anything has no lease either.
-const LEASES_OVER: Duration = Duration::from_nanos(LeaseLength::PRODUCT.grantor);
 /// Tries to write what others write too.
 const TRIES: usize = 10;
 
@@ -51,29 +45,9 @@ const TRIES: usize = 10;
 pub(crate) struct Hands {
     pub(crate) store: Store,
     pub(crate) nodes: Arc<dyn Nodes>,
+    pub(crate) observed: Arc<Mutex<Observations>>,
     /// This primary node's term when it began.
     pub(crate) term: u64,
-}
-
-/// Whose commands proxies are to hold or let go.
-#[derive(Clone, Copy, Debug)]
-struct Gated<'a> {
-    database: DatabaseUid,
-    /// The primary, and its epoch.
-    shard: ShardUid,
-    epoch: Epoch,
-    proxies: &'a [NodeUid],
-}
-
-impl<'a> From<&'a Move> for Gated<'a> {
-    fn from(wanted: &'a Move) -> Self {
-        Self {
-            database: wanted.database,
-            shard: wanted.old.shard,
-            epoch: wanted.epoch,
-            proxies: &wanted.proxies,
-        }
-    }
 }
 
 /// Carries a move out, to a stored end if that is possible.
@@ -153,36 +127,6 @@ impl Hands {
             .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
     }
 
-    async fn gates(
-        &self,
-        gated: Gated<'_>,
-        what: GateStep,
-        within: Duration,
-    ) -> Vec<Result<GateAnswer, NodeError>> {
-        let calls = gated.proxies.iter().map(|node| {
-            let call = GateCall {
-                database: gated.database,
-                shard: gated.shard,
-                epoch: gated.epoch,
-                what,
-                term: self.term,
-            };
-            let answer = self.nodes.gate(*node, call);
-            async move {
-                tokio::time::timeout(within, answer)
-                    .await
-                    .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
-                    .map_err(|error| match error {
-                        NodeError::Unreachable(reason) => {
-                            NodeError::Unreachable(format!("proxy of node:{node}: {reason}"))
-                        }
-                        refused @ NodeError::Refused(_) => refused,
-                    })
-            }
-        });
-        join_all(calls).await
-    }
-
     async fn prepare(&self, wanted: &Move) -> Result<(), String> {
         let users = |party: &Party| AgentCommand::PrepareEpoch {
             shard: party.shard,
@@ -205,58 +149,6 @@ impl Hands {
             answer.map_err(|e| e.to_string())?;
         }
         Ok(())
-    }
-
-    async fn hold(&self, gated: Gated<'_>) -> Result<(), String> {
-        let hold = GateStep::Hold {
-            patience_ms: PATIENCE_MS,
-        };
-        for answer in self.gates(gated, hold, HOLD_WITHIN).await {
-            answer.map_err(|e| e.to_string())?;
-        }
-        Ok(())
-    }
-
-    /// An undone move gives the old primary another epoch, and replies that come over connections of the last
-    /// one count no more: what is in flight comes back first, as before a move.
-    async fn hold_before_undo(&self, old: ShardUid) {
-        let state = self.store.barrier().await.map(|s| ClusterState::read(&s));
-        let Ok(Ok(Some(state))) = state else {
-            return;
-        };
-        let shard = state.shards.iter().find(|shard| shard.uid == old);
-        let of = |database: DatabaseUid| state.databases.iter().find(|db| db.uid == database);
-        let Some((shard, database)) = shard.and_then(|s| Some((s, of(s.database)?))) else {
-            return;
-        };
-        let gated = Gated {
-            database: database.uid,
-            shard: old,
-            epoch: shard.epoch,
-            proxies: &proxies(&state, database),
-        };
-        let hold = GateStep::Hold {
-            patience_ms: PATIENCE_MS,
-        };
-        let begun = Instant::now();
-        loop {
-            let answers = self.gates(gated, hold, HOLD_WITHIN).await;
-            // A `cnm_exec` that has just started does not know the move yet, nor has its proxy come back.
-            let missing = answers.into_iter().find_map(|answer| match answer {
-                Ok(answer) if answer.proxies == 0 => Some("a proxy is not there".to_owned()),
-                Ok(_) => None,
-                Err(error) => Some(error.to_string()),
-            });
-            match missing {
-                None => return,
-                // One that cannot be told to hold cannot ask for a lease either.
-                Some(reason) if begun.elapsed() >= LEASES_OVER => {
-                    tracing::warn!(shard = %old, reason, "not every proxy holds before a move is undone");
-                    return;
-                }
-                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
-            }
-        }
     }
 
     /// The engines change roles; how the old one replicates then.
@@ -314,26 +206,6 @@ impl Hands {
         Ok(old)
     }
 
-    /// Who does not answer is told with its configuration, once the move is stored.
-    async fn release(&self, wanted: &Move) -> GateAnswer {
-        let next = wanted.new.shard;
-        let mut all = GateAnswer::default();
-        for answer in self
-            .gates(wanted.into(), GateStep::Release { next }, RELEASE_WITHIN)
-            .await
-        {
-            match answer {
-                Ok(answer) => {
-                    all.proxies += answer.proxies;
-                    all.held_us = all.held_us.max(answer.held_us);
-                    all.waited += answer.waited;
-                }
-                Err(error) => tracing::warn!(%error, "a proxy was not released at once"),
-            }
-        }
-        all
-    }
-
     async fn take_over(
         &self,
         new: &Party,
@@ -364,11 +236,9 @@ impl Hands {
                 self.order(old, stop(old), PREPARE_WITHIN),
                 self.order(new, stop(new), PREPARE_WITHIN),
             );
-            let action = recovery::decide(
-                old_primary(&old_seen, &old.run_id),
-                target(&new_seen, &new.run_id),
-                begun.elapsed() > deadline,
-            );
+            let old_is = old_primary(&old_seen, &old.run_id);
+            let new_is = target(&new_seen, &new.run_id);
+            let action = recovery::decide(old_is, new_is, begun.elapsed() > deadline);
             tracing::info!(shard = %old.shard, ?action, "settling a move: {reason}");
             let ends = (old.shard, epoch);
             let record = match process(&old_seen, &old.run_id) {
@@ -388,8 +258,14 @@ impl Hands {
                     if !std::mem::replace(&mut held, true) {
                         self.hold_before_undo(old.shard).await;
                     }
-                    self.write(|state, now| plan::undo(state, ends, reason, now))
-                        .await
+                    let undone = self
+                        .write(|state, now| plan::undo(state, ends, reason, now))
+                        .await;
+                    if undone && old_is == OldPrimary::Unreachable {
+                        let over = begun + deadline;
+                        self.go_on_unheard((old, new), epoch, over).await;
+                    }
+                    undone
                 }
                 Recovery::Abort => self.abort(old).await,
                 Recovery::KillTargetAndAbort => {
@@ -406,6 +282,51 @@ impl Hands {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A move was undone without a word of the old primary's agent, which alone could give it the role of the
+    /// new epoch. If its engine is there it serves without: the users of that epoch were made when the move was
+    /// prepared, and a failover that was begun is over by `over`.
+    ///
+    /// First no proxy may have a lease any more that does not know of the new epoch: one that an earlier leader
+    /// has let go on with the target answers nobody from then on. What the target says counts only after that.
+    async fn go_on_unheard(&self, (old, new): (&Party, &Party), undone: Epoch, over: Instant) {
+        let epoch = undone.next();
+        let begun = Instant::now();
+        while begun.elapsed() < SETTLE_WITHIN {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let Ok(Some(state)) = ClusterState::read(&self.store.state()) else {
+                return;
+            };
+            let now = Instant::now();
+            let Some(revision) = plan::unserved(&state, old.shard, epoch) else {
+                return;
+            };
+            let heard = self.observed().silence(old.node, now);
+            if heard.is_some_and(|silence| silence < begun.elapsed()) {
+                // Its agent is back.
+                return;
+            }
+            let fenced = self.observed().leases.all_know(revision, now).is_ok();
+            if !fenced || now < over {
+                continue;
+            }
+            let stop = AgentCommand::SettleMove {
+                shard: new.shard,
+                generation: new.generation,
+                epoch: undone,
+            };
+            let seen = self.order(new, stop, PREPARE_WITHIN).await;
+            let follows = hears(&seen, &new.run_id, old.address);
+            if follows
+                && self
+                    .write(|state, now| plan::serve_unheard(state, old.shard, epoch, now))
+                    .await
+            {
+                tracing::info!(shard = %old.shard, %epoch, "it serves without its agent");
+                return;
+            }
         }
     }
 
@@ -509,6 +430,18 @@ fn target(answer: &Result<Option<ShardObservation>, NodeError>, run_id: &str) ->
         Some(Some(seen)) if seen.is_primary => Target::Primary,
         Some(Some(_)) => Target::Replica,
     }
+}
+
+/// Whether a process follows an engine, and hears it.
+fn hears(
+    answer: &Result<Option<ShardObservation>, NodeError>,
+    run_id: &str,
+    primary: SocketAddr,
+) -> bool {
+    process(answer, run_id).flatten().is_some_and(|seen| {
+        let linked = seen.link_up && seen.last_io_seconds < REPLICA_SILENT;
+        !seen.is_primary && linked && seen.primary == Some(primary)
+    })
 }
 
 /// A party to a move, from what is stored.

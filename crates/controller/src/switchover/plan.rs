@@ -13,7 +13,7 @@ use model::documents::{
 use model::limits::ACK_LAG_MAX;
 use model::observation::ShardObservation;
 use model::replication::SyncedRecord;
-use model::{DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, ShardUid};
+use model::{DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Revision, ShardUid};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -278,6 +278,38 @@ pub fn undo(
         reason,
         now,
     );
+    Some(change.into_txn())
+}
+
+/// The revision of a primary that has not served in this epoch yet.
+#[must_use]
+pub fn unserved(state: &ClusterState, primary: ShardUid, epoch: Epoch) -> Option<Revision> {
+    let mut shards = state.shards.iter();
+    let shard = shards.find(|shard| shard.uid == primary)?;
+    let unserved = shard.role == Role::Primary && shard.epoch == epoch && !shard.is_serving();
+    unserved.then_some(Revision(shard.revision))
+}
+
+/// The transaction by which a primary serves whose move was undone and whose agent does not answer.
+#[must_use]
+pub fn serve_unheard(
+    state: &ClusterState,
+    primary: ShardUid,
+    epoch: Epoch,
+    now: Timestamp,
+) -> Option<Txn> {
+    unserved(state, primary, epoch)?;
+    let primary = state.shards.iter().find(|shard| shard.uid == primary)?;
+    let mut change = Change::of(state, now);
+    for member in members(state, primary) {
+        let mut doc = member.doc.clone();
+        if member.uid == primary.uid {
+            doc.serving = Some(epoch);
+        } else {
+            replica_set::carry_record(&mut doc, primary.serving, epoch);
+        }
+        change.replace(keys::shard(member.uid), member.revision, &doc);
+    }
     Some(change.into_txn())
 }
 

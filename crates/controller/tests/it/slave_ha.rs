@@ -192,11 +192,12 @@ fn off_unless_an_operator_wants_it() {
     world.settle();
     passes(&mut world, 10 * GRACE);
     assert_eq!(world.settle(), "");
-    let on = |on| Intent::UpdateDatabase {
+    let on = |on: Option<bool>| Intent::UpdateDatabase {
         database: DatabaseUid(1),
         change: Box::new(DatabaseChange {
             slave_ha: SlaveHaChange {
-                enabled: Some(on),
+                enabled: on,
+                as_cluster: on.is_none(),
                 priority: Some(3),
             },
             ..DatabaseChange::default()
@@ -205,7 +206,7 @@ fn off_unless_an_operator_wants_it() {
     // While its replica is away a change of a database does not end; nor is anything begun until then.
     all_back(&mut world);
     world.settle();
-    world.request(&on(true)).unwrap();
+    world.request(&on(Some(true))).unwrap();
     world.settle();
     assert_eq!(database(&world, 1).slave_ha.priority, 3);
     dies(&mut world, 2);
@@ -216,12 +217,22 @@ fn off_unless_an_operator_wants_it() {
 
     let mut world = created(3);
     world.slave_ha(0);
-    world.request(&on(false)).unwrap();
+    world.request(&on(Some(false))).unwrap();
     world.settle();
     dies(&mut world, 2);
     world.settle();
     passes(&mut world, GRACE);
     assert_eq!(world.settle(), "");
+    all_back(&mut world);
+    world.settle();
+    world.request(&on(None)).unwrap();
+    world.settle();
+    assert_eq!(database(&world, 1).slave_ha.enabled, None);
+    dies(&mut world, 2);
+    world.settle();
+    passes(&mut world, GRACE);
+    world.settle();
+    assert_eq!(shards(&world).len(), 3, "it is as the cluster says again");
 }
 
 #[test]
@@ -350,8 +361,8 @@ fn a_few_at_once_by_priority_and_size() {
         database: DatabaseUid(5),
         change: Box::new(DatabaseChange {
             slave_ha: SlaveHaChange {
-                enabled: None,
                 priority: Some(1),
+                ..SlaveHaChange::default()
             },
             ..DatabaseChange::default()
         }),

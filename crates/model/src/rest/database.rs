@@ -169,6 +169,15 @@ object! {
     }
 }
 
+/// What a field says that is there, if only null.
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things"
+)]
+fn said<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<bool>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
 object! {
     /// Body of `POST /v1/bdbs` and `PUT /v1/bdbs/{uid}`.
     #[serde(deny_unknown_fields, default)]
@@ -194,8 +203,10 @@ object! {
         pub replication: Option<bool>,
         /// Whether no two copies of a slot are in one rack; absent at creation: as the cluster.
         pub rack_aware: Option<bool>,
-        /// Whether its lost replicas are made anew on another node; absent: as the cluster.
-        pub slave_ha: Option<bool>,
+        /// Whether its lost replicas are made anew on another node; null, or absent at creation: as the cluster.
+        #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<bool>))]
+        pub slave_ha: Option<Option<bool>>,
         /// Databases with a higher one come first, 0 to 1000.
         pub slave_ha_priority: Option<u32>,
         /// `disabled`, `aof`, `snapshot`.

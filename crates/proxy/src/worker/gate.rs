@@ -136,8 +136,8 @@ struct Closed {
     held: bool,
     /// Clients have waited long enough: they get an error now.
     over: bool,
-    /// Who waits for it to be held.
-    answer: Option<Sender<Outcome>>,
+    /// Who waits for it to be held: each that has ordered it.
+    answers: Vec<Sender<Outcome>>,
     /// Clients that have come to wait.
     waited: u64,
     /// Connections with a long command that is not whole, and how much its client had sent.

@@ -89,10 +89,19 @@ pub(crate) fn counts(writers: &[Writer]) -> Vec<u64> {
 
 /// Waits until every writer has had more writes acknowledged since.
 pub(crate) fn go_on(writers: &[Writer], why: &str) {
+    go_on_by(writers, 1, why);
+}
+
+/// Waits until every writer has had so many more writes acknowledged.
+pub(crate) fn go_on_by(writers: &[Writer], more: u64, why: &str) {
     let before = counts(writers);
     wait::until(why, Duration::from_secs(30), || {
         let now = counts(writers);
-        if before.iter().zip(&now).all(|(then, now)| now > then) {
+        if before
+            .iter()
+            .zip(&now)
+            .all(|(then, now)| *now >= then + more)
+        {
             return Ok(());
         }
         Err(format!("{before:?}, then {now:?}"))

@@ -1,7 +1,7 @@
 //! What if a replicated database loses an engine, and what if its primaries are moved?
 
-use crate::load::{Writer, go_on, stop, value, writer};
-use crate::story::{databases, refused, seen, served, set, shards, shards_ok};
+use crate::load::{Writer, go_on, go_on_by, stop, value, writer};
+use crate::story::{databases, primary, refused, seen, served, set, shards, shards_ok};
 use model::documents::OperationStatus;
 use model::rest::{ActionStarted, Actions, ActionsStarted, NodeInfo, ShardInfo};
 use model::{ApiError, ErrorCode, ShardUid};
@@ -89,7 +89,7 @@ fn a_replica_takes_the_place_of_a_primary_that_is_killed() {
 
 #[test]
 fn primaries_are_moved_without_an_error() {
-    let cluster = Cluster::start(3).unwrap();
+    let mut cluster = Cluster::start(3).unwrap();
     create(&cluster, &[]);
     let writers: Vec<Writer> = (0..6)
         .map(|number| writer(&cluster, number % 3, PORT, format!("chain:{number}")))
@@ -107,6 +107,7 @@ fn primaries_are_moved_without_an_error() {
         assert_ne!(masters(&cluster)[0].uid, master.uid);
         shards_ok(&cluster);
     }
+    moved_while_a_proxy_comes_back(&mut cluster, &writers);
     let mut connection = served(&cluster, 0, PORT);
     for written in stop(writers) {
         assert_eq!(written.errors, [""; 0], "{}", written.key);
@@ -114,6 +115,29 @@ fn primaries_are_moved_without_an_error() {
         println!("{}: longest wait {:?}", written.key, written.worst);
     }
     bad_input(&cluster);
+}
+
+/// A proxy has lost its `cnm_exec` for so long that it comes back late, when a move is ordered: it holds as well.
+fn moved_while_a_proxy_comes_back(cluster: &mut Cluster, writers: &[Writer]) {
+    let leads = primary(cluster);
+    let left = (leads + 1) % 3;
+    let name = format!("redis:{}", masters(cluster).remove(0).uid);
+    cluster.nodes[left].kill("cnm_exec").unwrap();
+    for _ in 0..10 {
+        go_on_by(writers, 500, "they write without it");
+    }
+    cluster.nodes[left].start_daemon("cnm_exec").unwrap();
+    let words = ["failover", "shard", &name, "immediate"];
+    wait::until("it is moved", Duration::from_secs(20), || {
+        let output = cluster.nodes[leads].rladmin(&words);
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+    cluster.nodes[left].ready().unwrap();
+    go_on(writers, "they write still");
 }
 
 fn bad_input(cluster: &Cluster) {

@@ -13,6 +13,9 @@ pub(super) fn actions(model: &PlannedMove, state: &State, actions: &mut Vec<Acti
         Action::BeginGates,
         Action::Commit,
         Action::Undo,
+        Action::UndoUnheard,
+        Action::SeeFollows,
+        Action::ServeUnheard,
         Action::Promote(Engine::Old),
         Action::Promote(Engine::Target),
         Action::Follow,
@@ -100,6 +103,9 @@ pub(super) fn apply(model: &PlannedMove, state: &mut State, action: Action) -> b
             }
         }
         Action::Undo => undo(state),
+        Action::UndoUnheard => undo_unheard(state),
+        Action::SeeFollows => see_follows(model, state),
+        Action::ServeUnheard => serve_unheard(state),
         Action::Promote(engine) => promote(model, state, engine),
         Action::Demote => demote(state),
         Action::Follow => follow(state),
@@ -218,7 +224,7 @@ fn release(model: &PlannedMove, state: &mut State, former: bool, proxy: usize) {
     }
     match state.line(former) {
         Some(Line::Completed) => open(state, proxy, 1, Engine::Target, mine),
-        Some(Line::Opening) if !former => {
+        Some(Line::Opening) if !former && state.serving => {
             let (epoch, primary) = (state.epoch, state.primary);
             open(state, proxy, epoch, primary, mine);
         }
@@ -385,6 +391,39 @@ fn undo(state: &mut State) {
     }
 }
 
+/// Nobody serves in the new epoch: that the old engine may is not known.
+fn undo_unheard(state: &mut State) {
+    let unheard = Recovery::Failover {
+        old_is_candidate: false,
+    };
+    if state.leader.line == Line::Acting(unheard) && state.intent {
+        state.epoch = 2;
+        state.primary = Engine::Old;
+        state.intent = false;
+        state.serving = false;
+        state.leader.line = Line::Fencing(false);
+    }
+}
+
+fn see_follows(model: &PlannedMove, state: &mut State) {
+    let fenced = state.proxies.iter().all(|proxy| !proxy.lease);
+    let follows = state.target == TargetState::Follows
+        && matches!(state.old, OldState::Primary | OldState::Waiting);
+    if state.leader.line == Line::Fencing(false)
+        && follows
+        && (fenced || !model.rules.unheard_fenced)
+    {
+        state.leader.line = Line::Fencing(true);
+    }
+}
+
+fn serve_unheard(state: &mut State) {
+    if state.leader.line == Line::Fencing(true) {
+        state.serving = true;
+        state.leader.line = Line::Opening;
+    }
+}
+
 fn promote(model: &PlannedMove, state: &mut State, engine: Engine) {
     let Line::Acting(Recovery::Failover { old_is_candidate }) = state.leader.line else {
         return;
@@ -410,7 +449,8 @@ fn promote(model: &PlannedMove, state: &mut State, engine: Engine) {
 }
 
 fn demote(state: &mut State) {
-    let stray = !state.intent && state.epoch == 2 && state.primary == Engine::Old;
+    // Nothing is ordered of either engine before it is known whether the old one may serve.
+    let stray = state.serving && !state.intent && state.epoch == 2 && state.primary == Engine::Old;
     if stray && state.target == TargetState::Primary {
         state.target = TargetState::Follows;
         state.data[1] = state.data[0];

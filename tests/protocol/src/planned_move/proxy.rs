@@ -49,10 +49,11 @@ pub(super) fn apply(model: &PlannedMove, state: &mut State, action: Action) -> b
         Action::PromisesEnd { proxy } => state.proxies[proxy].promised = false,
         Action::LiftGate { proxy } => state.proxies[proxy].gate = Gate::Open,
         Action::RestartProxy { proxy } => restart(state, proxy),
-        Action::LearnConfiguration { proxy } => {
+        Action::LearnConfiguration { proxy } if state.serving => {
             let (epoch, primary) = (state.epoch, state.primary);
             open(state, proxy, epoch, primary, 0);
         }
+        Action::LearnConfiguration { .. } => {}
         Action::LeaderNotHeard => state.leader_heard = false,
         _ => return false,
     }
@@ -118,7 +119,10 @@ fn answer(state: &mut State, proxy: usize) {
         return;
     }
     state.acknowledged |= flight.write;
-    let (epoch, engine) = state.opened().max((state.epoch, state.primary));
+    let (epoch, engine) = match state.serving {
+        true => state.opened().max((state.epoch, state.primary)),
+        false => state.opened(),
+    };
     if epoch > flight.epoch && state.data_of(engine) & flight.write == 0 {
         state.wrong = Some(Wrong::LateAcknowledgement);
     }

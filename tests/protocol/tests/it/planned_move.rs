@@ -58,7 +58,7 @@ mod without {
     needed! { TWO_PROXIES; gates_answered }
     needed! { WHOLE;
         promises_waited gate_drains refuse_behind_gate applied_is_drained no_lifting both_complete
-        unseen_committed_first generations old_decides undo_committed_first failover_waits
+        unseen_committed_first generations old_decides undo_committed_first unheard_fenced failover_waits
     }
 
     #[test]

@@ -6,12 +6,19 @@ use model::limits::{SLAVE_HA_PRIORITY_MAX, SLAVE_HA_SECONDS};
 
 const TIME: Kind = Kind::Number(0, *SLAVE_HA_SECONDS.end() as u64);
 
-/// On or off, of the cluster and of a database.
+/// On or off, of the cluster.
 pub(super) const ON: Field = Field::one(
     "slave_ha",
     "",
     SWITCH,
     "Whether lost replicas are made anew on another node.",
+);
+/// On or off, or as the cluster, of a database.
+pub(super) const OWN: Field = Field::one(
+    "slave_ha",
+    "",
+    Kind::Choice(&["enabled", "disabled", "default"]),
+    "Whether lost replicas are made anew on another node; default: as the cluster says.",
 );
 /// Of the cluster.
 pub(super) const GRACE: Field = Field::one(

@@ -55,8 +55,8 @@ impl Worker {
             if closed.held {
                 tell(answer, Outcome::default());
             } else {
-                refuse(closed.answer.take(), "it was ordered again");
-                closed.answer = answer;
+                // There are no more than orders under way.
+                closed.answers.extend(answer);
             }
             return;
         }
@@ -65,7 +65,7 @@ impl Worker {
             since: Instant::now(),
             held: false,
             over: false,
-            answer,
+            answers: answer.into_iter().collect(),
             waited: 0,
             halves: Vec::new(),
             look_at: self.now,
@@ -191,7 +191,9 @@ impl Worker {
                 self.mute_rest(served, shard);
                 if let Some(closed) = self.closed_mut(served, shard) {
                     closed.held = true;
-                    tell(closed.answer.take(), Outcome::default());
+                    for answer in std::mem::take(&mut closed.answers) {
+                        tell(Some(answer), Outcome::default());
+                    }
                 }
             } else {
                 self.gates.closing.push((served, shard));

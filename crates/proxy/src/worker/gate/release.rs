@@ -65,8 +65,10 @@ impl Worker {
             .closing
             .retain(|closing| *closing != (served, shard));
         let mut outcome = Outcome::default();
-        if let Some(mut closed) = gate.closed {
-            refuse(closed.answer.take(), "the gate was opened meanwhile");
+        if let Some(closed) = gate.closed {
+            for answer in closed.answers {
+                refuse(Some(answer), "the gate was opened meanwhile");
+            }
             let held = closed.since.elapsed().as_micros();
             outcome.held_us = u64::try_from(held).unwrap_or(u64::MAX);
             outcome.waited = closed.waited;
