@@ -47,7 +47,11 @@ pub(crate) struct Options {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Upgrade the three nodes to the next version, under load; starts the demo if it is not there.
-    Upgrade,
+    Upgrade {
+        /// By one command for all nodes, instead of install.sh on each.
+        #[arg(long)]
+        orchestrated: bool,
+    },
     /// Remove the demo without a trace.
     Stop,
     /// A shell on a node.
@@ -66,8 +70,8 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
             let done = start(repository, &place);
             finish(&place, options.exit, done)
         }
-        Some(Action::Upgrade) => {
-            let done = upgrade(repository, &place);
+        Some(Action::Upgrade { orchestrated }) => {
+            let done = upgrade(repository, &place, orchestrated);
             finish(&place, options.exit, done)
         }
         Some(Action::Stop) => stop(&place),
@@ -274,7 +278,7 @@ fn shell(place: &Place, number: u8) -> Result<()> {
     Err(error).context("cannot start bash")
 }
 
-fn upgrade(repository: &Path, place: &Place) -> Result<()> {
+fn upgrade(repository: &Path, place: &Place, orchestrated: bool) -> Result<()> {
     if !place.nodes().iter().all(Node::is_installed) {
         start(repository, place)?;
     }
@@ -304,7 +308,11 @@ fn upgrade(repository: &Path, place: &Place) -> Result<()> {
 
     let load = Load::start(endpoints(&nodes), CONNECTIONS, PACE)?;
     std::thread::sleep(AROUND_UPGRADE);
-    let upgraded = upgrade_nodes(place, &order, &tar, &to);
+    let upgraded = if orchestrated {
+        upgrade_all(&nodes, &tar)
+    } else {
+        upgrade_nodes(place, &order, &tar, &to)
+    };
     if upgraded.is_ok() {
         // Only then every connection has seen all that this upgrade does to it.
         step(
@@ -350,6 +358,23 @@ fn say_of_clients(said: &str) {
     for line in said.lines().filter(wanted) {
         println!("    {}", line.trim());
     }
+}
+
+/// One command for all nodes; what it shows meanwhile is seen here, too.
+fn upgrade_all(nodes: &[Node], tar: &Path) -> Result<()> {
+    let tar = tar.display().to_string();
+    let first = nodes.first().context("there are no nodes")?;
+    step(
+        "rladmin cluster upgrade start bundle …, under load",
+        || first.rladmin(&["cluster", "upgrade", "start", "bundle", &tar]),
+    )?;
+    let status = first
+        .command("rladmin")
+        .args(["cluster", "upgrade", "watch"])
+        .status()
+        .context("rladmin cannot be run")?;
+    ensure!(status.success(), "the upgrade pauses: see above");
+    Ok(())
 }
 
 /// What the runbook asks before and after: stop if anything is not OK.

@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        let bytes = tokio::time::timeout(ARRIVES_WITHIN, read(request))
+        let bytes = tokio::time::timeout(ARRIVES_WITHIN, read(request, limits::BODY_MAX))
             .await
             .map_err(|_| {
                 Failure::new(
@@ -38,7 +38,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-async fn read(request: Request) -> Result<BytesMut, Failure> {
+/// Bytes as they come, at most so many.
+#[derive(Clone, Debug)]
+pub struct RawBody<const MAX: usize>(pub BytesMut);
+
+impl<const MAX: usize, S: Send + Sync> FromRequest<S> for RawBody<MAX> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
+        tokio::time::timeout(ARRIVES_WITHIN, read(request, MAX))
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    ErrorCode::BadRequest,
+                    "the body did not arrive within 30 s: send it again, or a smaller piece",
+                )
+            })?
+            .map(Self)
+    }
+}
+
+async fn read(request: Request, max: usize) -> Result<BytesMut, Failure> {
     let announced = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -46,7 +66,7 @@ async fn read(request: Request) -> Result<BytesMut, Failure> {
     let waits = request.headers().contains_key(header::EXPECT);
     let body: Body = request.into_body();
     let mut stream = body.into_data_stream();
-    if announced.is_some_and(|length| length > limits::BODY_MAX) {
+    if announced.is_some_and(|length| length > max) {
         // A caller that waits for `100 Continue` has sent nothing yet and needs nothing drained.
         if !waits {
             throw_away(&mut stream, 0).await;
@@ -61,7 +81,7 @@ async fn read(request: Request) -> Result<BytesMut, Failure> {
                 "the body ended early: send the whole of it",
             )
         })?;
-        if bytes.len() + piece.len() > limits::BODY_MAX {
+        if bytes.len() + piece.len() > max {
             throw_away(&mut stream, bytes.len() + piece.len()).await;
             return Err(ErrorCode::BodyTooLarge.into());
         }

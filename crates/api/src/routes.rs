@@ -13,6 +13,7 @@ pub mod proxies;
 pub mod shards;
 pub mod stats;
 pub mod upgrade;
+pub mod upgrade_run;
 
 use crate::App;
 use crate::access_log;
@@ -114,6 +115,12 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(upgrade::own_plan, upgrade::plan))
         .routes(routes!(upgrade::own_paths, upgrade::paths))
         .routes(routes!(upgrade::finalize))
+        .routes(routes!(upgrade_run::bundle))
+        .routes(routes!(upgrade_run::start))
+        .routes(routes!(upgrade_run::pause))
+        .routes(routes!(upgrade_run::resume))
+        .routes(routes!(upgrade_run::rollback))
+        .routes(routes!(upgrade_run::report))
         .routes(routes!(logs::list))
         .routes(routes!(local::services))
         .routes(routes!(local::healthcheck))

@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod shard;
 pub mod stats;
 pub mod upgrade;
+pub mod upgrade_run;
 
 use model::NodeUid;
 use model::observation::NodeObservation;

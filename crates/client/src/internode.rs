@@ -8,6 +8,7 @@
 //! | `POST /agent` [`AgentCommand`] | [`AgentAnswer`] |
 //! | `POST /gate` [`GateCall`] | [`GateResult`] |
 //! | `GET /view`, `POST /intent`, `POST /admit` | as on the local interface, forwarded to the primary node |
+//! | `POST /bundle` | a piece of a bundle that lies there, as raw bytes |
 //! | `POST /check` | [`NodeCheck`] of the node itself |
 
 use crate::local::Answer;

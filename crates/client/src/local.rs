@@ -9,6 +9,7 @@
 //! | `GET /local/view?consistency=…` | [`ClusterView`] |
 //! | `POST /local/intent` [`Intent`] | [`IntentOutcome`] |
 //! | `POST /local/upgrade-plan` [`UpgradeTarget`] | [`UpgradePlan`]; changes nothing |
+//! | `POST /local/upgrade-start` [`GivenBundle`] | [`IntentOutcome`], when the bundle is verified and the upgrade has begun |
 //! | `GET /local/events` | the newest [`Event`]s, oldest first |
 //! | `POST /local/history` [`HistoryQuery`] | [`HistoryAnswer`] |
 //! | `POST /local/check/{uid}` | [`NodeCheck`] of that node |
@@ -28,6 +29,7 @@ use model::intent::{
     JoinRequest,
 };
 use model::rest::NodeCheck;
+use model::upgrade::run::GivenBundle;
 use model::upgrade::{UpgradePlan, UpgradeTarget};
 use model::view::{ClusterView, Consistency};
 use model::{ApiError, ErrorCode, NodeUid};
@@ -122,6 +124,14 @@ impl ExecClient {
     /// As [`Self::view`].
     pub async fn upgrade_plan(&self, target: &UpgradeTarget) -> Result<UpgradePlan, ApiError> {
         self.post("/local/upgrade-plan", target, 20).await
+    }
+
+    /// Upgrades all nodes by a bundle that was given to this node.
+    ///
+    /// # Errors
+    /// `upgrade_bundle_refused`, what stands against it.
+    pub async fn upgrade_start(&self, given: &GivenBundle) -> Result<IntentOutcome, ApiError> {
+        self.post("/local/upgrade-start", given, 115).await
     }
 
     /// What happened.

@@ -61,6 +61,18 @@ impl RestClient {
         self.raw(Method::PUT, path, encode(body)?).await?.json()
     }
 
+    /// `PUT path` with bytes as they are.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn put_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<T, ApiError> {
+        self.raw(Method::PUT, path, body.into()).await?.json()
+    }
+
     /// `DELETE path`.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::request as switchover;
 use crate::tuning;
 use crate::upgrade::request as upgrade;
+use crate::upgrade::run::request as run;
 use jiff::Timestamp;
 use model::documents::{
     Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
@@ -144,6 +145,10 @@ pub fn plan(
             soak_seconds,
         } => upgrade::update(state, (*hold_finalize, *soak_seconds), fresh),
         Intent::FinalizeUpgrade => upgrade::finalize((state, observed), fresh),
+        Intent::StartUpgradeRun(start) => run::start(state, start, fresh),
+        Intent::PauseUpgradeRun => run::pause(state, fresh),
+        Intent::ResumeUpgradeRun => run::resume(state, fresh),
+        Intent::RollBackUpgradeRun => run::roll_back(state, fresh),
         Intent::ChangePrimaryNode { .. } => Err(ApiError::new(
             ErrorCode::InternalError,
             "changing the primary node is not a transaction".to_owned(),

@@ -1,5 +1,5 @@
 //! Upgrades: [`plan`] says how one would go and what stands against it; [`request`] takes in what installers
-//! and operators say; [`level`] raises what the whole cluster may use, when every node can; [`data`] changes
+//! and operators say; [`run`] upgrades all nodes, one after the other; [`level`] raises what the whole cluster may use, when every node can; [`data`] changes
 //! documents on the way.
 
 pub mod data;
@@ -7,3 +7,4 @@ pub mod level;
 mod order;
 pub mod plan;
 pub mod request;
+pub mod run;

@@ -221,6 +221,10 @@ pub fn system_files(config: &NodeConfig) -> Vec<(&'static str, PathBuf)> {
             PathBuf::from(format!("/etc/systemd/system/{name}.service")),
         ),
         (
+            "mainstay-upgrade.service",
+            PathBuf::from(format!("/etc/systemd/system/{name}-upgrade.service")),
+        ),
+        (
             "logrotate",
             PathBuf::from(format!("/etc/logrotate.d/{name}")),
         ),

@@ -11,11 +11,13 @@
 //! | [`files`], [`release_folder`], [`steps`] | the steps of an install, each repeatable |
 //! | [`install`], [`upgrade`], [`rollback`], [`uninstall`] | the four things an operator does |
 //! | [`services`], [`supervisor`], [`cluster`] | the node's daemons, what runs them, and the cluster as they see it |
+//! | [`attendant`] | root's part in an upgrade of all nodes |
 //! | [`tuning`] | settings of the host, only on request |
 //! | [`node`] | the unit's main process |
 
 pub mod accounts;
 pub mod answers;
+pub mod attendant;
 pub mod bundle;
 pub mod bundle_tar;
 pub mod checks;

@@ -7,6 +7,7 @@ mod system;
 
 use crate::accounts;
 use crate::answers::Answers;
+use crate::attendant;
 use crate::bundle::Bundle;
 use crate::checks::Accounts;
 use crate::console::Console;
@@ -322,11 +323,14 @@ impl Run<'_> {
         let ran = services::node_process(&self.config).is_some();
         services::start_node(self.console, &self.config, self.record.systemd)?;
         services::wait_until_up(&self.config, &release, &[])?;
-        Ok(if ran {
-            Vec::new()
-        } else {
-            vec!["mainstay-node and the daemons".to_owned()]
-        })
+        let mut started = Vec::new();
+        if !ran {
+            started.push("mainstay-node and the daemons".to_owned());
+        }
+        if attendant::ensure(self.console, &self.config, self.record.systemd)? {
+            started.push("the attendant of upgrades".to_owned());
+        }
+        Ok(started)
     }
 
     /// Begins work that a later run must finish.

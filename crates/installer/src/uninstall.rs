@@ -1,6 +1,7 @@
 //! Removes an install: its processes, its folders with all data, what it made elsewhere. Ends as a
 //! machine that never had it; can be run again when it was cut short.
 
+use crate::attendant;
 use crate::console::Console;
 use crate::processes::{self, Process};
 use crate::registry::{self, Install, Target};
@@ -84,6 +85,8 @@ fn own_install(installs: &[Install]) -> Option<&Install> {
 fn stop(console: &Console, install: &Install) -> Result<()> {
     let config = &install.entry.config;
     console.note("stopping its processes");
+    let systemd = install.record.as_ref().is_some_and(|record| record.systemd);
+    attendant::stop(console, config, systemd);
     if install.record.as_ref().is_some_and(|record| record.systemd) {
         let unit = format!("{}.service", layout::service_name(config));
         console.command(format!("systemctl disable --now {unit}"));

@@ -9,6 +9,7 @@
 mod clients;
 
 use crate::answers::{Answers, Question};
+use crate::attendant;
 use crate::bundle::Bundle;
 use crate::checks::{self, Subject};
 use crate::cluster::{self, Scope};
@@ -290,7 +291,13 @@ fn finish(run: &mut Run<'_>, found: Found) -> Result<Outcome> {
         .build_id
         .clone_from(&run.bundle.manifest.build_id);
     run.record.pending = None;
+    found.clients.note(&mut run.record);
     run.write_record()?;
+    if let Err(error) = attendant::ensure(run.console, &run.config, run.record.systemd) {
+        run.console.note(format!(
+            "an upgrade of all nodes by one command will not reach this node: {error:#}"
+        ));
+    }
     run.console.note(format!(
         "the node at {} runs Mainstay {}",
         run.config.address, run.record.version

@@ -3,6 +3,7 @@
 
 use crate::local::{Answer, Failure, known_intent};
 use crate::member::Member;
+use crate::turns::{self, PieceWanted};
 use crate::{bootstrap, gates, leases, primary, view};
 use anyhow::Context as _;
 use axum::body::Bytes;
@@ -135,6 +136,7 @@ fn router(member: Arc<Member>) -> Router {
         .route("/view", post(view_here))
         .route("/intent", post(intent))
         .route("/admit", post(admit))
+        .route("/bundle", post(bundle))
         .route("/events", post(events))
         .route("/history", post(history))
         .route("/check", post(check_here))
@@ -209,6 +211,13 @@ async fn admit(
     Json(request): Json<JoinRequest>,
 ) -> Answer<JoinGrant> {
     Ok(Json(bootstrap::admit_here(&member, request).await?))
+}
+
+async fn bundle(
+    State(member): State<Arc<Member>>,
+    Json(wanted): Json<PieceWanted>,
+) -> Result<Vec<u8>, Failure> {
+    Ok(turns::piece(&member, wanted).await?)
 }
 
 async fn events(State(member): State<Arc<Member>>) -> Answer<Vec<Event>> {

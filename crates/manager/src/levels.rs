@@ -13,7 +13,7 @@ use model::node_config::NodeConfig;
 use model::upgrade::{LevelRange, Upgrade, UpgradeObservation};
 use model::{ApiError, ErrorCode, NodeUid, validate};
 use rustix::fs::statvfs;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use store::State;
 use x509_parser::pem::Pem;
@@ -80,6 +80,11 @@ pub fn observe(member: &Member) -> UpgradeObservation {
         level,
         install_free: free(&member.program.config),
         certificates_until: member.certificates_until,
+        turn: member
+            .turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
     }
 }
 

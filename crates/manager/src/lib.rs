@@ -13,6 +13,7 @@
 //! | [`wishes`] | what clients set for their whole database |
 //! | [`heartbeat`] | telling the primary node of this one |
 //! | [`levels`] | this release among others: the cluster's feature level, and who leads meanwhile |
+//! | [`turns`] | upgrades of all nodes: whose turn it is, and this node's own turn |
 //! | [`drain`] | the node is being stopped: its primaries go first |
 //! | [`finding`] | the name service and the Sentinel commands: what they know, and their sockets |
 //! | [`proxies`] | what they say of themselves |
@@ -40,5 +41,6 @@ pub mod program;
 pub mod proxies;
 pub mod proxy_feed;
 pub mod transport;
+pub mod turns;
 pub mod view;
 pub mod wishes;

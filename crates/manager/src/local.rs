@@ -1,7 +1,7 @@
 //! The interface for this node's programs, over a unix socket: see [`client::local`] for the calls.
 
 use crate::exec::Exec;
-use crate::{bootstrap, internode, primary, proxy_feed};
+use crate::{bootstrap, internode, primary, proxy_feed, turns};
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -17,6 +17,7 @@ use model::intent::{
 };
 use model::limits::BODY_MAX;
 use model::rest::NodeCheck;
+use model::upgrade::run::GivenBundle;
 use model::upgrade::{UpgradePlan, UpgradeTarget};
 use model::view::{ClusterView, Consistency};
 use model::{ApiError, ErrorCode, NodeUid};
@@ -70,6 +71,7 @@ pub async fn serve(exec: Arc<Exec>) -> anyhow::Result<()> {
         .route("/local/view", get(view))
         .route("/local/intent", post(intent))
         .route("/local/upgrade-plan", post(upgrade_plan))
+        .route("/local/upgrade-start", post(upgrade_start))
         .route("/local/events", get(events))
         .route("/local/history", post(history))
         .route("/local/check/{uid}", post(check))
@@ -161,6 +163,13 @@ async fn upgrade_plan(
     let view = primary::view(exec.member()?, Consistency::Linearizable).await?;
     let now = jiff::Timestamp::now();
     Ok(Json(controller::upgrade::plan::plan(&view, &target, now)))
+}
+
+async fn upgrade_start(
+    State(exec): State<Arc<Exec>>,
+    Json(given): Json<GivenBundle>,
+) -> Answer<IntentOutcome> {
+    Ok(Json(turns::start(exec.member()?, given).await?))
 }
 
 async fn events(State(exec): State<Arc<Exec>>) -> Answer<Vec<Event>> {

@@ -5,7 +5,7 @@ use crate::gates::Gates;
 use crate::program::Program;
 use crate::proxies::Proxies;
 use crate::transport::{RaftTransport, Routes};
-use crate::{finding, heartbeat, history, internode, levels, proxy_feed};
+use crate::{finding, heartbeat, history, internode, levels, proxy_feed, turns};
 use agent::Agent;
 use anyhow::Context as _;
 use client::internode::{InternodeClient, NodeCertificates};
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use model::NodeUid;
 use model::history::History;
 use model::node_config::NodeIdentity;
+use model::upgrade::run::TurnObservation;
 use model::view::Observed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,6 +56,8 @@ pub struct Member {
     pub history: Mutex<History>,
     /// When this program started.
     pub started: Timestamp,
+    /// This node's part in an upgrade of all nodes.
+    pub turn: Mutex<TurnObservation>,
     last_known: Mutex<LastKnown>,
     /// When it was told that the node is being stopped.
     stopping: Mutex<Option<Instant>>,
@@ -116,6 +119,7 @@ impl Member {
             history: Mutex::default(),
             gates: Gates::default(),
             started: Timestamp::now(),
+            turn: Mutex::default(),
             last_known: Mutex::new(LastKnown::default()),
             stopping: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
@@ -131,6 +135,8 @@ impl Member {
         tasks.spawn(finding::run(Arc::clone(&member)));
         tasks.spawn(levels::watch(Arc::clone(&member)));
         tasks.spawn(levels::lead(Arc::clone(&member)));
+        tasks.spawn(turns::lead(Arc::clone(&member)));
+        tasks.spawn(turns::attend(Arc::clone(&member)));
         tasks.spawn(member.controller.clone().run(Arc::new(routes)));
         drop(tasks);
         Ok(member)

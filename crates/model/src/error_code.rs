@@ -95,6 +95,16 @@ codes! {
     UpgradeLevelUnsupported = "upgrade_level_unsupported", 409, "The release cannot run at the feature level that the cluster uses.", "Use a release whose range holds the cluster's level; below a level that was finalised there is no way back.";
     UpgradeNotComplete = "upgrade_not_complete", 409, "Not every node runs the new release yet.", "Upgrade the nodes that the message names; see `rladmin cluster upgrade status`.";
     NothingToFinalize = "nothing_to_finalize", 409, "No upgrade is under way.", "Nothing to do.";
+    UpgradeRunPaused = "upgrade_run_paused", 409, "An operator paused the upgrade of all nodes.", "`rladmin cluster upgrade resume` goes on, `rladmin cluster upgrade rollback` takes back what was upgraded.";
+    UpgradeRunOpen = "upgrade_run_open", 409, "An upgrade of all nodes is under way.", "Wait until it has ended (`rladmin cluster upgrade status`), or take it back: `rladmin cluster upgrade rollback`.";
+    UpgradeNoRun = "upgrade_no_run", 409, "No upgrade of all nodes is in a state for this.", "See `rladmin cluster upgrade status`; one begins with `rladmin cluster upgrade start bundle <tar>`.";
+    UpgradeBundleRefused = "upgrade_bundle_refused", 409, "The bundle is not whole, or not signed with a key that the install trusts.", "Get the tar again, and the bundle that its distributor signed; the keys stand in install.json.";
+    UpgradeStageFailed = "upgrade_stage_failed", 409, "A node could not fetch, unpack or verify the bundle.", "Mend what the message says (room on its disk, the way between the nodes), then `rladmin cluster upgrade resume`.";
+    UpgradeNotAttended = "upgrade_not_attended", 409, "On a node nobody of root's is there who does its turn.", "As root there: `systemctl start mainstay-upgrade`, or without systemd `/opt/mainstay/sbin/mainstay-install start`; a node of an older release is upgraded by install.sh once.";
+    UpgradeTurnFailed = "upgrade_turn_failed", 409, "install.sh refused or failed on a node.", "See install.log there. Mend what it says, then `rladmin cluster upgrade resume`; or `rladmin cluster upgrade rollback`.";
+    UpgradeWentBack = "upgrade_went_back", 409, "The new release did not come up on a node, which went back by itself.", "See install.log and the logs of its daemons there. `rladmin cluster upgrade resume` tries again; a release that is at fault: `rladmin cluster upgrade rollback`, then another bundle.";
+    UpgradeTurnTimeout = "upgrade_turn_timeout", 409, "A node's turn has not ended in time, or nothing is heard of it.", "See install.log there and `rladmin status nodes`. When the node is well: `rladmin cluster upgrade resume`.";
+    UpgradeGateMissed = "upgrade_gate_missed", 409, "After a node's turn the cluster is not as it should be.", "Mend what the message says, then `rladmin cluster upgrade resume`; or `rladmin cluster upgrade rollback`.";
     MissingDbName = "missing_db_name", 406, "A database needs a name.", "Give `name`.";
     MissingMemorySize = "missing_memory_size", 406, "A database needs a memory limit.", "Give `memory_size` in bytes (rladmin: `memory_size 1GB`).";
     NameViolation = "name_violation", 406, "The name breaks the rules for names.", "1-64 letters, digits, '-', '_' or '.', first and last a letter or digit.";

@@ -7,6 +7,7 @@ use crate::documents::{
 use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid};
 use crate::secret::Secret;
 use crate::tuning::{ProxyChange, TuningChange};
+use crate::upgrade::run::StartRun;
 use crate::upgrade::{NodePhase, ReleaseFacts};
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +154,14 @@ pub enum Intent {
     },
     /// Finalise the upgrade now.
     FinalizeUpgrade,
+    /// Upgrade all nodes, one after the other.
+    StartUpgradeRun(Box<StartRun>),
+    /// No further node's turn begins.
+    PauseUpgradeRun,
+    /// It goes on.
+    ResumeUpgradeRun,
+    /// Every node that was upgraded goes back, one after the other.
+    RollBackUpgradeRun,
     /// Make another node the primary node.
     ChangePrimaryNode {
         /// Which; `None`: any other.

@@ -8,6 +8,7 @@
 //! | [`observation`] | what a node says of itself: heartbeats, engines, services |
 //! | [`view`] | stored and observed state together, as `cnm_http` and the tools read it |
 //! | [`intent`] | what an operator may ask of the cluster |
+//! | [`attendant`] | how `cnm_exec` speaks with root's attendant |
 //! | [`command`] | what the controller orders an agent to do |
 //! | [`gate`] | how proxies hold commands while a primary moves |
 //! | [`proxy`] | what `cnm_exec` and `dmcproxy` tell each other |
@@ -23,6 +24,7 @@
 //! | [`history`] | statistics of databases in the past |
 //! | [`limits`], [`units`], [`validate`] | bounds, sizes as text, rules for names |
 
+pub mod attendant;
 pub mod command;
 pub mod documents;
 pub mod error_code;

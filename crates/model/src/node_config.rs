@@ -174,6 +174,12 @@ impl NodeConfig {
         self.persist_dir().join("redis")
     }
 
+    /// Bundles that have arrived for an upgrade of all nodes.
+    #[must_use]
+    pub fn bundles_dir(&self) -> PathBuf {
+        self.tmp_dir().join("bundles")
+    }
+
     /// Scratch.
     #[must_use]
     pub fn tmp_dir(&self) -> PathBuf {

@@ -21,6 +21,7 @@ mod database;
 mod proxy;
 mod stats;
 mod upgrade;
+mod upgrade_run;
 pub use action::{
     Actions, ActionsStarted, NodeActionRequest, NodeSnapshotInfo, PaceRequest, SnapshotShardInfo,
     StateMachine,
@@ -32,6 +33,9 @@ pub use proxy::{Proxy, ProxyUpdate};
 pub use stats::{DatabaseStats, ProxyInfo, SlowlogEntry, StatsSample};
 pub use upgrade::{
     NodePath, PathRow, UpgradeDone, UpgradeNodeStatus, UpgradePaths, UpgradeSettings, UpgradeStatus,
+};
+pub use upgrade_run::{
+    UpgradeBundleReceived, UpgradePause, UpgradeRunInfo, UpgradeStart, UpgradeTurn,
 };
 
 object! {

@@ -4,6 +4,8 @@
 //! A node's *software version* is what it runs. The cluster's *feature level* is what all of it may use; it
 //! rises only when every node can, and never falls. Until then new releases speak the old level.
 
+pub mod run;
+
 use crate::error_code::{ApiError, ErrorCode};
 use crate::ids::NodeUid;
 use crate::release::{EngineId, Manifest, SupportedPaths};
@@ -141,6 +143,8 @@ pub struct Upgrade {
     pub hold_finalize: bool,
     /// How long the soak takes, seconds; `None`: [`SOAK_SECONDS`].
     pub soak_seconds: Option<u32>,
+    /// The upgrade of all nodes by one command, under way or the last one.
+    pub run: Option<run::UpgradeRun>,
     /// Fields of a newer release.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
@@ -265,6 +269,8 @@ pub struct UpgradeObservation {
     pub install_free: u64,
     /// When its certificate or the cluster's CA ends, whichever is first.
     pub certificates_until: Option<Timestamp>,
+    /// Its part in an upgrade of all nodes.
+    pub turn: run::TurnObservation,
 }
 
 /// Where an upgrade is to go: what matters of a release's manifest, and for which node is asked.

@@ -87,6 +87,11 @@ impl Node {
         run(command.args(["-y", "--rollback", "--address", &self.address.to_string()]))
     }
 
+    /// A program of its release.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        Command::new(self.program(name))
+    }
+
     /// Runs rladmin on it; gives what it printed.
     pub(crate) fn rladmin(&self, arguments: &[&str]) -> Result<String> {
         run(Command::new(self.program("rladmin")).args(arguments))

@@ -27,11 +27,7 @@ pub fn info(view: &ClusterView, ports: &Ports) -> ClusterInfo {
         local_node: view.local_node,
         voters: view.voters.clone(),
         state_id: view.revision.0,
-        upgrade: view
-            .upgrade
-            .current
-            .as_ref()
-            .map(|_| super::upgrade::status(view, jiff::Timestamp::now())),
+        upgrade: upgrades(view).then(|| super::upgrade::status(view, jiff::Timestamp::now())),
         policy: policy(&cluster.settings),
     }
 }
@@ -76,4 +72,10 @@ fn runs_several_releases(view: &ClusterView) -> bool {
         })
         .collect();
     running.len() > 1
+}
+
+/// Whether an upgrade is open, or one of all nodes that has not changed anything yet.
+fn upgrades(view: &ClusterView) -> bool {
+    let run = view.upgrade.run.as_ref();
+    view.upgrade.current.is_some() || run.is_some_and(model::upgrade::run::UpgradeRun::is_open)
 }

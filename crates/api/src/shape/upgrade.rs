@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use model::release::SupportedPaths;
 use model::rest::{NodePath, PathRow, UpgradeDone, UpgradeNodeStatus, UpgradePaths, UpgradeStatus};
 use model::upgrade::OpenUpgrade;
+use model::upgrade::run::UpgradeRun;
 use model::view::ClusterView;
 use semver::Version;
 
@@ -32,6 +33,7 @@ pub fn status(view: &ClusterView, now: Timestamp) -> UpgradeStatus {
             began: last.began.to_string(),
             ended: last.ended.to_string(),
         }),
+        run: super::upgrade_run::run(view, now),
     };
     let Some(open) = open else {
         return status;
@@ -50,7 +52,7 @@ fn stage(
 ) -> (&'static str, Vec<String>) {
     if let Some(raising) = &open.raising {
         if view.cluster.feature_level < raising.to {
-            let waits = missing(status);
+            let waits = missing(view, status);
             return ("raising", waits);
         }
         let behind = view.nodes.iter().filter(|node| {
@@ -60,7 +62,7 @@ fn stage(
         return ("confirming", behind.collect());
     }
     let Some(since) = open.all_new_since else {
-        return ("nodes", missing(status));
+        return ("nodes", missing(view, status));
     };
     let gone = now.as_second() - since.as_second();
     let left = i64::from(status.soak_seconds) - gone;
@@ -72,7 +74,9 @@ fn stage(
     ("soak", Vec::new())
 }
 
-fn missing(status: &UpgradeStatus) -> Vec<String> {
+fn missing(view: &ClusterView, status: &UpgradeStatus) -> Vec<String> {
+    // One command for all nodes does the rest.
+    let by_itself = view.upgrade.run.as_ref().is_some_and(UpgradeRun::is_open);
     let to = status.to.clone().unwrap_or_default();
     let nodes = status.nodes.iter().filter(|node| node.state != "new");
     nodes
@@ -81,6 +85,10 @@ fn missing(status: &UpgradeStatus) -> Vec<String> {
             "under way" => format!(
                 "install.sh is at work on node:{} ({}); if it was cut short, run it there again",
                 node.uid, node.addr
+            ),
+            _ if by_itself => format!(
+                "node:{} ({}) runs {}",
+                node.uid, node.addr, node.software_version
             ),
             _ => format!(
                 "node:{} ({}) runs {}: run install.sh of {to} there",

@@ -198,6 +198,12 @@ pub const COMMANDS: &[Command] = &[
     upgrade::PATHS,
     upgrade::FINALIZE,
     upgrade::CONFIG,
+    upgrade::START,
+    upgrade::WATCH,
+    upgrade::PAUSE,
+    upgrade::RESUME,
+    upgrade::ROLLBACK,
+    upgrade::REPORT,
     Command {
         words: &["create", "db"],
         verb: Verb::CreateDatabase,

@@ -179,6 +179,15 @@ async fn carry_out(context: &Context, invocation: &Invocation) -> Result<(), Fai
         Verb::UpgradePaths => upgrade::paths(context, invocation).await,
         Verb::UpgradeFinalize => upgrade::finalize(context).await,
         Verb::UpgradeConfig => upgrade::config(context, invocation).await,
+        Verb::UpgradeStart => upgrade::start(context, invocation).await,
+        Verb::UpgradeWatch => upgrade::watch(context).await,
+        Verb::UpgradePause => {
+            let done = "No further node's turn begins; one that has begun is ended";
+            upgrade::ask(context, "pause", done).await
+        }
+        Verb::UpgradeResume => upgrade::ask(context, "resume", "It goes on").await,
+        Verb::UpgradeRollback => upgrade::rollback(context).await,
+        Verb::UpgradeReport => upgrade::report(context).await,
         Verb::Explain => upgrade::explain(context, invocation),
         Verb::Retry => actions::retry(context, invocation).await,
         Verb::Abort => actions::abort(context, invocation).await,

@@ -1,7 +1,9 @@
 //! `cluster upgrade …` and `explain`.
 
 mod bundle;
+mod run;
 mod show;
+mod show_run;
 
 use super::failure::Failure;
 use super::operation::{LOOK_EVERY, is_passing};
@@ -13,7 +15,9 @@ use model::{ErrorCode, limits};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+pub use run::{ask, report, rollback, start, watch};
 pub use show::status_line;
+pub use show_run::line as run_line;
 
 /// `cluster upgrade status`.
 ///

@@ -20,4 +20,5 @@ mod slave_ha;
 mod tuning;
 mod upgrade;
 mod upgrade_plan;
+mod upgrade_run;
 mod world;

@@ -12,7 +12,7 @@ use model::{ErrorCode, NodeUid};
 use serde_json::json;
 use std::fmt::Write as _;
 
-fn view(world: &World) -> ClusterView {
+pub(crate) fn view(world: &World) -> ClusterView {
     let state = world.cluster();
     let observed = world.nodes.values().map(|seen| Observed {
         observation: seen.clone(),
@@ -40,7 +40,7 @@ fn view(world: &World) -> ClusterView {
     }
 }
 
-fn target(node: Option<u64>) -> UpgradeTarget {
+pub(crate) fn target(node: Option<u64>) -> UpgradeTarget {
     UpgradeTarget {
         version: NEW.to_owned(),
         build_id: "new".to_owned(),
@@ -59,7 +59,7 @@ fn target(node: Option<u64>) -> UpgradeTarget {
     }
 }
 
-fn healthy() -> World {
+pub(crate) fn healthy() -> World {
     let mut world = World::with_nodes(3);
     let spec = DatabaseSpec {
         name: "demo".into(),

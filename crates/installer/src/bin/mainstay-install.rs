@@ -1,6 +1,7 @@
 //! mainstay-install: what install.sh and rl_uninstall.sh run.
 
 use clap::{Parser, Subcommand};
+use installer::attendant;
 use installer::console::Console;
 use installer::install::{self, Outcome};
 use installer::options::Options;
@@ -56,6 +57,11 @@ enum Command {
     },
     #[command(hide = true)]
     SelfTest,
+    /// Wait for this node's turn in an upgrade of all nodes (the unit runs this).
+    #[command(hide = true)]
+    Attend(Which),
+    #[command(hide = true)]
+    Work(Which),
 }
 
 #[derive(clap::Args, Clone, Debug)]
@@ -108,6 +114,7 @@ fn run(console: &Console, arguments: Arguments) -> anyhow::Result<ExitCode> {
             let record = install.record.as_ref();
             let systemd = record.is_some_and(|record| record.systemd);
             services::start_node(console, &install.entry.config, systemd)?;
+            attendant::ensure(console, &install.entry.config, systemd)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Stop(which) => {
@@ -136,6 +143,14 @@ fn run(console: &Console, arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::SelfTest => Ok(ExitCode::SUCCESS),
+        Command::Attend(which) => {
+            attendant::run(meant(&which)?.entry.config.address)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Work(which) => {
+            attendant::perform(meant(&which)?.entry.config.address)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

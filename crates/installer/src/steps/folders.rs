@@ -124,5 +124,6 @@ pub(super) fn template(run: &Run<'_>, name: &str) -> Result<String> {
         .replace("@VAR_DIR@", &config.var_dir.display().to_string())
         .replace("@SOCKET_DIR@", &config.socket_dir.display().to_string())
         .replace("@OS_USER@", &config.os_user)
-        .replace("@OS_GROUP@", &config.os_group))
+        .replace("@OS_GROUP@", &config.os_group)
+        .replace("@ADDRESS@", &config.address.to_string()))
 }

@@ -13,7 +13,10 @@ pub(super) fn make(run: &mut Run<'_>) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     run.record.systemd = host::has_systemd();
     for (name, path) in layout::system_files(&run.config) {
-        let wanted = if name == "mainstay.service" {
+        let is_unit = std::path::Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "service");
+        let wanted = if is_unit {
             run.record.systemd
         } else {
             path.parent().is_some_and(Path::is_dir)
@@ -25,7 +28,7 @@ pub(super) fn make(run: &mut Run<'_>) -> Result<Vec<String>> {
         run.will_make(&path)?;
         if files::write_if_other(&path, text.as_bytes(), 0o644, (0, 0))? {
             changed.push(path.display().to_string());
-            if name == "mainstay.service" {
+            if is_unit {
                 run.console.command("systemctl daemon-reload");
                 accounts::run("systemctl", &["daemon-reload"])?;
             }

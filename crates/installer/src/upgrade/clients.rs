@@ -1,9 +1,12 @@
 //! What an upgrade of this node did to its clients, by the counters of its proxies.
 
+use crate::attendant::CLIENTS;
 use crate::cluster;
 use anyhow::{Result, bail};
 use model::node_config::NodeConfig;
 use model::observation::ProxyObservation;
+use model::release::InstallRecord;
+use model::upgrade::run::TurnClients;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -32,6 +35,27 @@ impl Clients {
     /// The one that serves after it.
     pub(super) fn after(&mut self, config: &NodeConfig) {
         self.after = cluster::proxy(config);
+    }
+
+    /// Records it for the report of an upgrade of all nodes.
+    pub(super) fn note(&self, record: &mut InstallRecord) {
+        record.extra.remove(CLIENTS);
+        let (Some(before), Some(after)) = (&self.before, &self.after) else {
+            return;
+        };
+        let errors = &after.since_start.errors;
+        let handover = after.handover.unwrap_or_default();
+        let counts = TurnClients {
+            kept: handover.adopted,
+            of: handover.adopted + handover.left,
+            errors: errors.unavailable + errors.outcome_unknown + errors.unread,
+            longest_pause_us: handover.longest_pause_us,
+        };
+        if before.pid != after.pid
+            && let Ok(value) = serde_json::to_value(counts)
+        {
+            record.extra.insert(CLIENTS.to_owned(), value);
+        }
     }
 
     /// A line for each thing that is known.

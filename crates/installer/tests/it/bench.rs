@@ -52,12 +52,18 @@ pub(crate) fn ran(output: &Output) -> Ran {
 }
 
 /// Waits until `true`, and fails when it does not become so.
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_within(what, Duration::from_secs(30), condition);
+}
+
+/// As [`wait_until`], for what takes its time.
+pub(crate) fn wait_until_within(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + limit;
     while !condition() {
         assert!(
             std::time::Instant::now() < deadline,
-            "not within 30 s: {what}"
+            "not within {} s: {what}",
+            limit.as_secs()
         );
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -102,7 +102,7 @@ fn an_unfinished_install_can_be_removed() {
 }
 
 /// Every step that an upgrade writes down, in order.
-const UPGRADE: [&str; 14] = [
+pub(crate) const UPGRADE: [&str; 14] = [
     "unpack",
     "supervisor",
     "configuration",
@@ -120,7 +120,7 @@ const UPGRADE: [&str; 14] = [
 ];
 
 /// Every place on the way back.
-const ROLLBACK: [&str; 7] = [
+pub(crate) const ROLLBACK: [&str; 7] = [
     "after:rollback-announce",
     "after:rollback-switch",
     "after:rollback-cnm_http",

@@ -6,14 +6,17 @@
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
+mod all_nodes;
 mod bench;
 mod bundles;
 mod cut_short;
 mod finalise;
 mod full_disk;
 mod life;
+mod load;
 mod refusals;
 mod runbook;
 mod supervisord;
+mod turns_cut;
 mod unit_file;
 mod upgrades;

@@ -1,4 +1,4 @@
-//! The unit is one that systemd understands.
+//! The units are such that systemd understands them.
 
 use crate::bench::{ran, repository};
 use std::fs;
@@ -14,12 +14,22 @@ fn systemd_finds_no_fault() {
         eprintln!("not run: systemd-analyze is not installed");
         return;
     }
+    for (template, program) in [
+        ("mainstay.service", "current/bin/mainstay-node"),
+        ("mainstay-upgrade.service", "sbin/mainstay-install"),
+    ] {
+        no_fault(template, program);
+    }
+}
+
+fn no_fault(template: &str, program: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let bin = folder.path().join("current/bin");
-    fs::create_dir_all(&bin).unwrap();
-    fs::copy("/bin/true", bin.join("mainstay-node")).unwrap();
-    let text = fs::read_to_string(repository().join("packaging/templates/mainstay.service"))
+    let program = folder.path().join(program);
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy("/bin/true", program).unwrap();
+    let text = fs::read_to_string(repository().join("packaging/templates").join(template))
         .unwrap()
+        .replace("@ADDRESS@", "127.0.0.1")
         .replace("@INSTALL_ID@", "test")
         .replace("@INSTALL_DIR@", folder.path().to_str().unwrap())
         .replace("@OS_USER@", "root")

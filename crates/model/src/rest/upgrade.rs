@@ -1,5 +1,6 @@
 //! `/v1/upgrade`: ours.
 
+use super::UpgradeRunInfo;
 use crate::ids::NodeUid;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ object! {
         pub soak_left_seconds: Option<u32>,
         /// The last upgrade that was finalised.
         pub last: Option<UpgradeDone>,
+        /// The upgrade of all nodes by one command, under way or the last one; absent: there was none.
+        #[serde(default)]
+        pub run: Option<UpgradeRunInfo>,
     }
 }
 

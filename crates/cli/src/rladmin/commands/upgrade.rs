@@ -90,6 +90,96 @@ pub(super) const CONFIG: Command = Command {
     notes: &[],
 };
 
+const SOAK: Kind = Kind::Number(0, SOAK_SECONDS_MAX as u64);
+
+/// All nodes by one command.
+pub(super) const START: Command = Command {
+    words: &["cluster", "upgrade", "start"],
+    verb: Verb::UpgradeStart,
+    operand: None,
+    fields: &[
+        Field {
+            required: true,
+            ..Field::one("bundle", "tar", Kind::Text, "The tar of the new release.")
+        },
+        Field::one(
+            "canary",
+            "node",
+            Kind::Node,
+            "The node that goes first; left out: the primary node.",
+        ),
+        Field::one(
+            "canary_soak_seconds",
+            "seconds",
+            SOAK,
+            "How long the first node is watched before the second one; left out: as soak_seconds.",
+        ),
+        Field::one(
+            "soak_seconds",
+            "seconds",
+            SOAK,
+            "How long each node is watched before the next one; left out: 0.",
+        ),
+        Field::flag(
+            "hold_finalize",
+            "The feature level waits for `finalize` at the end.",
+        ),
+    ],
+    some_field: false,
+    summary: "Upgrades all nodes, one after the other.",
+    notes: &[
+        "The bundle is given once; each node fetches it, and root there verifies it by the keys of its install. \
+         What goes wrong pauses the upgrade, with a code. See docs/upgrade.md.",
+    ],
+};
+
+const fn of_run(words: &'static [&'static str], verb: Verb, summary: &'static str) -> Command {
+    Command {
+        words,
+        verb,
+        operand: None,
+        fields: &[],
+        some_field: false,
+        summary,
+        notes: &[],
+    }
+}
+
+/// It is looked at until it ends.
+pub(super) const WATCH: Command = of_run(
+    &["cluster", "upgrade", "watch"],
+    Verb::UpgradeWatch,
+    "Shows an upgrade of all nodes until it has ended, or waits for an operator (exit code 1).",
+);
+
+/// No further turn.
+pub(super) const PAUSE: Command = of_run(
+    &["cluster", "upgrade", "pause"],
+    Verb::UpgradePause,
+    "Has no further node's turn begin; one that has begun is ended.",
+);
+
+/// On again.
+pub(super) const RESUME: Command = of_run(
+    &["cluster", "upgrade", "resume"],
+    Verb::UpgradeResume,
+    "Goes on with an upgrade of all nodes that pauses.",
+);
+
+/// All back.
+pub(super) const ROLLBACK: Command = of_run(
+    &["cluster", "upgrade", "rollback"],
+    Verb::UpgradeRollback,
+    "Takes every upgraded node back to the release before, one after the other, until it is finalised.",
+);
+
+/// How it went.
+pub(super) const REPORT: Command = of_run(
+    &["cluster", "upgrade", "report"],
+    Verb::UpgradeReport,
+    "Shows each node's time, and what happened to its clients.",
+);
+
 /// What a code means.
 pub(super) const EXPLAIN: Command = Command {
     words: &["explain"],

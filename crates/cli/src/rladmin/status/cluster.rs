@@ -1,7 +1,7 @@
 //! The `CLUSTER:` section.
 
 use super::snapshot::Snapshot;
-use crate::rladmin::upgrade::status_line;
+use crate::rladmin::upgrade::{run_line, status_line};
 use crate::terminal::{Tone, age};
 use model::rest::NodeInfo;
 use std::collections::BTreeMap;
@@ -24,7 +24,10 @@ pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
     }
     lines.extend(health(snapshot));
     if let Some(upgrade) = &snapshot.cluster.upgrade {
-        lines.push((status_line(upgrade), Tone::Warn));
+        if upgrade.state != "none" {
+            lines.push((status_line(upgrade), Tone::Warn));
+        }
+        lines.extend(run_line(upgrade));
     }
     if let Some(note) = mixed_versions(snapshot) {
         lines.push((format!("note: {note}"), Tone::Warn));

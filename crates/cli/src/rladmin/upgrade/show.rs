@@ -72,6 +72,9 @@ pub(super) fn status(status: &UpgradeStatus, colours: bool) -> String {
         }
         let _ = writeln!(text, "{line}");
     }
+    if let Some(run) = status.run.as_ref().filter(|run| run.state != "done") {
+        text.push_str(&super::show_run::short(run, colours));
+    }
     let mut table = Table::new(
         "",
         vec!["NODE:ID", "ADDRESS", "VERSION", "SHA", "LEVELS", "STATE"],

@@ -1,0 +1,143 @@
+//! What was heard of a node and of the cluster, as far as a turn is concerned.
+
+use crate::upgrade::plan;
+use jiff::Timestamp;
+use model::observation::NodeObservation;
+use model::upgrade::UpgradeTarget;
+use model::upgrade::run::{JobReport, UpgradeRun};
+use model::view::ClusterView;
+use model::{ErrorCode, NodeUid, ShardUid};
+
+/// Errors of a new proxy that are none of its own making: clients that come and go.
+const ERRORS_ALLOWED: u64 = 10;
+/// One error in so many commands is allowed beyond them.
+const COMMANDS_FOR_ERROR: u64 = 10_000;
+/// A second of changes may be on its way to a node's store.
+const BEHIND_MAX: u64 = 64;
+
+/// What was heard of a node lately.
+pub(super) fn heard(view: &ClusterView, node: NodeUid) -> Option<&NodeObservation> {
+    view.is_heard(node)
+        .then(|| view.observed(node).map(|seen| &seen.observation))
+        .flatten()
+}
+
+/// What a node says of a turn by this name.
+pub(super) fn report<'a>(seen: &'a NodeObservation, job: &str) -> Option<&'a JobReport> {
+    seen.upgrade.turn.job.as_ref().filter(|job_| job_.id == job)
+}
+
+/// Whether a node is heard with the release, and its installer has told the cluster that it stays.
+pub(super) fn is_at(view: &ClusterView, node: NodeUid, target: &UpgradeTarget) -> bool {
+    heard(view, node).is_some_and(|seen| {
+        seen.software_version == target.version && seen.build_id == target.build_id
+    }) && settled(view, node, &target.version)
+}
+
+/// Whether a node is heard with a release other than the target, and no installer is at work.
+pub(super) fn is_before(view: &ClusterView, node: NodeUid, target: &UpgradeTarget) -> bool {
+    heard(view, node).is_some_and(|seen| {
+        seen.software_version != target.version && settled(view, node, &seen.software_version)
+    })
+}
+
+/// No installer is at work on a node, and what it reported last is this version; a node that was never
+/// upgraded has reported nothing.
+fn settled(view: &ClusterView, node: NodeUid, version: &str) -> bool {
+    let recorded = view.upgrade.nodes.iter().find(|named| named.node == node);
+    recorded.is_none_or(|recorded| {
+        recorded.under_way.is_none()
+            && recorded
+                .release
+                .as_ref()
+                .is_none_or(|release| release.version == version)
+    })
+}
+
+/// Full syncs that each engine has given.
+pub(super) fn full_syncs(view: &ClusterView) -> Vec<(ShardUid, u64)> {
+    let shards = view
+        .observed
+        .iter()
+        .flat_map(|seen| &seen.observation.shards);
+    shards
+        .filter_map(|shard| Some((shard.shard, shard.replication.as_ref()?.full_syncs)))
+        .collect()
+}
+
+/// What stands against the next turn, or against the gate: the plan's blockers.
+pub(super) fn blockers(
+    view: &ClusterView,
+    run: &UpgradeRun,
+    now: Timestamp,
+) -> Vec<(ErrorCode, String)> {
+    let plan = plan::plan(view, &run.target, now);
+    plan.blockers()
+        .map(|finding| (finding.code, finding.evidence.clone()))
+        .collect()
+}
+
+/// Whether a finding is about how the cluster is.
+pub(super) const fn is_of_health(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NoQuorum
+            | ErrorCode::UpgradeNodeDown
+            | ErrorCode::UpgradeQuorumAtRisk
+            | ErrorCode::UpgradeShardDown
+            | ErrorCode::UpgradeReplicaMissing
+            | ErrorCode::UpgradeReplicaSyncing
+            | ErrorCode::UpgradeProxyNotServing
+    )
+}
+
+/// What the gate behind a node's turn still waits for.
+pub(super) fn gate(
+    view: &ClusterView,
+    run: &UpgradeRun,
+    node: NodeUid,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut waits: Vec<String> = blockers(view, run, now)
+        .into_iter()
+        .filter(|(code, _)| is_of_health(*code))
+        .map(|(_, evidence)| evidence)
+        .collect();
+    let (Some(seen), Some(turn)) = (heard(view, node), run.turn(node)) else {
+        waits.push(format!("node:{node} is not heard"));
+        return waits;
+    };
+    if seen.build_id != run.target.build_id {
+        waits.push(format!("its cnm_exec runs build {}", seen.build_id));
+    }
+    if turn.started_before == Some(seen.started) {
+        waits.push("its cnm_exec is the process from before".to_owned());
+    }
+    if seen.applied.0 + BEHIND_MAX < view.revision.0 {
+        waits.push(format!(
+            "its store is at revision {}, the cluster's at {}",
+            seen.applied, view.revision
+        ));
+    }
+    match &seen.proxy {
+        Some(proxy) if proxy.build_id == run.target.build_id => {
+            let errors = &proxy.since_start.errors;
+            let lost = errors.unavailable + errors.outcome_unknown + errors.unread;
+            if lost > ERRORS_ALLOWED + proxy.commands / COMMANDS_FOR_ERROR {
+                waits.push(format!(
+                    "clients of its new proxy got {lost} errors in {} commands",
+                    proxy.commands
+                ));
+            }
+        }
+        Some(proxy) => waits.push(format!("its proxy runs build {}", proxy.build_id)),
+        None => waits.push("its proxy is not heard".to_owned()),
+    }
+    for (shard, now_given) in full_syncs(view) {
+        let before = turn.full_syncs.iter().find(|(known, _)| *known == shard);
+        if before.is_some_and(|(_, before)| now_given > *before) {
+            waits.push(format!("redis:{shard} had to give a full sync"));
+        }
+    }
+    waits
+}

@@ -1,0 +1,341 @@
+//! Three nodes upgraded by one command, and taken back, while clients write and read. The two releases are one
+//! program, stamped twice.
+
+use crate::bench::{
+    Bench, FIRST, Ran, SECOND, bundle, copy_of, is_root, ran, replace_signed, wait_until_within,
+};
+use crate::load::Load;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_mins(4);
+
+/// Three nodes in one cluster with a replicated database on port 12000.
+pub(crate) struct Three {
+    bench: Bench,
+}
+
+impl Three {
+    pub(crate) fn start() -> Self {
+        let three = Self {
+            bench: Bench::new(),
+        };
+        for node in 1..=3 {
+            let output = three
+                .command(node, &bundle(FIRST).join("install.sh"))
+                .args(["-y", "--skip-dns-port-verification", "--memory", "1GB"])
+                .args(["--dns-port", "5300"])
+                .arg("--install-dir")
+                .arg(three.folder(node, "opt"))
+                .arg("--config-dir")
+                .arg(three.folder(node, "etc"))
+                .arg("--var-dir")
+                .arg(three.folder(node, "var"))
+                .env("MAINSTAY_INSTALL_WATCH", "1")
+                .env("MAINSTAY_INSTALL_PATIENCE", "30")
+                .output();
+            let ran = ran(&output.unwrap());
+            assert_eq!(ran.code, Some(0), "{}", ran.text);
+        }
+        let words =
+            "cluster create name test.local username admin@test.local password secret-of-the-test";
+        three.good(1, words);
+        let info = three.good(1, "info cluster --json");
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        let fingerprint = info["ca_fingerprint"].as_str().unwrap();
+        for node in 2..=3 {
+            let words = format!(
+                "cluster join nodes {} username admin@test.local password secret-of-the-test ca_fingerprint \
+                 {fingerprint}",
+                three.address(1)
+            );
+            three.good(node, &words);
+        }
+        three.good(
+            1,
+            "create db demo memory_size 64MB port 12000 proxy_policy all-nodes replication enabled",
+        );
+        three
+    }
+
+    pub(crate) fn address(&self, node: u8) -> Ipv4Addr {
+        let [a, b, c, _] = self.bench.address.octets();
+        Ipv4Addr::new(a, b, c, 10 + node)
+    }
+
+    pub(crate) fn folder(&self, node: u8, name: &str) -> PathBuf {
+        self.bench.path(&format!("n{node}")).join(name)
+    }
+
+    fn command(&self, node: u8, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("--address")
+            .arg(self.address(node).to_string())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn rladmin(&self, node: u8, words: &str) -> Ran {
+        let program = self.folder(node, "opt/mainstay/bin/rladmin");
+        let output = Command::new(program)
+            .args(words.split(' '))
+            .stdin(Stdio::null())
+            .output();
+        ran(&output.unwrap())
+    }
+
+    pub(crate) fn good(&self, node: u8, words: &str) -> String {
+        let ran = self.rladmin(node, words);
+        assert_eq!(ran.code, Some(0), "{words}: {}", ran.text);
+        ran.text
+    }
+
+    /// What the cluster says of the run.
+    pub(crate) fn report(&self, node: u8) -> serde_json::Value {
+        let ran = self.rladmin(node, "cluster upgrade report --json");
+        serde_json::from_str(&ran.text).unwrap_or_default()
+    }
+
+    fn is_ready(&self) {
+        wait_until_within("nothing stands against an upgrade", LONG, || {
+            self.rladmin(1, "cluster upgrade plan").code == Some(0)
+        });
+    }
+
+    fn versions(&self) -> Vec<String> {
+        (1..=3)
+            .map(|node| {
+                let current = fs::read_link(self.folder(node, "opt/mainstay/current")).unwrap();
+                current.file_name().unwrap().to_string_lossy().into_owned()
+            })
+            .collect()
+    }
+
+    /// Pids of every engine, which must stay.
+    fn engines(&self) -> Vec<String> {
+        let mut pids = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            let ours = program.starts_with(self.bench.root.path());
+            if ours && program.ends_with("valkey-server") {
+                pids.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        pids.sort();
+        pids
+    }
+
+    /// Kills a daemon of a node.
+    fn kill(&self, node: u8, name: &str) {
+        let folder = self.folder(node, "opt/mainstay/releases");
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            if program.starts_with(&folder) && program.ends_with(name) {
+                let pid = entry.file_name().to_string_lossy().parse().unwrap();
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+impl Drop for Three {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in 1..=3 {
+                let log = self.folder(node, "var/mainstay/log");
+                for name in ["install.log", "cnm_exec.log"] {
+                    let text = fs::read_to_string(log.join(name)).unwrap_or_default();
+                    let lines: Vec<&str> = text.lines().collect();
+                    let last = &lines[lines.len().saturating_sub(25)..];
+                    eprintln!("--- node {node} {name}\n{}", last.join("\n"));
+                }
+            }
+        }
+        for node in 1..=3 {
+            let program = bundle(FIRST).join("release/bin/mainstay-install");
+            let address = self.address(node).to_string();
+            let removed = Command::new(program)
+                .args(["uninstall", "-y", "--address", &address])
+                .output();
+            let removed = ran(&removed.unwrap());
+            if removed.code != Some(0) {
+                eprintln!("node {node} is not removed: {}", removed.text);
+            }
+        }
+    }
+}
+
+/// The tar of an unpacked bundle.
+pub(crate) fn tar_of(folder: &Path, into: &Path) -> PathBuf {
+    let names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    let status = Command::new("tar")
+        .args(["--format=ustar", "--owner=0", "--group=0", "-cf"])
+        .arg(into)
+        .arg("-C")
+        .arg(folder)
+        .args(names)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    into.to_path_buf()
+}
+
+#[test]
+fn forward_back_and_a_broken_release_under_load() {
+    if !is_root() {
+        return;
+    }
+    let three = Three::start();
+    let engines = three.engines();
+    assert_eq!(engines.len(), 2);
+    let tar = tar_of(&bundle(SECOND), &three.bench.path("second.tar"));
+    three.is_ready();
+    refused(&three, &tar);
+
+    let load = Load::start((1..=3).map(|node| three.address(node)));
+    let text = three.good(
+        1,
+        &format!(
+            "cluster upgrade start bundle {} hold_finalize",
+            tar.display()
+        ),
+    );
+    assert!(
+        text.contains("The upgrade of all nodes to 1.1.0 has begun"),
+        "{text}"
+    );
+    // The primary node's cnm_exec is killed as soon as its turn has begun, and that of another one in between.
+    wait_until_within("a turn begins", LONG, || {
+        three.report(2)["nodes"][0]["state"] == "turn"
+    });
+    three.kill(1, "cnm_exec");
+    three.kill(3, "cnm_exec");
+    let watched = three.good(2, "cluster upgrade watch");
+    assert!(watched.contains("done, 3 of 3 nodes"), "{watched}");
+    assert!(watched.contains("connections kept, 0 errors"), "{watched}");
+    assert_eq!(three.versions(), [SECOND; 3]);
+    load.goes_on();
+    let report = three.report(3);
+    assert_eq!(report["state"], "done");
+    assert_eq!(report["nodes"][0]["uid"], 1, "{report}");
+    assert!(
+        report["nodes"][2]["clients_kept"].as_u64() > Some(0),
+        "{report}"
+    );
+    let status = three.good(2, "cluster upgrade status");
+    assert!(
+        status.contains("3 of 3 nodes") || status.contains("all nodes are done"),
+        "{status}"
+    );
+
+    three.good(3, "cluster upgrade rollback -y");
+    let watched = three.good(1, "cluster upgrade watch");
+    assert!(
+        watched.contains("back from 1.1.0 to 1.0.0: done"),
+        "{watched}"
+    );
+    assert_eq!(three.versions(), [FIRST; 3]);
+    load.goes_on();
+    broken(&three);
+    load.goes_on();
+    load.ends_well();
+    assert_eq!(three.engines(), engines, "engines were restarted");
+    three.bench_is_left();
+}
+
+/// Refused with a code before anything is begun.
+fn refused(three: &Three, tar: &Path) {
+    for (words, why) in [
+        ("cluster upgrade pause", "upgrade_no_run"),
+        ("cluster upgrade resume", "upgrade_no_run"),
+        ("cluster upgrade rollback -y", "upgrade_no_run"),
+        ("cluster upgrade report", "upgrade_no_run"),
+        ("cluster upgrade watch", "upgrade_no_run"),
+        ("cluster upgrade start bundle /etc/passwd", "no bundle"),
+        ("cluster upgrade start", "bundle"),
+    ] {
+        let ran = three.rladmin(1, words);
+        assert_ne!(ran.code, Some(0), "{words}: {}", ran.text);
+        assert!(ran.text.contains(why), "{words}: {}", ran.text);
+    }
+    // A file that nobody signed.
+    let folder = copy_of(&bundle(SECOND), &three.bench.path("more"));
+    fs::write(folder.join("more"), "x").unwrap();
+    let more = tar_of(&folder, &three.bench.path("more.tar"));
+    let ran = three.rladmin(
+        1,
+        &format!("cluster upgrade start bundle {}", more.display()),
+    );
+    assert!(ran.text.contains("upgrade_bundle_refused"), "{}", ran.text);
+    assert!(ran.text.contains("was not signed: more"), "{}", ran.text);
+    // One that was altered.
+    fs::remove_file(folder.join("more")).unwrap();
+    fs::write(folder.join("install.sh"), "#!/bin/sh\ntouch /owned\n").unwrap();
+    let altered = tar_of(&folder, &three.bench.path("altered.tar"));
+    let ran = three.rladmin(
+        1,
+        &format!("cluster upgrade start bundle {}", altered.display()),
+    );
+    assert!(ran.text.contains("upgrade_bundle_refused"), "{}", ran.text);
+    fs::remove_dir_all(folder).unwrap();
+    for path in [&altered, &more] {
+        fs::remove_file(path).unwrap();
+    }
+    let unknown = format!("cluster upgrade start bundle {} canary 9", tar.display());
+    let ran = three.rladmin(1, &unknown);
+    assert!(ran.text.contains("node_not_found"), "{}", ran.text);
+}
+
+/// The first node goes back by itself, the others are not touched.
+fn broken(three: &Three) {
+    let bad = copy_of(&bundle(SECOND), &three.bench.path("bad"));
+    let program = b"#!/bin/sh\necho out of order >&2\nexit 1\n";
+    replace_signed(&bad, "release/bin/cnm_http", program);
+    let tar = tar_of(&bad, &three.bench.path("bad.tar"));
+    fs::remove_dir_all(bad).unwrap();
+    three.is_ready();
+    three.good(
+        1,
+        &format!("cluster upgrade start bundle {} canary 2", tar.display()),
+    );
+    let watched = three.rladmin(1, "cluster upgrade watch");
+    assert_eq!(watched.code, Some(1), "{}", watched.text);
+    assert!(
+        watched.text.contains("paused (upgrade_went_back): node:2"),
+        "{}",
+        watched.text
+    );
+    assert_eq!(three.versions(), [FIRST; 3]);
+    let explained = three.good(1, "explain upgrade_went_back");
+    assert!(explained.contains("install.log"), "{explained}");
+    let logs = [1, 3].map(|node| {
+        let log = three.folder(node, "var/mainstay/log/install.log");
+        fs::read_to_string(log).unwrap()
+    });
+    assert!(!logs.concat().contains("0000000000000bad"));
+    three.good(1, "cluster upgrade rollback -y");
+    three.good(1, "cluster upgrade watch");
+    fs::remove_file(tar).unwrap();
+}
+
+impl Three {
+    /// What was staged and fetched is gone.
+    fn bench_is_left(&self) {
+        wait_until_within("bundles are removed", LONG, || {
+            (1..=3).all(|node| {
+                let entries =
+                    |name: &str| fs::read_dir(self.folder(node, name)).map_or(0, Iterator::count);
+                entries("var/mainstay/tmp/bundles") == 0
+                    && entries("opt/mainstay/sbin/upgrade/staged") == 0
+            })
+        });
+    }
+}
