@@ -1,5 +1,6 @@
 //! The cluster as this node's `cnm_exec` sees it: what an upgrade asks before and after, and what it tells.
 
+use crate::console::Console;
 use crate::layout;
 use crate::services::hurried;
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(6);
 const LOOK_SOON: Duration = Duration::from_millis(20);
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often an operator hears what is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 fn ask<T>(
     config: &NodeConfig,
@@ -259,9 +262,15 @@ pub enum Scope<'a> {
 ///
 /// # Errors
 /// What it still waits for when the time is over.
-pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope<'_>) -> Result<()> {
+pub fn wait_until_whole(
+    console: &Console,
+    config: &NodeConfig,
+    build_id: &str,
+    scope: Scope<'_>,
+) -> Result<()> {
     let limit = patience();
     let deadline = Instant::now() + limit;
+    let mut told = Instant::now();
     loop {
         let waiting = match view(config) {
             Ok(None) => return Ok(()),
@@ -278,6 +287,10 @@ pub fn wait_until_whole(config: &NodeConfig, build_id: &str, scope: Scope<'_>) -
                 waiting.join("\n"),
                 config.log_dir().display()
             );
+        }
+        if told.elapsed() >= TELL_EVERY {
+            console.note(format!("waits for: {}", waiting.join("; ")));
+            told = Instant::now();
         }
         std::thread::sleep(LOOK_AGAIN);
     }

@@ -104,7 +104,7 @@ fn replace(console: &Console, config: &NodeConfig, manifest: &Manifest) -> Resul
     cut_short("after", "rollback-switch");
     bring_back(console, config, &manifest.supervisor_version, &release)?;
     cut_short("after", "rollback-mainstay-node");
-    cluster::wait_until_whole(config, &manifest.build_id, cluster::Scope::Node)
+    cluster::wait_until_whole(console, config, &manifest.build_id, cluster::Scope::Node)
 }
 
 /// mainstay-node and the daemons become those of a release that was here before.

@@ -242,7 +242,7 @@ fn replace(run: &mut Run<'_>) -> Result<Found> {
     run.during(Step::Gate, |run| {
         services::wait_until_up(&run.config, &release, &started)?;
         let scope = Scope::Cluster(&target);
-        cluster::wait_until_whole(&run.config, &target.build_id, scope)?;
+        cluster::wait_until_whole(run.console, &run.config, &target.build_id, scope)?;
         clients::probe(&run.config)
     })?;
     let well_after = since_begin();
@@ -278,7 +278,8 @@ fn finish(run: &mut Run<'_>, found: Found) -> Result<Outcome> {
     // A primary node that has just changed has not heard every node yet: whoever looks next is to find all well.
     let target = UpgradeTarget::from(&run.bundle.manifest);
     let scope = Scope::Cluster(&target);
-    if let Err(error) = cluster::wait_until_whole(&run.config, &target.build_id, scope) {
+    if let Err(error) = cluster::wait_until_whole(run.console, &run.config, &target.build_id, scope)
+    {
         run.console.note(format!(
             "the cluster is not whole ({error:#}): see rladmin status before the next node"
         ));

@@ -41,9 +41,6 @@ const fn instead(words: &'static [&'static str], remedy: &'static str) -> Later 
 const BY_ITSELF: &str =
     "A database comes back by itself when its nodes do: see `rladmin status databases`.";
 
-const BY_INSTALLER: &str = "Nodes are upgraded one after another by `install.sh` of the new release; `cluster upgrade \
-    plan` shows how, `cluster upgrade status` how far that is.";
-
 /// The commands. One that a release brings is taken out here.
 pub const LATER: &[Later] = &[
     instead(
@@ -61,12 +58,6 @@ pub const LATER: &[Later] = &[
     ),
     later(&["cluster", "reset_password"]),
     later(&["cluster", "stats_archiver"]),
-    instead(&["cluster", "upgrade", "pause"], BY_INSTALLER),
-    instead(&["cluster", "upgrade", "report"], BY_INSTALLER),
-    instead(&["cluster", "upgrade", "resume"], BY_INSTALLER),
-    instead(&["cluster", "upgrade", "rollback"], BY_INSTALLER),
-    instead(&["cluster", "upgrade", "start"], BY_INSTALLER),
-    instead(&["cluster", "upgrade", "watch"], BY_INSTALLER),
     later(&["info", "metrics"]),
     later(&["metrics"]),
     later(&["node", "<node>", "addr"]),
