@@ -42,6 +42,7 @@ pub async fn plan(context: &Context, invocation: &Invocation) -> Result<(), Fail
     let plan: UpgradePlan = match invocation.text("bundle") {
         Some(path) => {
             let target = bundle::target(path)?;
+            bundle::verify(path)?;
             context.rest.post("/v1/upgrade/plan", &target).await?
         }
         None => context.rest.get("/v1/upgrade/plan").await?,

@@ -259,7 +259,10 @@ fn refused(three: &Three, tar: &Path) {
         ("cluster upgrade rollback -y", "upgrade_no_run"),
         ("cluster upgrade report", "upgrade_no_run"),
         ("cluster upgrade watch", "upgrade_no_run"),
-        ("cluster upgrade start bundle /etc/passwd", "no bundle"),
+        (
+            "cluster upgrade start bundle /etc/passwd",
+            "no tar of a release",
+        ),
         ("cluster upgrade start", "bundle"),
     ] {
         let ran = three.rladmin(1, words);

@@ -52,12 +52,11 @@ pub(super) fn target(path: &str) -> Result<UpgradeTarget, Failure> {
     }
     let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|e| failed(format!("it is no bundle of Mainstay ({e})")))?;
-    verify(path)?;
     Ok(UpgradeTarget::from(&manifest))
 }
 
-/// Outside of an install there are no keys to check it by.
-fn verify(path: &Path) -> Result<(), Failure> {
+/// Whether the bundle is whole and signed. Outside of an install there are no keys to check it by.
+pub(super) fn verify(path: &str) -> Result<(), Failure> {
     let program = std::env::current_exe().and_then(|program| program.canonicalize());
     let release = program
         .ok()
