@@ -56,6 +56,11 @@ pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
     tracing::info!(shard = %old, to = %wanted.new.shard, "a move begins");
     if let Err(reason) = hands.prepare(&wanted).await {
         tracing::warn!(shard = %old, "the move is not begun: {reason}");
+        if hands.store.status().term != hands.term {
+            // Nodes obey the newer term alone. Nothing is stored of the move: it is begun anew in that one, by
+            // whoever leads then.
+            return;
+        }
         let refusal = |state: &ClusterState, now| {
             plan::refuse(state, wanted.database, &wanted.operation, &reason, now)
         };

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long an endpoint of this node may take to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long the new proxy may take to tell of the clients that it took over.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
 /// Pause between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -32,9 +34,27 @@ impl Clients {
         }
     }
 
-    /// The one that serves after it.
+    /// The one that serves after it. A proxy tells once a second what it counts.
     pub(super) fn after(&mut self, config: &NodeConfig) {
-        self.after = cluster::proxy(config);
+        let deadline = Instant::now() + TOLD_WITHIN;
+        loop {
+            self.after = cluster::proxy(config);
+            if self.is_told() || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(TRY_AGAIN);
+        }
+    }
+
+    /// Whether what became of the clients is known, if there were any.
+    fn is_told(&self) -> bool {
+        match (&self.before, &self.after) {
+            (None, _) => true,
+            (Some(before), None) => before.connections == 0,
+            (Some(before), Some(after)) => {
+                before.connections == 0 || before.pid == after.pid || after.handover.is_some()
+            }
+        }
     }
 
     /// Records it for the report of an upgrade of all nodes.
