@@ -16,9 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// So much longer than a lease the leader is silent: voters count from when they have dealt with what they heard last,
-/// which takes longer on a busy machine. One that counts on refuses its vote, and the election fails.
-const MARGIN: Duration = Duration::from_millis(60);
+/// So much longer than a lease the leader is silent.
+const MARGIN: Duration = Duration::from_millis(10);
 
 /// A flag that is set for as long as this lives, however the hand-over ends.
 struct Raised<'a>(&'a AtomicBool);
