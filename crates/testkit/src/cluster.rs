@@ -293,6 +293,16 @@ impl Node {
         Ok(())
     }
 
+    /// Prints what `cnm_exec` said last: a test has failed, and the folder goes with it.
+    fn tell(&self) {
+        const LINES: usize = 60;
+        let path = self.config.log_dir().join("cnm_exec.log");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LINES)..];
+        eprintln!("--- {}:\n{}", path.display(), last.join("\n"));
+    }
+
     /// Stops daemons and engines.
     pub fn stop(&mut self) {
         for (_, child) in self.daemons.iter_mut().rev() {
@@ -323,6 +333,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         self.stop();
     }
 }

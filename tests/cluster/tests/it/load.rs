@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
 use testkit::wait;
 
+/// How long a client thinks before its next write. Clients that write flat out leave two cores, and the disk below
+/// them, nothing for three nodes: their configuration store would be what is tested.
+const THINKS: Duration = Duration::from_micros(300);
+
 /// A client that writes one number after the other into a key of its own.
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
@@ -50,6 +54,7 @@ pub(crate) fn writer(cluster: &Cluster, node: usize, port: u16, key: String) -> 
                 Ok(value) => {
                     written.acknowledged = value;
                     counted.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(THINKS);
                 }
                 Err(error) => {
                     written.errors.push(error.to_string());

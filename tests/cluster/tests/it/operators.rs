@@ -120,18 +120,8 @@ fn nodes_are_emptied_and_filled_by_commands() {
 /// The primary node gives that part away, and its primaries their role.
 fn demote(cluster: &Cluster) {
     let leader = primary(cluster) as u64 + 1;
-    let line = format!("node {leader} enslave demote_node");
-    let words: Vec<&str> = line.split(' ').collect();
-    // Voters that are busy may refuse their vote; then the command says so, and is given again.
-    wait::until("it is demoted", Duration::from_secs(20), || {
-        let output = cluster.nodes[1]
-            .rladmin(&words)
-            .map_err(|e| e.to_string())?;
-        let text = seen(&output);
-        let good = output.status.success() && text.ends_with("OK\n");
-        good.then_some(()).ok_or(text)
-    })
-    .unwrap();
+    let text = done(cluster, 1, &format!("node {leader} enslave demote_node"));
+    assert!(text.ends_with("OK\n"), "{text}");
     let there = shards(cluster, 0)
         .into_iter()
         .filter(|s| s.node_uid.0 == leader);
