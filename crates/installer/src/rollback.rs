@@ -117,7 +117,7 @@ pub(crate) fn bring_back(
     supervisor: &str,
     release: &Path,
 ) -> Result<()> {
-    if !supervisor::runs(config, supervisor) {
+    if !supervisor::serves(config, supervisor) {
         // Which supervisord is started is the release's of mainstay-node.
         services::replace_node(config, release)?;
         supervisor::replace(console, config, supervisor, release)?;

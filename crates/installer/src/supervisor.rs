@@ -18,15 +18,20 @@ const STOP: Duration = Duration::from_secs(10);
 /// starts its successor: by then the one before must be back.
 const START: Duration = Duration::from_secs(25);
 
-/// Whether a supervisord of this version runs.
+/// Whether a supervisord of this version runs and answers: mainstay-node may have started it a moment ago, or start
+/// a dead one again and again.
 #[must_use]
-pub fn runs(config: &NodeConfig, version: &str) -> bool {
+pub fn serves(config: &NodeConfig, version: &str) -> bool {
+    runs(config, version) && services::answers(config)
+}
+
+fn runs(config: &NodeConfig, version: &str) -> bool {
     let wanted = layout::supervisor(config, version);
     running(config).is_some_and(|(_, folder)| folder == wanted)
 }
 
 /// supervisord becomes that of `version`, and runs the daemons of `release`. mainstay-node must be of a release that
-/// starts this version. If it is this version already, nothing is done.
+/// starts this version. One of this version that is only starting is waited for.
 ///
 /// # Errors
 /// When it does not end, or does not come up.
@@ -36,13 +41,12 @@ pub fn replace(
     version: &str,
     release: &Path,
 ) -> Result<()> {
-    if runs(config, version) {
-        return Ok(());
-    }
     console.note(format!(
         "supervisord is replaced by version {version}: the daemons start anew, engines and clients go on"
     ));
-    if let Some((process, _)) = running(config) {
+    // mainstay-node may have started the wanted one by now: that stays.
+    let wanted = layout::supervisor(config, version);
+    if let Some((process, _)) = running(config).filter(|(_, folder)| *folder != wanted) {
         process.signal(Signal::TERM);
         if !processes::wait_for_end(std::slice::from_ref(&process), STOP).is_empty() {
             process.signal(Signal::KILL);
@@ -50,8 +54,7 @@ pub fn replace(
     }
     let limit = services::hurried("MAINSTAY_INSTALL_PATIENCE").unwrap_or(START);
     let deadline = Instant::now() + limit;
-    // One that ends at once runs for a moment, too: it has to answer.
-    while !runs(config, version) || !services::answers(config) {
+    while !serves(config, version) {
         if Instant::now() >= deadline {
             bail!(
                 "supervisord {version} does not start: see {}",

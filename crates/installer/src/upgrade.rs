@@ -231,7 +231,7 @@ fn replace(run: &mut Run<'_>) -> Result<Found> {
     run.during(Step::Node, |run| {
         services::replace_node(&run.config, &release)
     })?;
-    if !supervisor::runs(&run.config, &version) {
+    if !supervisor::serves(&run.config, &version) {
         run.during(Step::Supervisord, |run| {
             supervisor::replace(run.console, &run.config, &version, &release)
         })?;
