@@ -38,6 +38,8 @@ enum Release {
     Broken,
     /// It comes up, and the proxy does not serve.
     Unserved,
+    /// It serves, each command as slowly, µs.
+    Slow(u64),
 }
 
 /// A node's root, and its installer.
@@ -135,6 +137,11 @@ impl Sim {
                 if self.release == Release::Unserved && seen.software_version == NEW {
                     proxy.since_start.errors.outcome_unknown = 1_000;
                 }
+                let second = &mut proxy.latency.shared.last_second;
+                (second.count, second.p50_us) = match self.release {
+                    Release::Slow(us) if seen.software_version == NEW => (1_000, us),
+                    _ => (1_000, 900),
+                };
             }
         }
         view
@@ -444,6 +451,31 @@ fn a_missed_gate_pauses() {
     sim.world.request(&Intent::RollBackUpgradeRun).unwrap();
     assert_eq!(sim.until_it_rests(), RunState::Done);
     assert_eq!(sim.versions(), [OLD; 3]);
+}
+
+#[test]
+fn a_release_that_is_much_slower_pauses_until_an_operator_says_that_it_may_be() {
+    let mut sim = Sim::new(4, RunWish::default());
+    sim.release = Release::Slow(19_000);
+    assert_eq!(sim.until_it_rests(), RunState::Done);
+
+    let mut sim = Sim::new(4, RunWish::default());
+    sim.release = Release::Slow(21_000);
+    let state = sim.until_it_rests();
+    assert_eq!(code(&state), Some(ErrorCode::UpgradeGateMissed));
+    let RunState::Paused { evidence, .. } = state else {
+        unreachable!()
+    };
+    assert_eq!(
+        evidence,
+        "node:1: half of its proxy's commands take 21000 µs or more, before its turn it was 900 µs"
+    );
+    assert_eq!(sim.versions(), [NEW, OLD, OLD]);
+    // Its turn comes again: what it is now is what it was before.
+    sim.world.request(&Intent::ResumeUpgradeRun).unwrap();
+    let state = sim.until_it_rests();
+    assert_eq!(code(&state), Some(ErrorCode::UpgradeGateMissed));
+    assert_eq!(sim.versions(), [NEW, NEW, OLD]);
 }
 
 #[test]

@@ -20,6 +20,13 @@ pub const BUNDLE_MAX: u64 = 8 << 30;
 /// Longest text that a node tells of its turn, characters.
 pub const SAID_MAX: usize = 1000;
 
+/// Whether a text names a bundle: its SHA-256 in lower-case hex. Such names go into paths.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == 64 && text.bytes().all(is_hex)
+}
+
 /// An upgrade of all nodes, from the command to its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpgradeRun {
@@ -198,6 +205,9 @@ pub struct NodeTurn {
     /// Full syncs that each engine of the cluster had given before its turn.
     #[serde(default)]
     pub full_syncs: Vec<(ShardUid, u64)>,
+    /// Half of the answers of shards came within this, µs, in the second before its turn; `None`: there were none.
+    #[serde(default)]
+    pub median_before_us: Option<u64>,
     /// What happened to its clients.
     #[serde(default)]
     pub clients: Option<TurnClients>,
@@ -218,6 +228,7 @@ impl NodeTurn {
             ended: None,
             started_before: None,
             full_syncs: Vec::new(),
+            median_before_us: None,
             clients: None,
             extra: serde_json::Map::new(),
         }

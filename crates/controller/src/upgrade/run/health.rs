@@ -12,6 +12,10 @@ use model::{ErrorCode, NodeUid, ShardUid};
 const ERRORS_ALLOWED: u64 = 10;
 /// One error in so many commands is allowed beyond them.
 const COMMANDS_FOR_ERROR: u64 = 10_000;
+/// The median of the answers' times may be so many times what it was before,
+const SLOWER_TIMES: u64 = 10;
+/// and this much in any case, µs: a machine that is busy for a moment is no slow release.
+const SLOW_FROM_US: u64 = 20_000;
 /// A second of changes may be on its way to a node's store.
 const BEHIND_MAX: u64 = 64;
 
@@ -63,6 +67,13 @@ pub(super) fn full_syncs(view: &ClusterView) -> Vec<(ShardUid, u64)> {
     shards
         .filter_map(|shard| Some((shard.shard, shard.replication.as_ref()?.full_syncs)))
         .collect()
+}
+
+/// Half of the answers of shards to the commands of a node's proxy came within this in the last second, µs; blocking
+/// commands and others with a connection of their own are left out. `None`: there were none.
+pub(super) fn median_us(seen: &NodeObservation) -> Option<u64> {
+    let second = seen.proxy.as_ref()?.latency.shared.last_second;
+    (second.count > 0).then_some(second.p50_us)
 }
 
 /// What stands against the next turn, or against the gate: the plan's blockers.
@@ -132,6 +143,14 @@ pub(super) fn gate(
         }
         Some(proxy) => waits.push(format!("its proxy runs build {}", proxy.build_id)),
         None => waits.push("its proxy is not heard".to_owned()),
+    }
+    // Each look is at another second: one in the band is enough.
+    if let (Some(before), Some(median)) = (turn.median_before_us, median_us(seen))
+        && median > SLOW_FROM_US.max(before.saturating_mul(SLOWER_TIMES))
+    {
+        waits.push(format!(
+            "half of its proxy's commands take {median} µs or more, before its turn it was {before} µs"
+        ));
     }
     for (shard, now_given) in full_syncs(view) {
         let before = turn.full_syncs.iter().find(|(known, _)| *known == shard);

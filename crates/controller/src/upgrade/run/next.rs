@@ -163,7 +163,9 @@ fn begin(
     now: Timestamp,
 ) -> Next {
     let full_syncs = health::full_syncs(view);
-    let started = health::heard(view, node).map(|seen| seen.started);
+    let seen = health::heard(view, node);
+    let started = seen.map(|seen| seen.started);
+    let median = seen.and_then(health::median_us);
     if let Some(turn) = run.nodes.iter_mut().find(|turn| turn.node == node) {
         *turn = NodeTurn {
             state,
@@ -172,6 +174,7 @@ fn begin(
             ended: None,
             started_before: started,
             full_syncs,
+            median_before_us: median,
             clients: None,
             ..turn.clone()
         };
@@ -204,6 +207,7 @@ pub(super) fn again(view: &ClusterView, run: UpgradeRun, node: NodeUid, now: Tim
         // What was before its turn was before its first attempt.
         turn.started_before = kept.started_before;
         turn.full_syncs = kept.full_syncs;
+        turn.median_before_us = kept.median_before_us;
     }
     next.reason = format!("node:{node}: its turn was cut short, it goes on");
     next
