@@ -18,8 +18,11 @@ mod staging;
 mod work;
 
 use crate::layout;
+use anyhow::{Context, Result};
 use model::node_config::NodeConfig;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 pub use presence::{ensure, process, stop};
 pub use service::run;
@@ -36,12 +39,27 @@ fn arrived(config: &NodeConfig, digest: &str) -> PathBuf {
     config.bundles_dir().join(format!("{digest}.tar"))
 }
 
-/// Whether a text is a SHA-256 in hex: names go into paths.
-fn is_digest(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+/// Starts root's own installer in the background, as `what` of this install.
+fn background(config: &NodeConfig, what: &str) -> Result<Child> {
+    let program = layout::sbin(config).join("mainstay-install");
+    let mut command = Command::new(&program);
+    // Debug builds keep the environment: tests say there where an installer is to be cut short.
+    if !cfg!(debug_assertions) {
+        command.env_clear().env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
+    }
+    command
+        .args([what, "--address"])
+        .arg(config.address.to_string())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| program.display().to_string())
 }
 
 /// Whether a text can be the name of a piece of work.

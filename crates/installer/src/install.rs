@@ -8,7 +8,7 @@ use crate::console::Console;
 use crate::options::Options;
 use crate::registry::{self, Install, RecordFacts, Target};
 use crate::steps::{Run, Step};
-use crate::{accounts, cluster, host, keys, layout, rollback, upgrade};
+use crate::{accounts, cluster, host, keys, layout, rollback, terminal, upgrade};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::InstallRecord;
@@ -48,6 +48,7 @@ const NEW: [Step; 10] = [
 /// Why not; unless it says otherwise, nothing was changed.
 pub fn run(console: &Console, options: &Options) -> Result<Outcome> {
     let answers = Answers::read(options.answers.as_deref(), options.yes)?;
+    terminal::attend()?;
     let _lock = registry::lock(console)?;
     let installs = registry::all()?;
     let target = registry::choose(&installs, options.address)?;

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`console`] | the lines an operator reads, and the questions asked |
+//! | [`console`], [`terminal`] | the lines an operator reads, and the questions asked; Ctrl-C |
 //! | [`options`], [`answers`] | what the operator said |
 //! | [`bundle`], [`keys`] | what was unpacked, and whether it is what was signed |
 //! | [`host`], [`processes`], [`accounts`] | facts of this machine |
@@ -37,6 +37,7 @@ pub mod rollback;
 pub mod services;
 pub mod steps;
 pub mod supervisor;
+pub mod terminal;
 pub mod tuning;
 pub mod uninstall;
 pub mod upgrade;

@@ -7,11 +7,12 @@ use crate::files;
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::{INSTALL_RECORD, InstallRecord};
+use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -202,20 +203,37 @@ const OTHER_RUN: Duration = Duration::from_secs(300);
 pub fn lock(console: &Console) -> Result<impl Sized> {
     let name = SocketAddr::from_abstract_name("mainstay-install")?;
     let deadline = Instant::now() + OTHER_RUN;
-    let mut said = false;
+    let mut other = None;
     loop {
         match UnixListener::bind_addr(&name) {
             Ok(lock) => return Ok(lock),
             Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => return Err(error.into()),
-            Err(_) if Instant::now() >= deadline => {
-                bail!("another install.sh or rl_uninstall.sh runs on this host and does not end")
-            }
             Err(_) => {}
         }
-        if !said {
-            console.note("another install.sh or rl_uninstall.sh runs on this host: waiting for it");
-            said = true;
+        // Asked once: nobody accepts there, so that many questions would end in a wait.
+        let other = other.get_or_insert_with(|| {
+            let other = format!(
+                "another install.sh or rl_uninstall.sh runs on this host{}",
+                holder(&name)
+            );
+            console.note(format!("{other}: waiting for it"));
+            other
+        });
+        if Instant::now() >= deadline {
+            bail!("{other} and does not end")
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Whose the name is, as far as the kernel says.
+fn holder(name: &SocketAddr) -> String {
+    let peer = UnixStream::connect_addr(name)
+        .ok()
+        .and_then(|stream| socket_peercred(&stream).ok());
+    peer.map(|peer| {
+        let (pid, uid) = (peer.pid.as_raw_nonzero(), peer.uid.as_raw());
+        format!(" (process {pid} of user {uid})")
+    })
+    .unwrap_or_default()
 }

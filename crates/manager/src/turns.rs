@@ -95,13 +95,20 @@ pub async fn attend(member: Arc<Member>) {
     loop {
         let open = node.round().await;
         let pause = if open { ACT_EVERY } else { IDLE_EVERY };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            changed = revisions.changed() => {
-                if changed.is_err() {
-                    return;
+        let due = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => break,
+                changed = revisions.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(GATHER).await;
                 }
-                tokio::time::sleep(GATHER).await;
+            }
+            // Whatever else is stored is no reason to ask the attendant.
+            if open || open_run(&node.member).is_some() {
+                break;
             }
         }
     }

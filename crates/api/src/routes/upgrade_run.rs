@@ -11,7 +11,7 @@ use axum::http::HeaderMap;
 use jiff::Timestamp;
 use model::intent::Intent;
 use model::rest::{UpgradeBundleReceived, UpgradeRunInfo, UpgradeStart, UpgradeStatus};
-use model::upgrade::run::{BUNDLE_MAX, GivenBundle, PIECE_MAX, RunWish};
+use model::upgrade::run::{BUNDLE_MAX, GivenBundle, PIECE_MAX, RunWish, is_digest};
 use model::{ApiError, ErrorCode};
 use rustix::fs::statvfs;
 use serde::Deserialize;
@@ -78,13 +78,6 @@ pub async fn bundle(
     let received =
         taken.map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))??;
     Ok(Answer::plain(received))
-}
-
-fn is_digest(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn failed(path: &FilePath, error: &std::io::Error) -> Failure {

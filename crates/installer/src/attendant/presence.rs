@@ -1,15 +1,14 @@
 //! The attendant is started by installs and `mainstay-install start`, as a unit where systemd runs the machine, and
 //! stopped by uninstalls.
 
+use super::background;
 use super::work::is_attendant;
 use crate::console::Console;
 use crate::processes::{self, Process};
 use crate::{accounts, layout};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use model::node_config::NodeConfig;
 use rustix::process::Signal;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long it may take to be there.
@@ -44,32 +43,14 @@ pub fn ensure(console: &Console, config: &NodeConfig, systemd: bool) -> Result<b
         accounts::run("systemctl", &["enable", "--now", &unit])?;
         return Ok(true);
     }
-    let program = layout::sbin(config).join("mainstay-install");
-    let mut command = Command::new(&program);
-    // Debug builds keep the environment: tests say there where an installer is to be cut short.
-    if !cfg!(debug_assertions) {
-        command.env_clear().env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        );
-    }
-    let mut child = command
-        .args(["attend", "--address"])
-        .arg(config.address.to_string())
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .with_context(|| program.display().to_string())?;
+    let mut child = background(config, "attend")?;
     let deadline = Instant::now() + STARTS_WITHIN;
     while process(config).is_none() {
         if let Some(status) = child.try_wait()? {
-            bail!("{} attend did not start ({status})", program.display());
+            bail!("mainstay-install attend did not start ({status})");
         }
         if Instant::now() >= deadline {
-            bail!("{} attend does not start", program.display());
+            bail!("mainstay-install attend does not start");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -2,14 +2,14 @@
 //! one of it.
 
 use super::work::{self, Work, is_replaced, may_ask};
-use super::{folder, is_digest, staging};
+use super::{folder, staging};
 use crate::files;
 use crate::layout;
 use crate::registry::{self, Target};
 use anyhow::{Context, Result, bail};
 use model::attendant::{CALL_MAX, socket};
 use model::node_config::NodeConfig;
-use model::upgrade::run::{AttendantAnswer, AttendantCall};
+use model::upgrade::run::{AttendantAnswer, AttendantCall, is_digest};
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::os::unix::process::CommandExt;

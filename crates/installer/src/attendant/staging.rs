@@ -1,7 +1,7 @@
 //! A bundle's tar, written by somebody who may do wrong, becomes a folder of root's that holds what was signed and
 //! nothing else.
 
-use super::{arrived, folder, is_digest};
+use super::{arrived, folder};
 use crate::bundle::Bundle;
 use crate::files;
 use crate::host;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::{MANIFEST, MANIFEST_SIGNATURE};
 use model::upgrade::UpgradeTarget;
-use model::upgrade::run::BUNDLE_MAX;
+use model::upgrade::run::{BUNDLE_MAX, is_digest};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! One piece of work at a time. It is noted before it begins; a process of its own does it, which outlives the
 //! attendant, and notes how it ended. One that neither runs nor has noted an end was cut short.
 
-use super::{folder, is_digest, is_id, staging};
+use super::{background, folder, is_id, staging};
 use crate::accounts;
 use crate::files;
 use crate::layout;
@@ -10,12 +10,11 @@ use crate::registry::{self, Target};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use model::release::InstallRecord;
-use model::upgrade::run::{AttendantCall, JobReport, JobState, SAID_MAX, TurnClients};
+use model::upgrade::run::{AttendantCall, JobReport, JobState, SAID_MAX, TurnClients, is_digest};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::setsid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -122,18 +121,7 @@ impl Work {
             },
         };
         write(config, &noted)?;
-        let program = layout::sbin(config).join("mainstay-install");
-        let child = Command::new(&program)
-            .args(["work", "--address"])
-            .arg(config.address.to_string())
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .with_context(|| program.display().to_string())?;
-        self.child = Some(child);
+        self.child = Some(background(config, "work")?);
         Ok(())
     }
 }

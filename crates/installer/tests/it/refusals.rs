@@ -1,10 +1,14 @@
 //! What is refused leaves nothing behind.
 
-use crate::bench::{Bench, FIRST, bundle, is_root, others, ran, traces};
+use crate::bench::{Bench, FIRST, bundle, is_root, others, ran, traces, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::{Command, Stdio};
 
 /// Runs install.sh, which must refuse with `wanted` and change nothing.
 fn refused(bench: &Bench, options: &[&str], wanted: &str) {
@@ -182,5 +186,48 @@ fn a_question_that_nobody_answers_ends_the_run() {
         ran.text
     );
     assert!(ran.text.contains("nobody answered"), "{}", ran.text);
+    assert_eq!(before, traces());
+}
+
+/// One that waits for another says for whom; a terminal that goes away ends nothing, Ctrl-C does, with a word.
+#[test]
+fn a_second_installer_waits_and_can_be_interrupted() {
+    if !is_root() {
+        return;
+    }
+    let before = traces();
+    let bench = Bench::new();
+    let name = SocketAddr::from_abstract_name("mainstay-install").unwrap();
+    let mut held = None;
+    wait_until("no other install.sh runs on this host", || {
+        held = UnixListener::bind_addr(&name).ok();
+        held.is_some()
+    });
+    let mut child = bench
+        .command(&bundle(FIRST))
+        .arg("-y")
+        .args(bench.places())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let holder = format!("(process {} of user 0): waiting for it", std::process::id());
+    assert!(line.contains(&holder), "{line}");
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::HUP).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let mut last = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut last)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{last}");
+    assert!(last.contains("the same command goes on with it"), "{last}");
+    drop(held);
     assert_eq!(before, traces());
 }

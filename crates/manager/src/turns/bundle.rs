@@ -2,7 +2,7 @@
 
 use crate::member::Member;
 use crate::transport::internode_address;
-use model::upgrade::run::{PIECE_MAX, UpgradeRun};
+use model::upgrade::run::{PIECE_MAX, UpgradeRun, is_digest};
 use model::{ApiError, ErrorCode};
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
@@ -36,10 +36,6 @@ pub struct PieceWanted {
 pub(super) fn path(member: &Member, digest: &str) -> PathBuf {
     let folder = member.program.config.bundles_dir();
     folder.join(format!("{digest}.tar"))
-}
-
-fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// A piece of a bundle that lies here; empty behind its end.
