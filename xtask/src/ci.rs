@@ -45,6 +45,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     })?;
     step("generated files", || crate::fix::check(root))?;
     step("engines", || crate::engines::run(root))?;
+    let last = crate::dist::release::last(root)?;
+    step("the last release, from its commit", || {
+        crate::dist::released(root, &last)
+    })?;
     let tests = step("tests", || {
         cargo(
             root,
@@ -56,7 +60,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     step("clients", || script(root, "tests/clients/run.sh", &[]))?;
     // An upgrade starts the demo where there is none: both are run.
     step("demo and upgrade", || {
-        script(root, "demo.sh", &["upgrade", "--exit", "--base", DEMO_BASE])
+        script(
+            root,
+            "demo.sh",
+            &["upgrade", "--released", "--exit", "--base", DEMO_BASE],
+        )
     })?;
     if options.long {
         step("lints of what is built apart", || {

@@ -33,6 +33,9 @@ const FINALISED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Options of the demo.
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "./demo.sh [upgrade [--orchestrated] [--released] | shell <1|2|3> | stop] [--exit] [--base IP]"
+)]
 pub(crate) struct Options {
     #[command(subcommand)]
     action: Option<Action>,
@@ -51,6 +54,9 @@ enum Action {
         /// By one command for all nodes, instead of install.sh on each.
         #[arg(long)]
         orchestrated: bool,
+        /// Begin with the last release, built from its commit, instead of this tree; the demo must not be there.
+        #[arg(long)]
+        released: bool,
     },
     /// Remove the demo without a trace.
     Stop,
@@ -70,8 +76,12 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
             let done = start(repository, &place);
             finish(&place, options.exit, done)
         }
-        Some(Action::Upgrade { orchestrated }) => {
-            let done = upgrade(repository, &place, orchestrated);
+        Some(Action::Upgrade {
+            orchestrated,
+            released,
+        }) => {
+            let done = begin_upgrade(repository, &place, released)
+                .and_then(|()| upgrade(repository, &place, orchestrated));
             finish(&place, options.exit, done)
         }
         Some(Action::Stop) => stop(&place),
@@ -116,15 +126,33 @@ fn create_database(first: &Node) -> Result<()> {
     Ok(())
 }
 
+/// A cluster of what this tree is.
 pub(crate) fn start(repository: &Path, place: &Place) -> Result<()> {
-    let began = Instant::now();
     let version = dist::release::next(repository)?;
-    let bundle = make_bundle(repository, place, &version)?;
+    step(&format!("build, and make the bundle of {version}"), || {
+        dist::fast(repository, &version)
+    })?;
+    start_version(repository, place, &version)
+}
+
+/// A cluster of the last release.
+pub(crate) fn start_released(repository: &Path, place: &Place) -> Result<()> {
+    let version = dist::release::last(repository)?;
+    step(
+        &format!("build release {version} from its commit, and make its bundle"),
+        || dist::released(repository, &version),
+    )?;
+    start_version(repository, place, &version)
+}
+
+fn start_version(repository: &Path, place: &Place, version: &Version) -> Result<()> {
+    let began = Instant::now();
+    let bundle = place.unpack_for_tools(&place.tar(repository, version), version)?;
     step("remove what an earlier demo left", || {
         place.remove(Some(&bundle))
     })?;
     place.make()?;
-    let bundle = place.unpack(&place.tar(repository, &version), &version)?;
+    let bundle = place.unpack(&place.tar(repository, version), version)?;
     let nodes = place.nodes();
     for node in &nodes {
         step(
@@ -194,13 +222,6 @@ fn fingerprint(said: &str) -> Option<String> {
         .lines()
         .find(|line| line.to_ascii_lowercase().contains("ca fingerprint"))?;
     line.split_whitespace().last().map(str::to_owned)
-}
-
-fn make_bundle(repository: &Path, place: &Place, version: &Version) -> Result<std::path::PathBuf> {
-    step(&format!("build, and make the bundle of {version}"), || {
-        dist::fast(repository, version)?;
-        place.unpack_for_tools(&place.tar(repository, version), version)
-    })
 }
 
 /// What an operator would look at.
@@ -278,17 +299,24 @@ fn shell(place: &Place, number: u8) -> Result<()> {
     Err(error).context("cannot start bash")
 }
 
-fn upgrade(repository: &Path, place: &Place, orchestrated: bool) -> Result<()> {
-    if !place.nodes().iter().all(Node::is_installed) {
-        start(repository, place)?;
+fn begin_upgrade(repository: &Path, place: &Place, released: bool) -> Result<()> {
+    let is_there = place.nodes().iter().all(Node::is_installed);
+    match (is_there, released) {
+        (true, true) => bail!("the demo is there: ./demo.sh stop removes it"),
+        (true, false) => Ok(()),
+        (false, true) => start_released(repository, place),
+        (false, false) => start(repository, place),
     }
+}
+
+fn upgrade(repository: &Path, place: &Place, orchestrated: bool) -> Result<()> {
     let nodes = place.nodes();
     let from = nodes
         .iter()
         .map(Node::version)
         .collect::<Result<Vec<_>>>()?;
     let newest = from.iter().max().context("there are no nodes")?;
-    let to = Version::new(newest.major, newest.minor + 1, 0);
+    let to = dist::release::after(repository, newest)?;
     step(&format!("build, and make the bundle of {to}"), || {
         dist::fast(repository, &to)
     })?;

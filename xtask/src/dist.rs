@@ -58,6 +58,19 @@ pub(crate) fn fast(repository: &Path, version: &Version) -> Result<()> {
     run(repository, &options)
 }
 
+/// The bundle of a release, built from its commit by the quick build, in the usual folder.
+pub(crate) fn released(repository: &Path, version: &Version) -> Result<()> {
+    let options = Options {
+        version: None,
+        release: Some(version.clone()),
+        fast: true,
+        out: None,
+        key: None,
+        no_build: false,
+    };
+    run(repository, &options)
+}
+
 /// Builds the bundle and prints its path.
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     if let Some(version) = &options.release {

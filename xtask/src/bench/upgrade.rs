@@ -1,6 +1,5 @@
-//! `cargo xtask bench upgrade [--quick] [--rounds N] [--json FILE]`: three nodes, installed from a bundle made
-//! here, upgraded and taken back by install.sh again and again, under load. The two versions are one program,
-//! stamped twice.
+//! `cargo xtask bench upgrade [--quick] [--rounds N] [--json FILE]`: three nodes of the last release, upgraded to this
+//! tree and taken back by install.sh again and again, under load.
 //!
 //! | file | what |
 //! |---|---|
@@ -18,7 +17,6 @@ use crate::dist;
 use crate::engines::output_of;
 use anyhow::{Context, Result, bail, ensure};
 use clients::Clients;
-use semver::Version;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -82,7 +80,7 @@ pub(crate) fn run(repository: &Path, words: &[String]) -> Result<()> {
         "root is needed, because nodes are installed"
     );
     let place = Place::new(options.base)?;
-    demo::start(repository, &place)?;
+    demo::start_released(repository, &place)?;
     let measured = measure(repository, &place, &options);
     let stopped = demo::stop(&place);
     let mut figures = measured?;
@@ -98,8 +96,7 @@ pub(crate) fn run(repository: &Path, words: &[String]) -> Result<()> {
 }
 
 fn measure(repository: &Path, place: &Place, options: &Options) -> Result<Figures> {
-    let from = dist::release::next(repository)?;
-    let to = Version::new(from.major, from.minor + 1, 0);
+    let to = dist::release::next(repository)?;
     dist::fast(repository, &to)?;
     let bundle = place.unpack(&place.tar(repository, &to), &to)?;
     let nodes = place.nodes();

@@ -43,6 +43,24 @@ pub(crate) fn next(repository: &Path) -> Result<Version> {
     Ok(read(repository)?.next)
 }
 
+/// The last release.
+pub(crate) fn last(repository: &Path) -> Result<Version> {
+    let last = read(repository)?.release.pop();
+    Ok(last
+        .context("packaging/releases.toml names no release")?
+        .version)
+}
+
+/// What this tree is stamped as where `version` runs: on its way to `next`, or, if that is what runs, to one more.
+pub(crate) fn after(repository: &Path, version: &Version) -> Result<Version> {
+    let next = next(repository)?;
+    Ok(if *version < next {
+        next
+    } else {
+        Version::new(version.major, version.minor + 1, 0)
+    })
+}
+
 fn git(repository: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
     command.arg("-C").arg(repository).args(arguments);

@@ -303,6 +303,66 @@ pub(crate) fn bundle(version: &str) -> PathBuf {
         .clone()
 }
 
+/// A version, and its unpacked bundle.
+pub(crate) struct Release {
+    pub(crate) version: String,
+    pub(crate) bundle: PathBuf,
+}
+
+/// packaging/releases.toml.
+fn releases() -> toml::Table {
+    let text = fs::read_to_string(repository().join("packaging/releases.toml")).unwrap();
+    text.parse().unwrap()
+}
+
+/// The last release, built from its commit: another program than this tree's.
+pub(crate) fn last_release() -> Release {
+    let releases = releases();
+    let last = releases["release"].as_array().unwrap().last().unwrap();
+    let version = last["version"].as_str().unwrap().to_owned();
+    let commit = last["commit"].as_str().unwrap();
+    let _lock = lock("bundles");
+    let folder = repository()
+        .join("target/installer-tests/released")
+        .join(commit);
+    let done = folder.with_extension("done");
+    if !done.exists() {
+        let tar = repository().join(format!("target/dist/mainstay-{version}-linux-amd64.tar"));
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(["xtask", "dist", "--fast", "--release", &version])
+            .current_dir(repository());
+        let ran = ran(&command.output().unwrap());
+        assert_eq!(ran.code, Some(0), "{}", ran.text);
+        unpack(&tar, &folder);
+        File::create(done).unwrap();
+    }
+    Release {
+        version,
+        bundle: folder,
+    }
+}
+
+/// This tree, as the version that it is on its way to.
+pub(crate) fn this_tree() -> Release {
+    let version = releases()["next"].as_str().unwrap().to_owned();
+    let bundle = bundle(&version);
+    Release { version, bundle }
+}
+
+fn unpack(tar: &Path, folder: &Path) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).unwrap();
+    let status = Command::new("tar")
+        .arg("xf")
+        .arg(tar)
+        .arg("-C")
+        .arg(folder)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
 fn make_bundle(version: &str) -> PathBuf {
     let _lock = lock("bundles");
     let folder = repository().join("target/installer-tests").join(version);
@@ -315,16 +375,7 @@ fn make_bundle(version: &str) -> PathBuf {
         return folder;
     }
     let tar = dist(version, &repository().join("target/installer-tests"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    let status = Command::new("tar")
-        .arg("xf")
-        .arg(&tar)
-        .arg("-C")
-        .arg(&folder)
-        .status()
-        .unwrap();
-    assert!(status.success());
+    unpack(&tar, &folder);
     fs::remove_file(tar).unwrap();
     File::create(stamp).unwrap();
     folder

@@ -1,6 +1,6 @@
 //! Killed at any step, run again: it goes on and completes.
 
-use crate::bench::{Bench, FIRST, SECOND, bundle, is_root, ran, traces};
+use crate::bench::{Bench, FIRST, SECOND, bundle, is_root, last_release, ran, this_tree, traces};
 use std::path::Path;
 
 const STEPS: [&str; 10] = [
@@ -130,28 +130,30 @@ pub(crate) const ROLLBACK: [&str; 7] = [
     "before:rollback-finish",
 ];
 
-/// Of a node that is a cluster: 28 places forward, 7 back. The two releases are one program, stamped twice.
+/// Of a node that is a cluster: 28 places forward, 7 back.
 #[test]
-fn an_upgrade_goes_on_from_every_step_between_two_versions_of_one_program() {
+fn an_upgrade_from_the_last_release_goes_on_from_every_step() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
-    bench.install(&bundle(FIRST));
+    let (last, this) = (last_release(), this_tree());
+    bench.install(&last.bundle);
     bench.create_cluster();
-    let second = bundle(SECOND);
+    let second = this.bundle;
     for step in UPGRADE {
         for when in ["before", "after"] {
             let text = cut(&bench, &second, &[], &format!("{when}:{step}"));
             assert!(!text.contains("going back"), "{when}:{step}\n{text}");
         }
     }
-    let first = bench.install_sh(&bundle(FIRST), &[]);
+    let first = bench.install_sh(&last.bundle, &[]);
     assert_eq!(first.code, Some(1), "{}", first.text);
     assert!(
-        first
-            .text
-            .contains("an upgrade from 1.0.0 to 1.1.0 is unfinished"),
+        first.text.contains(&format!(
+            "an upgrade from {} to {} is unfinished",
+            last.version, this.version
+        )),
         "{}",
         first.text
     );
@@ -164,12 +166,13 @@ fn an_upgrade_goes_on_from_every_step_between_two_versions_of_one_program() {
     let ran = bench.install_sh(&second, &["--rollback"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     assert!(
-        ran.text.contains("runs Mainstay 1.0.0 again"),
+        ran.text
+            .contains(&format!("runs Mainstay {} again", last.version)),
         "{}",
         ran.text
     );
     let current = std::fs::read_link(bench.install_dir().join("current")).unwrap();
-    assert_eq!(current, Path::new("releases/1.0.0"));
+    assert_eq!(current, Path::new(&format!("releases/{}", last.version)));
     assert_ne!(bench.pid_of("cnm_exec"), exec);
     let status = bench.rladmin(&["cluster", "upgrade", "status"]);
     assert!(
@@ -182,6 +185,11 @@ fn an_upgrade_goes_on_from_every_step_between_two_versions_of_one_program() {
     cut(&bench, &second, &[], "after:switch");
     let ran = bench.install_sh(&second, &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
-    assert!(ran.text.contains("runs Mainstay 1.1.0"), "{}", ran.text);
+    assert!(
+        ran.text
+            .contains(&format!("runs Mainstay {}", this.version)),
+        "{}",
+        ran.text
+    );
     bench.uninstall();
 }

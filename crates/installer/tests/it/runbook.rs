@@ -1,7 +1,7 @@
 //! The runbook of docs/upgrade.md, its commands run as they stand there.
 
 use crate::bench::{
-    Bench, FIRST, SECOND, bundle, dist, is_root, others, ran, repository, wait_until,
+    Bench, dist, is_root, last_release, others, ran, repository, this_tree, wait_until,
 };
 use std::fs::{self, File};
 use std::process::Command;
@@ -14,7 +14,7 @@ fn runbook() -> String {
 }
 
 #[test]
-fn the_runbook_of_the_docs_upgrades_a_node() {
+fn the_runbook_of_the_docs_upgrades_a_node_of_the_last_release() {
     if !is_root() {
         return;
     }
@@ -23,19 +23,20 @@ fn the_runbook_of_the_docs_upgrades_a_node() {
         eprintln!("not run: install.sh of the runbook has to find one install on this machine");
         return;
     }
-    bench.install(&bundle(FIRST));
+    let (last, this) = (last_release(), this_tree());
+    bench.install(&last.bundle);
     bench.create_cluster();
     wait_until("the cluster is well", || {
         let plan = ["cluster", "upgrade", "plan", "bundle"];
-        let path = bundle(SECOND).display().to_string();
+        let path = this.bundle.display().to_string();
         bench.rladmin(&[&plan[..], &[&path]].concat()).code == Some(0)
     });
     let folder = bench.path("operator");
     fs::create_dir(&folder).unwrap();
-    dist(SECOND, &folder);
+    dist(&this.version, &folder);
     let text = runbook();
     assert!(
-        text.contains(&format!("mainstay-{SECOND}-linux-amd64.tar")),
+        text.contains(&format!("mainstay-{}-linux-amd64.tar", this.version)),
         "{text}"
     );
     // An operator answers each question of install.sh with yes.
@@ -56,7 +57,7 @@ fn the_runbook_of_the_docs_upgrades_a_node() {
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     for wanted in [
         "upgrade_quorum_at_risk",
-        "from Mainstay 1.0.0 to 1.1.0",
+        &format!("from Mainstay {} to {}", last.version, this.version),
         "ALL TESTS PASSED",
         "all nodes are done",
     ] {
@@ -66,7 +67,7 @@ fn the_runbook_of_the_docs_upgrades_a_node() {
             ran.text
         );
     }
-    let versions = |text: &str| text.matches(SECOND).count();
+    let versions = |text: &str| text.matches(&this.version).count();
     assert!(versions(&bench.rladmin(&["status", "nodes"]).text) > 0);
     bench.uninstall();
 }

@@ -1,7 +1,8 @@
 //! Forward, back, and what is refused.
 
 use crate::bench::{
-    Bench, FIRST, SECOND, bundle, change_signed, copy_of, is_root, ran, replace_signed, wait_until,
+    Bench, FIRST, SECOND, bundle, change_signed, copy_of, is_root, last_release, ran,
+    replace_signed, this_tree, wait_until,
 };
 use std::fs;
 use std::path::Path;
@@ -12,13 +13,14 @@ fn program_of(pid: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn forward_and_back() {
+fn forward_from_the_last_release_and_back() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
-    bench.install(&bundle(FIRST));
-    let second = bundle(SECOND);
+    let (last, this) = (last_release(), this_tree());
+    bench.install(&last.bundle);
+    let second = this.bundle;
     for (options, name) in [
         (&["--var-dir", "/var/tmp/x"][..], "--var-dir"),
         (&["--os-user", "nobody"], "--os-user"),
@@ -37,7 +39,10 @@ fn forward_and_back() {
     let ran = bench.install_sh(&second, &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     assert!(
-        ran.text.contains("from Mainstay 1.0.0 to 1.1.0"),
+        ran.text.contains(&format!(
+            "from Mainstay {} to {}",
+            last.version, this.version
+        )),
         "{}",
         ran.text
     );
@@ -46,13 +51,15 @@ fn forward_and_back() {
         node,
         "the unit's main process stays the same process"
     );
-    let release = bench.install_dir().join("releases/1.1.0/bin");
+    let release = bench
+        .install_dir()
+        .join(format!("releases/{}/bin", this.version));
     assert_eq!(program_of(&node), release.join("mainstay-node"));
     let new = bench.pid_of("cnm_exec").unwrap();
     assert_ne!(new, exec);
     assert_eq!(program_of(&new), release.join("cnm_exec"));
 
-    let down = bench.install_sh(&bundle(FIRST), &[]);
+    let down = bench.install_sh(&last.bundle, &[]);
     assert_eq!(down.code, Some(1), "{}", down.text);
     assert!(down.text.contains("there is no downgrade"), "{}", down.text);
     assert!(down.text.contains("--rollback"), "{}", down.text);
@@ -60,7 +67,8 @@ fn forward_and_back() {
     let back = bench.install_sh(&second, &["--rollback"]);
     assert_eq!(back.code, Some(0), "{}", back.text);
     assert!(
-        back.text.contains("runs Mainstay 1.0.0 again"),
+        back.text
+            .contains(&format!("runs Mainstay {} again", last.version)),
         "{}",
         back.text
     );
@@ -75,13 +83,14 @@ fn forward_and_back() {
 }
 
 #[test]
-fn a_release_that_does_not_come_up_is_taken_back() {
+fn a_release_that_does_not_come_up_is_taken_back_to_the_last_one() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
-    bench.install(&bundle(FIRST));
-    let bad = copy_of(&bundle(SECOND), &bench.path("bad"));
+    let (last, this) = (last_release(), this_tree());
+    bench.install(&last.bundle);
+    let bad = copy_of(&this.bundle, &bench.path("bad"));
     replace_signed(
         &bad,
         "release/bin/cnm_exec",
@@ -90,18 +99,20 @@ fn a_release_that_does_not_come_up_is_taken_back() {
     let ran = bench.install_sh(&bad, &[]);
     assert_eq!(ran.code, Some(3), "{}", ran.text);
     assert!(
-        ran.text.contains("Mainstay 1.1.0 does not come up"),
+        ran.text
+            .contains(&format!("Mainstay {} does not come up", this.version)),
         "{}",
         ran.text
     );
     assert!(ran.text.contains("out of order"), "{}", ran.text);
     assert!(
-        ran.text.contains("the node runs Mainstay 1.0.0 again"),
+        ran.text
+            .contains(&format!("the node runs Mainstay {} again", last.version)),
         "{}",
         ran.text
     );
     let current = fs::read_link(bench.install_dir().join("current")).unwrap();
-    assert_eq!(current, Path::new("releases/1.0.0"));
+    assert_eq!(current, Path::new(&format!("releases/{}", last.version)));
     wait_until("the old daemons run", || {
         ["cnm_exec", "cnm_http", "dmcproxy"]
             .iter()
@@ -109,7 +120,7 @@ fn a_release_that_does_not_come_up_is_taken_back() {
     });
 
     // The good release of the same version is another build: it replaces what the bad one left.
-    let ran = bench.install_sh(&bundle(SECOND), &[]);
+    let ran = bench.install_sh(&this.bundle, &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     bench.uninstall();
 }

@@ -63,7 +63,9 @@ pub(super) const FINALIZE: Command = Command {
     fields: &[],
     some_field: false,
     summary: "Ends an upgrade without waiting for the end of the soak.",
-    notes: &["The feature level rises: after that no node goes back. Asks first; -y answers yes."],
+    notes: &[
+        "Where the feature level rises, no node goes back after that. Asks first; -y answers yes.",
+    ],
 };
 
 /// How upgrades end.
