@@ -5,6 +5,7 @@ use crate::bench::{
     Bench, FIRST, Ran, SECOND, bundle, copy_of, is_root, ran, replace_signed, wait_until_within,
 };
 use crate::load::Load;
+use rustix::process::Signal;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -20,24 +21,19 @@ pub(crate) struct Three {
 
 impl Three {
     pub(crate) fn start() -> Self {
+        Self::start_from(&bundle(FIRST))
+    }
+
+    pub(crate) fn start_from(bundle: &Path) -> Self {
         let three = Self {
             bench: Bench::new(),
         };
         for node in 1..=3 {
-            let output = three
-                .command(node, &bundle(FIRST).join("install.sh"))
-                .args(["-y", "--skip-dns-port-verification", "--memory", "1GB"])
-                .args(["--dns-port", "5300"])
-                .arg("--install-dir")
-                .arg(three.folder(node, "opt"))
-                .arg("--config-dir")
-                .arg(three.folder(node, "etc"))
-                .arg("--var-dir")
-                .arg(three.folder(node, "var"))
-                .env("MAINSTAY_INSTALL_WATCH", "1")
-                .env("MAINSTAY_INSTALL_PATIENCE", "30")
-                .output();
-            let ran = ran(&output.unwrap());
+            let folders = ["opt", "etc", "var"].map(|name| three.folder(node, name));
+            let [opt, etc, var] = folders.each_ref().map(|path| path.to_str().unwrap());
+            let places = ["--install-dir", opt, "--config-dir", etc, "--var-dir", var];
+            let more = ["--memory", "1GB", "--dns-port", "5300"];
+            let ran = three.install_sh(node, bundle, &[&places[..], &more].concat());
             assert_eq!(ran.code, Some(0), "{}", ran.text);
         }
         let words =
@@ -79,6 +75,17 @@ impl Three {
         command
     }
 
+    pub(crate) fn install_sh(&self, node: u8, bundle: &Path, more: &[&str]) -> Ran {
+        let output = self
+            .command(node, &bundle.join("install.sh"))
+            .args(["-y", "--skip-dns-port-verification"])
+            .args(more)
+            .env("MAINSTAY_INSTALL_WATCH", "1")
+            .env("MAINSTAY_INSTALL_PATIENCE", "30")
+            .output();
+        ran(&output.unwrap())
+    }
+
     pub(crate) fn rladmin(&self, node: u8, words: &str) -> Ran {
         let program = self.folder(node, "opt/mainstay/bin/rladmin");
         let output = Command::new(program)
@@ -100,13 +107,13 @@ impl Three {
         serde_json::from_str(&ran.text).unwrap_or_default()
     }
 
-    fn is_ready(&self) {
+    pub(crate) fn is_ready(&self) {
         wait_until_within("nothing stands against an upgrade", LONG, || {
             self.rladmin(1, "cluster upgrade plan").code == Some(0)
         });
     }
 
-    fn versions(&self) -> Vec<String> {
+    pub(crate) fn versions(&self) -> Vec<String> {
         (1..=3)
             .map(|node| {
                 let current = fs::read_link(self.folder(node, "opt/mainstay/current")).unwrap();
@@ -131,13 +138,17 @@ impl Three {
 
     /// Kills a daemon of a node.
     fn kill(&self, node: u8, name: &str) {
+        self.signal(node, name, Signal::KILL);
+    }
+
+    pub(crate) fn signal(&self, node: u8, name: &str, signal: Signal) {
         let folder = self.folder(node, "opt/mainstay/releases");
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
             if program.starts_with(&folder) && program.ends_with(name) {
                 let pid = entry.file_name().to_string_lossy().parse().unwrap();
                 let pid = rustix::process::Pid::from_raw(pid).unwrap();
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = rustix::process::kill_process(pid, signal);
             }
         }
     }

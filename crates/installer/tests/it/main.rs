@@ -14,6 +14,7 @@ mod finalise;
 mod full_disk;
 mod life;
 mod load;
+mod mixed;
 mod refusals;
 mod runbook;
 mod supervisord;
