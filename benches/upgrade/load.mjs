@@ -1,7 +1,7 @@
 // Traffic with node-redis while nodes are upgraded: load.mjs CONNECTIONS COMMANDS-A-SECOND ENDPOINT...
 //
-// Runs until its standard input ends, then checks what it wrote, and prints one line of JSON. MODULES names the
-// folder with the library.
+// Says `connected` when all connections are open. Runs until its standard input ends, then checks what it wrote, and
+// prints one line of JSON. MODULES names the folder with the library.
 import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -110,6 +110,7 @@ const subscribers = await Promise.all(Array.from({ length: SUBSCRIBERS }, (_, nu
 // One after the other: opening them all at once would be a load of its own.
 const clients = [];
 for (let number = 0; number < Number(connections); number += 1) clients.push(await open(at(number)));
+console.log("connected");
 const writers = clients.map((client, number) => writer(number, client));
 writers.push(publisher(endpoints.at(-1)));
 process.stdin.resume();

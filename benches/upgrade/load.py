@@ -1,6 +1,7 @@
 """Traffic with redis-py while nodes are upgraded: load.py CONNECTIONS COMMANDS-A-SECOND ENDPOINT...
 
-Runs until its standard input ends, then checks what it wrote, and prints one line of JSON.
+Says `connected` when all connections are open. Runs until its standard input ends, then checks what it wrote, and
+prints one line of JSON.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ APPENDS = 10
 SUBSCRIBERS = 3
 # Between two messages, seconds.
 MESSAGE = 0.01
+# How long all connections may take to open, seconds.
+OPENED = 60
 
 
 class Load:
@@ -63,9 +66,10 @@ def client(endpoint):
     )
 
 
-async def writer(load, number, endpoint, pause):
+async def writer(load, number, endpoint, pause, opened):
     own = client(endpoint)
     me = await load.ask(own, "CLIENT", "ID")
+    opened.put_nowait(number)
     written, appended, turn = {}, 0, 0
     while not load.end:
         turn += 1
@@ -106,10 +110,14 @@ async def publisher(load, endpoint, sent):
     await own.aclose()
 
 
-async def subscriber(load, endpoint, sent, over):
+async def subscriber(load, endpoint, sent, over, opened):
     own = client(endpoint)
     listener = own.pubsub()
     await listener.subscribe("py:messages")
+    # The answer: from now on messages come.
+    while await listener.get_message(timeout=OPENED) is None:
+        pass
+    opened.put_nowait(endpoint)
     last = 0
     while not (over.is_set() and last >= sent[0]):
         try:
@@ -133,18 +141,26 @@ async def subscriber(load, endpoint, sent, over):
     await own.aclose()
 
 
+async def wait_for(opened, count):
+    for _ in range(count):
+        await asyncio.wait_for(opened.get(), OPENED)
+
+
 async def main():
     connections, rate, endpoints = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-    load, sent, over = Load(), [0], asyncio.Event()
+    load, sent, over, opened = Load(), [0], asyncio.Event(), asyncio.Queue()
     subscribers = [
-        asyncio.create_task(subscriber(load, endpoints[at % len(endpoints)], sent, over)) for at in range(SUBSCRIBERS)
+        asyncio.create_task(subscriber(load, endpoints[at % len(endpoints)], sent, over, opened))
+        for at in range(SUBSCRIBERS)
     ]
-    await asyncio.sleep(0.5)
+    await wait_for(opened, SUBSCRIBERS)
     writers = [
-        asyncio.create_task(writer(load, at, endpoints[at % len(endpoints)], 2 * connections / rate))
+        asyncio.create_task(writer(load, at, endpoints[at % len(endpoints)], 2 * connections / rate, opened))
         for at in range(connections)
     ]
     writers.append(asyncio.create_task(publisher(load, endpoints[-1], sent)))
+    await wait_for(opened, connections)
+    print("connected", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     load.end = True
     await asyncio.gather(*writers)

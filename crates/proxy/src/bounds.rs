@@ -97,6 +97,10 @@ pub const DEPART_PATIENCE: Duration = Duration::from_millis(20);
 pub const DEPART_REST: Duration = Duration::from_millis(50);
 /// How often it is looked whether clients can be given away that could not.
 pub const DEPART_LOOK: Duration = Duration::from_millis(2);
+/// How long questions about all clients wait at most while clients go to another process.
+pub const DIVIDED_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether they have gone.
+pub const DIVIDED_LOOK: Duration = Duration::from_millis(2);
 /// How long connected clients of a server that is replaced or stopped may go on.
 pub const DRAIN: Duration = Duration::from_secs(60);
 /// Another drain time, in seconds.

@@ -33,16 +33,18 @@ pub(crate) mod record;
 
 pub(crate) use adopt::{Adopted, Verdict, adopt};
 pub(crate) use clients::Standing;
-pub(crate) use desk::{Asked, open_desk};
-pub(crate) use give::Giving;
+pub(crate) use desk::{Asked, Offered, open_desk};
+pub(crate) use give::{Giving, standing};
 
+use crate::bounds;
 use anyhow::{Context, bail};
 use packet::{bound_waits, check_peer, receive, send, socket};
 use rustix::net::SocketAddrUnix;
 use serde::{Deserialize, Serialize};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// Version of the messages. A server understands its own and all earlier ones.
 const RECORD_VERSION: u32 = 3;
@@ -51,12 +53,25 @@ const WITH_CLIENTS: u32 = 2;
 /// From which on the new server takes a batch while it waits for the word about the ones before.
 const WITH_WINDOW: u32 = 3;
 
+/// Sockets that room is made for if the server before does not say how many come.
+const ROOM: usize = 8192;
+/// Descriptors that are needed beside those: listening sockets, engines, files.
+const ROOM_BESIDE: usize = 256;
+
 /// The version that this process speaks.
 fn version() -> u32 {
     match std::env::var(packet::TEST_ENV).as_deref() {
         Ok("version=1") => 1,
         Ok("version=2") => 2,
         _ => RECORD_VERSION,
+    }
+}
+
+/// How long questions about all clients wait at most while some are with another process.
+pub(crate) fn patience() -> Duration {
+    match std::env::var(packet::TEST_ENV).as_deref() {
+        Ok("patient") => Duration::MAX,
+        _ => bounds::DIVIDED_WAIT,
     }
 }
 
@@ -74,6 +89,12 @@ struct Offer {
     refusal: Option<String>,
     listeners: usize,
     next_client: u64,
+    /// How many sockets its clients have; 0: it does not say.
+    #[serde(default)]
+    sockets: usize,
+    /// Whose those are.
+    #[serde(default)]
+    standing: Standing,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,6 +115,8 @@ pub(crate) struct Taken {
     version: u32,
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) next_client: u64,
+    /// What the old server has, until it says more.
+    pub(crate) standing: Standing,
 }
 
 /// Asks the server that runs for its endpoints. `None`: there is none.
@@ -119,6 +142,7 @@ pub(crate) fn take(path: &Path, build_id: &str) -> anyhow::Result<Option<Taken>>
     if let Some(refusal) = offer.refusal {
         bail!("the server that runs does not hand over: {refusal}");
     }
+    make_room(connection.as_fd(), offer.sockets);
     let mut listeners = Vec::new();
     while listeners.len() < offer.listeners {
         let (_, sockets) = receive::<serde_json::Value>(connection.as_fd())?;
@@ -137,7 +161,25 @@ pub(crate) fn take(path: &Path, build_id: &str) -> anyhow::Result<Option<Taken>>
         version: offer.record_version,
         listeners,
         next_client: offer.next_client,
+        standing: offer.standing,
     }))
+}
+
+/// Has the system make the table of descriptors as large as it will be. It doubles the table whenever a process
+/// needs more, and with several threads waits some 10 ms each time: between two clients.
+fn make_room(any: BorrowedFd<'_>, sockets: usize) {
+    let sockets = if sockets == 0 { ROOM } else { sockets };
+    let wanted = sockets.saturating_add(sockets / 4 + ROOM_BESIDE);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |most| {
+        usize::try_from(most).unwrap_or(usize::MAX)
+    });
+    let highest = wanted.min(limit.saturating_sub(1));
+    let highest = i32::try_from(highest).unwrap_or(i32::MAX);
+    // It is closed at once; the table stays. Without it the handover takes longer.
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(any, highest) {
+        tracing::warn!(%error, highest, "no room is made for the clients' sockets");
+    }
 }
 
 impl Taken {

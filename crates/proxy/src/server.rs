@@ -6,7 +6,7 @@ mod adopting;
 use crate::control::Told;
 use crate::environment::Environment;
 use crate::gates::{self, Gates};
-use crate::handover::{self, Adopted, Asked, Giving, Taken};
+use crate::handover::{self, Adopted, Asked, Giving, Offered, Taken};
 use crate::leases::Leases;
 use crate::listeners::{Acceptor, Listeners};
 use crate::scaling::Scaling;
@@ -231,7 +231,12 @@ impl Server {
     }
 
     /// Serves in place of the old server, and takes over its clients.
-    async fn commit(&self, taken: Taken, adopting: mpsc::Sender<Adopted>) -> anyhow::Result<()> {
+    async fn commit(
+        &self,
+        mut taken: Taken,
+        adopting: mpsc::Sender<Adopted>,
+    ) -> anyhow::Result<()> {
+        let standing = std::mem::take(&mut taken.standing);
         let connection = match tokio::task::spawn_blocking(move || taken.commit()).await? {
             Ok(Some(connection)) => connection,
             Ok(None) => return Ok(()),
@@ -240,6 +245,7 @@ impl Server {
                 return Ok(());
             }
         };
+        self.note_standing(&standing);
         self.stats.takes_over.store(true, Ordering::Release);
         let acceptor = Arc::clone(&self.acceptor);
         std::thread::Builder::new()
@@ -420,17 +426,22 @@ impl Server {
         match question {
             Asked::Offer(answer) => {
                 self.frozen = true;
-                let sockets = self.listeners.sockets().unwrap_or_else(|error| {
+                let listeners = self.listeners.sockets().unwrap_or_else(|error| {
                     tracing::error!(%error, "the endpoints cannot be handed over");
                     Vec::new()
                 });
-                let next = self.stats.next_client.load(Ordering::Relaxed) + 1_000_000;
                 // A successor that is gone meanwhile is noticed by the handover thread.
-                let _ = answer.send((sockets, next));
+                let _ = answer.send(Offered {
+                    listeners,
+                    next_client: self.stats.next_client.load(Ordering::Relaxed) + 1_000_000,
+                    sockets: self.stats.sockets.load(Ordering::Relaxed),
+                    standing: handover::standing(&self.acceptor, &self.workers.all()),
+                });
             }
             Asked::Commit { clients, done } => {
                 self.drain("a successor serves");
                 self.succeeded = clients;
+                self.stats.gives.store(clients, Ordering::Release);
                 if !clients {
                     self.close_endpoints();
                 }
@@ -448,9 +459,13 @@ impl Server {
                     until,
                 });
             }
-            Asked::Given => self.close_endpoints(),
+            Asked::Given => {
+                self.stats.gives.store(false, Ordering::Release);
+                self.close_endpoints();
+            }
             Asked::Abandoned { alone } => {
                 self.frozen = false;
+                self.stats.gives.store(false, Ordering::Release);
                 if alone {
                     self.serve_again();
                 }

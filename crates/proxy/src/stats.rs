@@ -41,6 +41,8 @@ pub(crate) struct ServerStats {
     pub(crate) handed: Handed,
     /// Another process gives clients to this one.
     pub(crate) takes_over: AtomicBool,
+    /// This process gives its clients to another one.
+    pub(crate) gives: AtomicBool,
     /// Id of the next client.
     pub(crate) next_client: AtomicU64,
     /// Where workers tell of slow commands.
@@ -97,11 +99,18 @@ impl ServerStats {
             carried: AtomicUsize::new(0),
             handed: Handed::default(),
             takes_over: AtomicBool::new(false),
+            gives: AtomicBool::new(false),
             sockets_max: descriptors.saturating_sub(128).max(16),
             next_client: AtomicU64::new(next_client.max(1)),
             slow: slow::Queue::default(),
             wishes,
         }
+    }
+
+    /// Whether some clients of the databases may be with another process.
+    #[must_use]
+    pub(crate) fn is_divided(&self) -> bool {
+        self.takes_over.load(Acquire) || self.gives.load(Acquire)
     }
 
     /// Most clients: some descriptors stay for connections to shards.

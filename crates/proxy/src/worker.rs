@@ -22,6 +22,7 @@
 //! | [`config_set`] | what a client sets for the whole database |
 //! | [`allowance`] | how many commands a client may send now |
 //! | [`moving`] | clients that go to another worker |
+//! | [`divided`] | questions about all clients while some are with another process |
 //! | [`carry`], [`depart`] | a client as a record; clients that go to another process |
 //! | [`queued`] | the same inside a transaction |
 //! | [`pause`] | `CLIENT PAUSE` |
@@ -42,6 +43,7 @@ mod client_command;
 mod conceal;
 mod config_set;
 mod depart;
+mod divided;
 mod effects;
 mod fan;
 mod filter;
@@ -124,6 +126,7 @@ pub(crate) struct Worker {
     timers: Timers,
     gates: gate::Gates,
     departing: Option<depart::Departing>,
+    divided: divided::Divided,
     leases: lease::Leases,
     draining: bool,
     stopped: bool,
@@ -200,6 +203,7 @@ impl Prepared {
             timers: Timers::default(),
             gates: gate::Gates::default(),
             departing: None,
+            divided: divided::Divided::default(),
             leases: lease::Leases::default(),
             draining: false,
             stopped: false,

@@ -1,5 +1,6 @@
 //! The place where a successor asks, and the old server's side of handing over its endpoints.
 
+use super::clients::Standing;
 use super::give::{Giving, give};
 use super::packet::{
     ANSWER_WAIT, SOCKETS_PER_PACKET, bound_waits, check_peer, receive, send, socket,
@@ -21,8 +22,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// What the old server's control thread is asked on behalf of a successor.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// The sockets, and the id of the next client. From now on endpoints stay as they are.
-    Offer(oneshot::Sender<(Vec<TcpListener>, u64)>),
+    /// What a successor gets at once. From now on endpoints stay as they are.
+    Offer(oneshot::Sender<Offered>),
     /// The successor serves: accept no more. Unless it takes the clients, too, nothing is asked afterwards.
     Commit {
         clients: bool,
@@ -34,6 +35,17 @@ pub(crate) enum Asked {
     Given,
     /// It came to nothing. `alone`: the successor is gone, and nobody else would be asked by the next one.
     Abandoned { alone: bool },
+}
+
+/// What a successor gets at once.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) listeners: Vec<TcpListener>,
+    /// Id of the next client.
+    pub(crate) next_client: u64,
+    /// How many sockets clients have here.
+    pub(crate) sockets: usize,
+    pub(crate) standing: Standing,
 }
 
 /// The place where a successor asks.
@@ -178,17 +190,21 @@ fn hand_over(
         refusal: None,
         listeners: 0,
         next_client: 0,
+        sockets: 0,
+        standing: Standing::default(),
     };
     // Those of its own predecessor come first: they go over with the others.
     let asked = Instant::now();
     while busy.load(Ordering::Acquire) && asked.elapsed() < ANSWER_WAIT / 2 {
         std::thread::sleep(Duration::from_millis(2));
     }
-    let (sockets, next_client) = ask(control, Asked::Offer)?;
-    offer.listeners = sockets.len();
-    offer.next_client = next_client;
+    let offered = ask(control, Asked::Offer)?;
+    offer.listeners = offered.listeners.len();
+    offer.next_client = offered.next_client;
+    offer.sockets = offered.sockets;
+    offer.standing = offered.standing;
     send(connection, &offer, &[])?;
-    for batch in sockets.chunks(SOCKETS_PER_PACKET) {
+    for batch in offered.listeners.chunks(SOCKETS_PER_PACKET) {
         let batch: Vec<BorrowedFd<'_>> = batch.iter().map(AsFd::as_fd).collect();
         send(
             connection,

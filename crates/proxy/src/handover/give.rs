@@ -9,7 +9,7 @@ use crate::worker::{Away, Carried, Message, Parcel, WorkerHandle};
 use anyhow::{Context, bail};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const TELL: Duration = Duration::from_millis(100);
 /// How long the new server may take to be ready.
 const READY_WAIT: Duration = Duration::from_secs(30);
+/// Most databases that are told of: the message is one packet.
+const STANDING_MAX: usize = 1000;
 /// Batches that wait for the new server.
 const BATCHES: usize = 1;
 
@@ -39,12 +41,18 @@ pub(super) fn give(connection: BorrowedFd<'_>, giving: &Giving, ahead: bool) -> 
     let began = Instant::now();
     let before = giving.left();
     let (sender, batches) = sync_channel(BATCHES);
+    let waiting = Arc::new(AtomicUsize::new(0));
     for worker in giving.workers.iter() {
-        tell(worker, || Message::Depart(Away { to: sender.clone() }));
+        tell(worker, || {
+            Message::Depart(Away {
+                to: sender.clone(),
+                waiting: Arc::clone(&waiting),
+            })
+        });
     }
     drop(sender);
     let mut flight = Flight::new(connection, giving, ahead);
-    let ended = giving.give_all(connection, &batches, &mut flight);
+    let ended = giving.give_all(connection, (&batches, &waiting), &mut flight);
     if let Err(error) = &ended {
         flight.give_up(error);
     }
@@ -104,7 +112,7 @@ impl Giving {
     fn give_all(
         &self,
         connection: BorrowedFd<'_>,
-        batches: &Receiver<Parcel>,
+        (batches, waiting): (&Receiver<Parcel>, &AtomicUsize),
         flight: &mut Flight<'_>,
     ) -> anyhow::Result<()> {
         let mut told: Option<Instant> = None;
@@ -123,14 +131,15 @@ impl Giving {
             } else {
                 Err(TryRecvError::Empty)
             };
+            if parcel.is_ok() {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+                for worker in self.workers.iter() {
+                    worker.nudge();
+                }
+            }
             match parcel {
                 Ok(Parcel::Scripts(scripts)) => send_scripts(connection, &scripts)?,
-                Ok(Parcel::Clients(batch)) => {
-                    for worker in self.workers.iter() {
-                        worker.nudge();
-                    }
-                    flight.send(batch)?;
-                }
+                Ok(Parcel::Clients(batch)) => flight.send(batch)?,
                 Err(TryRecvError::Empty) if flight.is_empty() => {}
                 Err(TryRecvError::Empty) => flight.hear()?,
                 Err(TryRecvError::Disconnected) => bail!("the workers have ended"),
@@ -143,18 +152,7 @@ impl Giving {
     }
 
     fn standing(&self) -> Standing {
-        let topology = self.acceptor.topology();
-        let databases = topology.iter().flat_map(|all| all.databases.values());
-        let databases = databases.map(|database| DatabaseStanding {
-            database: database.uid.0,
-            connections: database.stats.connections.load(Ordering::Relaxed),
-            pause: database.pause.left(Instant::now()),
-        });
-        let applied = self.workers.iter().map(|worker| worker.applied().0);
-        Standing {
-            applied: applied.min().unwrap_or(0),
-            databases: databases.collect(),
-        }
+        standing(&self.acceptor, &self.workers)
     }
 
     /// Clients are another process's. Closing a socket that another one has too tells the peer nothing.
@@ -174,6 +172,23 @@ impl Giving {
     /// This process goes on with clients.
     pub(super) fn take_back(&self, batch: Vec<Carried>) {
         give_to(&self.workers, batch);
+    }
+}
+
+/// How a server stands. A database that is not named has no clients and no pause.
+pub(crate) fn standing(acceptor: &Acceptor, workers: &[WorkerHandle]) -> Standing {
+    let topology = acceptor.topology();
+    let databases = topology.iter().flat_map(|all| all.databases.values());
+    let databases = databases.map(|database| DatabaseStanding {
+        database: database.uid.0,
+        connections: database.stats.connections.load(Ordering::Relaxed),
+        pause: database.pause.left(Instant::now()),
+    });
+    let named = databases.filter(|known| known.connections > 0 || known.pause.is_some());
+    let applied = workers.iter().map(|worker| worker.applied().0);
+    Standing {
+        applied: applied.min().unwrap_or(0),
+        databases: named.take(STANDING_MAX).collect(),
     }
 }
 

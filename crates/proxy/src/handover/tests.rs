@@ -3,7 +3,6 @@ use super::packet::ANSWER_WAIT;
 use super::*;
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Hands one listener over between two ends of this process.
@@ -24,7 +23,12 @@ fn a_listener_moves_and_a_dead_successor_does_no_harm() {
                 Asked::Offer(answer) => {
                     offers += 1;
                     answer
-                        .send((vec![listener.try_clone().unwrap()], 42))
+                        .send(Offered {
+                            listeners: vec![listener.try_clone().unwrap()],
+                            next_client: 42,
+                            sockets: 10,
+                            standing: Standing::default(),
+                        })
                         .unwrap();
                 }
                 Asked::Abandoned { .. } => abandoned += 1,

@@ -122,7 +122,7 @@ impl Server {
     }
 
     /// Notes what the old server still has; what is not named it has not.
-    fn note_standing(&self, standing: &Standing) {
+    pub(super) fn note_standing(&self, standing: &Standing) {
         let Some(topology) = self.acceptor.topology() else {
             return;
         };

@@ -53,6 +53,8 @@ pub(crate) enum Wait {
     Leg,
     /// Answers of the other workers, or of the cluster.
     Gather,
+    /// All clients to be in one process again.
+    Divided,
     /// The end of a `CLIENT PAUSE`.
     Paused,
     /// Its turn: its database is at its rate.

@@ -32,6 +32,13 @@ impl Worker {
             self.answer(index, &wrong_words(&sub, &typed, rest.len(), generation));
             return Flow::Next;
         }
+        let of_all = matches!(
+            sub.as_str(),
+            "list" | "kill" | "unblock" | "pause" | "unpause"
+        );
+        if of_all && self.waits_for_all(index) {
+            return Flow::Hold;
+        }
         let answer = match (sub.as_str(), rest) {
             ("tracking", rest) => return self.tracking(index, frame, rest),
             ("caching", _) => return self.caching(index, frame),

@@ -10,7 +10,8 @@ use super::client::ClientId;
 use super::timers::Timer;
 use crate::bounds;
 use crate::handover::record::ScriptsRecord;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Away {
     /// Takes a few clients at a time.
     pub(crate) to: SyncSender<Parcel>,
+    /// Parcels that wait there. While one does, none is packed: its clients would only wait longer.
+    pub(crate) waiting: Arc<AtomicUsize>,
 }
 
 /// What goes there at a time.
@@ -55,9 +58,12 @@ impl Departing {
         } else {
             return Ok(false);
         };
+        let waiting = &self.away.waiting;
+        waiting.fetch_add(1, Ordering::Relaxed);
         let Err(error) = self.away.to.try_send(parcel) else {
             return Ok(true);
         };
+        waiting.fetch_sub(1, Ordering::Relaxed);
         let ended = matches!(error, TrySendError::Disconnected(_));
         let (TrySendError::Full(parcel) | TrySendError::Disconnected(parcel)) = error;
         match parcel {
@@ -119,7 +125,8 @@ impl Worker {
         let Some(mut departing) = self.departing.take() else {
             return;
         };
-        if departing.packed.is_empty() {
+        let taken = departing.away.waiting.load(Ordering::Relaxed) == 0;
+        if departing.packed.is_empty() && taken {
             self.pack_some(&mut departing);
         }
         self.let_be_in_vain(&mut departing);

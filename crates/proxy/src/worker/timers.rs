@@ -37,6 +37,8 @@ pub(crate) enum Timer {
     Leases,
     /// The gates that close are looked at.
     Look,
+    /// It is looked whether all clients are in one process again.
+    Divided,
     /// Clients have waited long enough at the gate of this shard, or what was prepared is not used.
     Gate(usize, usize, u64),
 }
@@ -114,6 +116,7 @@ impl Worker {
                 Timer::Lease(served, shard, number) => self.lease_over(served, shard, number),
                 Timer::Leases => self.look_again_at_leases(),
                 Timer::Look => {}
+                Timer::Divided => self.look_at_divided(),
                 Timer::Gate(served, shard, number) => self.gate_timer(served, shard, number),
             }
         }

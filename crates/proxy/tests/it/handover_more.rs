@@ -173,6 +173,45 @@ fn a_pause_goes_on() {
     assert_eq!(waiting.reply(), Value::bulk("1"));
 }
 
+/// While clients are with two servers, questions about all of them wait: they are asked, with the client or without,
+/// when all are in one place again; or, if some are kept, about those that are there.
+#[test]
+fn questions_about_all_clients_wait() {
+    let mut node = leased();
+    node.environment = vec![("MAINSTAY_HANDOVER_TEST", "patient".to_owned())];
+    node.replace_proxy();
+    let mut clients: Vec<Client> = (0..5).map(|_| node.client()).collect();
+    let ids: Vec<String> = clients
+        .iter_mut()
+        .map(|client| client.text("CLIENT ID").trim()[1..].to_owned())
+        .collect();
+    clients[4].send(&words("BLPOP queue 0"));
+    // The new server gets no lease: all stay with the old one.
+    node.exec.leases(Policy::Silent);
+    let old = node.server();
+    node.restart_proxy();
+    let mut new = node.client();
+    new.send(&words("CLIENT LIST"));
+    clients[0].send(&words("CLIENT LIST"));
+    clients[1].send(&words(&format!("CLIENT KILL ID {}", ids[3])));
+    clients[1].send(&words(&format!("CLIENT UNBLOCK {}", ids[4])));
+    assert!(process::runs(old));
+    node.exec.leases(Policy::Granted);
+    until("they have gone over", || !process::runs(old));
+    for client in [&mut new, &mut clients[0]] {
+        let seen = String::from_utf8_lossy(&client.raw()).into_owned();
+        let of_all = ids.iter().filter(|id| seen.contains(&format!("id={id} ")));
+        assert!(
+            of_all.count() >= 4 && seen.matches("id=").count() >= 5,
+            "{seen}"
+        );
+    }
+    assert_eq!(clients[1].raw(), b":1\r\n");
+    assert_eq!(clients[1].raw(), b":1\r\n");
+    assert!(clients[3].try_raw().is_none(), "it was closed");
+    assert_eq!(clients[4].raw(), b"*-1\r\n");
+}
+
 /// The new server serves clients of a replicated database with its own lease only: until it has one, they
 /// stay with the old one, which has.
 #[test]
@@ -265,7 +304,7 @@ fn the_release_before_is_understood() {
     });
 }
 
-/// To and from a server that knows one batch at a time, all clients go over.
+/// To and from a server that knows one batch at a time, all clients go over; there is room for them before they come.
 #[test]
 fn one_batch_at_a_time() {
     let mut node = Node::start();
@@ -279,6 +318,8 @@ fn one_batch_at_a_time() {
         node.environment = environment;
         node.restart_proxy();
         until("the old server has ended", || !process::runs(old));
+        // As it fills the kernel would have doubled it to 512.
+        assert!(process::descriptor_table(node.server()) > clients.len() + 256);
     }
     assert!(clients.iter_mut().all(Client::pings));
 }

@@ -6,11 +6,13 @@ use crate::demo::node::Node;
 use crate::engines::output_of;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,8 +29,10 @@ const BENCHMARK_RUNS: Duration = Duration::from_millis(3);
 const BENCHMARK_RESTS: Duration = Duration::from_millis(97);
 /// How long a client may take to check what it wrote.
 const CHECKED_WITHIN: Duration = Duration::from_secs(120);
+/// Lines of a library's program that wait to be read.
+const LINES_MAX: usize = 16;
 /// How long the libraries' programs may take to connect.
-const CONNECTED: Duration = Duration::from_secs(3);
+const CONNECTED: Duration = Duration::from_secs(60);
 
 /// What became of the clients of one kind.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -67,7 +71,7 @@ impl From<&Tally> for Seen {
 /// Traffic that runs.
 pub(super) struct Clients {
     own: Load,
-    libraries: Vec<(&'static str, Child)>,
+    libraries: Vec<Library>,
     benchmark: Benchmark,
 }
 
@@ -94,21 +98,13 @@ impl Clients {
             .args([NODE_REDIS.0, NODE_REDIS.1]);
         let mut libraries = Vec::new();
         for (name, mut command) in [("redis-py", redis_py), ("node-redis", node_redis)] {
-            let child = command
-                .args(&words)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("cannot start {name}"))?;
-            libraries.push((name, child));
+            libraries.push(Library::start(name, command.args(&words))?);
         }
         let benchmark = Benchmark::start(repository, &endpoints)?;
         let own = Load::start(endpoints, OWN.0, OWN.1)?;
-        std::thread::sleep(CONNECTED);
-        for (name, child) in &mut libraries {
-            if let Some(status) = child.try_wait()? {
-                bail!("{name} ended before it had begun: {status}");
-            }
+        let deadline = Instant::now() + CONNECTED;
+        for library in &mut libraries {
+            library.wait_connected(deadline)?;
         }
         Ok(Self {
             own,
@@ -126,24 +122,70 @@ impl Clients {
     pub(super) fn end(self) -> Result<Vec<(&'static str, Seen)>> {
         let mut seen = vec![("valkey-benchmark", self.benchmark.end())];
         seen.push(("own", Seen::from(&self.own.end()?)));
-        for (name, mut child) in self.libraries {
-            // The end of its input is its end.
-            drop(child.stdin.take());
-            let deadline = Instant::now() + CHECKED_WITHIN;
-            while child.try_wait()?.is_none() {
-                if Instant::now() >= deadline {
-                    let _ = child.kill();
-                    bail!("{name} does not end");
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            let output = child.wait_with_output()?;
-            let said = String::from_utf8_lossy(&output.stdout);
-            let line = said.lines().last().unwrap_or_default();
-            let read = serde_json::from_str(line);
-            seen.push((name, read.with_context(|| format!("{name} said '{line}'"))?));
+        for library in self.libraries {
+            seen.push((library.name, library.end()?));
         }
         Ok(seen)
+    }
+}
+
+/// The program of a client library. It says when it has connected, and at its end what it saw.
+struct Library {
+    name: &'static str,
+    child: Child,
+    /// Its lines.
+    said: Receiver<String>,
+}
+
+impl Library {
+    fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let output = child.stdout.take().context("it has no output")?;
+        let (sender, said) = sync_channel(LINES_MAX);
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // Nobody hears of it who has given up.
+                let _ = sender.send(line);
+            }
+        });
+        Ok(Self { name, child, said })
+    }
+
+    fn wait_connected(&mut self, deadline: Instant) -> Result<()> {
+        let name = self.name;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.said.recv_timeout(left).as_deref() {
+            Ok("connected") => Ok(()),
+            Ok(line) => bail!("{name} said '{line}' instead of that it has connected"),
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = self.child.kill();
+                bail!("{name} has not connected within {CONNECTED:?}")
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = self.child.wait()?;
+                bail!("{name} ended before it had begun: {status}")
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<Seen> {
+        let name = self.name;
+        // The end of its input is its end.
+        drop(self.child.stdin.take());
+        let line = match self.said.recv_timeout(CHECKED_WITHIN) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = self.child.kill();
+                bail!("{name} does not end");
+            }
+        };
+        self.child.wait()?;
+        serde_json::from_str(&line).with_context(|| format!("{name} said '{line}'"))
     }
 }
 

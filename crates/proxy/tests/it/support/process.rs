@@ -85,3 +85,9 @@ pub fn need_descriptors(count: u64) {
     )
     .unwrap();
 }
+
+/// How many descriptors the kernel has made room for.
+pub fn descriptor_table(pid: u32) -> usize {
+    let size = status(pid, "FDSize:").unwrap_or_default();
+    size.trim().parse().unwrap_or(0)
+}
