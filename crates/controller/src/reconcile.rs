@@ -10,6 +10,7 @@ use crate::request::{self, Fresh, RandomUsers};
 use crate::state::{Change, ClusterState, Stored};
 use crate::upgrade::data::MIGRATIONS;
 use crate::upgrade::level::{self, Known};
+use crate::upgrade::stop;
 use futures::future::BoxFuture;
 use model::command::{AgentCommand, AgentRefusal};
 use model::documents::{Node, Role, Severity, keys};
@@ -17,6 +18,7 @@ use model::gate::{GateAnswer, GateCall};
 use model::intent::{Intent, IntentOutcome};
 use model::observation::ShardObservation;
 use model::proxy::LeaseOutcome;
+use model::upgrade::Upgrade;
 use model::{ApiError, ErrorCode, NodeUid, OperationUid, Revision};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -278,7 +280,8 @@ impl Controller {
                     outcome
                 });
             }
-            match self.store.txn(txn).await.map_err(|e| store_error(&e))? {
+            let stored = stop::stored(&self.store, &state.upgrade.doc, txn).await;
+            match stored.map_err(|e| store_error(&e))? {
                 TxnResult::Applied { .. } => {
                     self.nudge.notify_one();
                     let mut all = done.take().map_or_else(Vec::new, |done| done.operations);
@@ -421,7 +424,9 @@ impl Controller {
                 return;
             };
             tracing::info!(reason, "upgrade");
-            match self.store.txn(txn).await {
+            let before = state.get::<Upgrade>(keys::UPGRADE).ok().flatten();
+            let before = before.map(|(doc, _)| doc).unwrap_or_default();
+            match stop::stored(&self.store, &before, txn).await {
                 Ok(_) => self.nudge.notify_one(),
                 Err(error) => return tracing::warn!(%error, "cannot write of the upgrade"),
             }

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const WHOLE_AGAIN: Duration = Duration::from_secs(90);
 /// How long it is tried to tell the cluster.
 const TELL_WITHIN: Duration = Duration::from_secs(30);
+/// How long that is tried by a node whose `cnm_exec` may be what is broken: longer than an election takes.
+pub(crate) const TELL_SOON: Duration = Duration::from_secs(8);
 /// How long this node may take to become the primary node.
 const LEADS_WITHIN: Duration = Duration::from_secs(15);
 /// How long what passes by itself is waited for before an upgrade begins.
@@ -77,13 +79,15 @@ pub fn plan(config: &NodeConfig, target: &UpgradeTarget) -> Result<Option<Upgrad
 pub fn settled_plan(config: &NodeConfig, target: &UpgradeTarget) -> Result<Option<UpgradePlan>> {
     let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
-        let plan = plan(config, target)?;
-        let passing = plan
-            .iter()
-            .flat_map(UpgradePlan::blockers)
-            .any(|finding| is_of_health(finding.code));
+        let plan = plan(config, target);
+        // A cnm_exec that was just started again answers in a moment.
+        let passing = plan.as_ref().map_or(true, |plan| {
+            plan.iter()
+                .flat_map(UpgradePlan::blockers)
+                .any(|finding| is_of_health(finding.code))
+        });
         if !passing || Instant::now() >= deadline {
-            return Ok(plan);
+            return plan;
         }
         std::thread::sleep(LOOK_AGAIN);
     }
@@ -147,7 +151,27 @@ pub fn is_refusal(error: &ApiError) -> bool {
     )
 }
 
-/// As [`announce`], for a while again and again.
+/// As [`announce`], again and again for a while: who keeps it may be killed, or change, just then.
+///
+/// # Errors
+/// What was said last.
+pub fn announce_within(
+    config: &NodeConfig,
+    phase: NodePhase,
+    release: &ReleaseFacts,
+    limit: Duration,
+) -> Result<(), ApiError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match announce(config, phase, release) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_refusal(&error) || Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+}
+
+/// As [`announce_within`], for as long as it is worth while.
 ///
 /// # Errors
 /// What was said last.
@@ -156,14 +180,7 @@ pub fn announce_for_sure(
     phase: NodePhase,
     release: &ReleaseFacts,
 ) -> Result<()> {
-    let deadline = Instant::now() + TELL_WITHIN;
-    loop {
-        match announce(config, phase, release) {
-            Ok(()) => return Ok(()),
-            Err(error) if is_refusal(&error) || Instant::now() >= deadline => bail!(error),
-            Err(_) => std::thread::sleep(LOOK_AGAIN),
-        }
-    }
+    Ok(announce_within(config, phase, release, TELL_WITHIN)?)
 }
 
 /// While nodes run different releases, one with the newest leads: this one, unless such a one does already.

@@ -138,7 +138,7 @@ pub(crate) fn bring_back(
 /// From here on the feature level stays where it is. A cluster that says no is obeyed; one that cannot be asked
 /// is no reason to stay with a release that may be the cause.
 fn announce(console: &Console, config: &NodeConfig, facts: &ReleaseFacts) -> Result<()> {
-    match cluster::announce(config, NodePhase::Begin, facts) {
+    match cluster::announce_within(config, NodePhase::Begin, facts, cluster::TELL_SOON) {
         Ok(()) => Ok(()),
         Err(error) if cluster::is_refusal(&error) => bail!(error),
         Err(error) => {

@@ -4,8 +4,8 @@
 mod daemons;
 
 pub use daemons::{
-    Started, answers, left_to_watch, processes, read_configuration, replace_daemon, wait_until_up,
-    wait_until_up_by, watch,
+    Started, answers, left_to_watch, processes, read_configuration, replace_daemon, start_stopped,
+    wait_until_up, wait_until_up_by, watch,
 };
 
 use crate::console::Console;

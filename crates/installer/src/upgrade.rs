@@ -178,9 +178,14 @@ fn cluster_allows(
 fn announce(run: &mut Run<'_>) -> Result<()> {
     let facts = ReleaseFacts::from(&run.bundle.manifest);
     let told = run.during(Step::Announce, |run| {
-        match cluster::announce(&run.config, NodePhase::Begin, &facts) {
-            // A node that does not answer now was asked before, or is one that goes on.
+        // A node that goes on may be one whose new release does not answer; it was told of before, most likely.
+        let limit = cluster::TELL_SOON;
+        match cluster::announce_within(&run.config, NodePhase::Begin, &facts, limit) {
             Err(error) if cluster::is_refusal(&error) => bail!(error),
+            Err(error) if run.is_untouched() => Err(error).context(
+                "the cluster could not be told that this node is upgraded: see rladmin status, then run install.sh \
+                 again",
+            ),
             Err(error) => {
                 run.console.note(format!(
                     "the cluster could not be told: {}",

@@ -101,6 +101,7 @@ impl Member {
         store: Store,
         client: InternodeClient,
     ) -> anyhow::Result<Arc<Self>> {
+        controller::upgrade::stop::look_in(&program.config.var_dir);
         let listener = internode::bind(&program.config)?;
         let acceptor = internode::acceptor(certificates)?;
         let member = Arc::new(Self {

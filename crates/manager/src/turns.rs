@@ -18,6 +18,7 @@ use crate::member::Member;
 use crate::{primary, view};
 use controller::state::ClusterState;
 use controller::upgrade::run as planner;
+use controller::upgrade::stop;
 use jiff::Timestamp;
 use model::documents::keys;
 use model::release::{INSTALL_RECORD, InstallRecord};
@@ -75,10 +76,8 @@ async fn one_step(member: &Member) -> anyhow::Result<()> {
         return Ok(());
     };
     let reason = next.reason.clone();
-    member
-        .store
-        .txn(planner::stored(&cluster, next, now))
-        .await?;
+    let txn = planner::stored(&cluster, next, now);
+    stop::stored(&member.store, &cluster.upgrade.doc, txn).await?;
     tracing::info!(reason, "upgrade of all nodes");
     Ok(())
 }
@@ -229,7 +228,11 @@ impl Turns {
             return;
         }
         tracing::info!(turn = run.job(turn), "this node's turn begins");
-        match self.ask(call).await {
+        let what = format!("ordered-{}", turn.node);
+        stop::reached("before", &what).await;
+        let asked = self.ask(call).await;
+        stop::reached("after", &what).await;
+        match asked {
             Ok(AttendantAnswer {
                 refused: Some(why), ..
             }) => tracing::warn!(why, "the attendant refuses this node's turn"),

@@ -164,12 +164,13 @@ fn follow(known: &Known<'_>, upgrade: &Upgrade, open: &OpenUpgrade) -> Option<(T
         return Some((change.into_txn(), reason));
     }
     let ready = ready(known, &open.to);
+    let contradicted = contradicted(known, upgrade, &open.to);
     let current = doc.current.as_mut()?;
     let reason = match (&ready, open.all_new_since) {
-        (Err(_), None) => return None,
-        (Err(waits), Some(_)) => {
+        (Err(_), None) if !(open.asked && contradicted) => return None,
+        (Err(waits), _) => {
             current.all_new_since = None;
-            current.asked = false;
+            current.asked &= !contradicted;
             format!("the soak begins anew: {}", waits.join("; "))
         }
         (Ok(_), None) => {
@@ -201,6 +202,14 @@ fn follow(known: &Known<'_>, upgrade: &Upgrade, open: &OpenUpgrade) -> Option<(T
     };
     write(&mut change, known.state, doc);
     Some((change.into_txn(), reason))
+}
+
+/// Whether a node is known not to run the new release for good. One that is not heard only has everybody wait: a primary
+/// node that has just taken over has heard nobody, and what an operator asked for is not forgotten by that.
+fn contradicted(known: &Known<'_>, upgrade: &Upgrade, to: &str) -> bool {
+    let heard = known.nodes().filter_map(|(_, seen)| seen);
+    let mut versions = heard.map(|seen| seen.software_version.as_str());
+    upgrade.under_way().is_some() || versions.any(|version| version != to)
 }
 
 /// Every node is back on the release before, or one goes to a release beyond.

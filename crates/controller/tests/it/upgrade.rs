@@ -151,6 +151,35 @@ fn an_operator_may_hold_and_hurry() {
     assert_eq!(current_level(&world), 2);
 }
 
+/// A primary node that takes over has heard nobody for a moment.
+#[test]
+fn what_an_operator_asked_for_waits_for_a_silent_node_and_not_for_one_that_goes_back() {
+    for goes_back in [false, true] {
+        let mut world = World::with_nodes(3);
+        let settings = Intent::UpdateUpgrade {
+            hold_finalize: Some(true),
+            soak_seconds: Some(0),
+        };
+        world.request(&settings).unwrap();
+        let new = facts(NEW, 2);
+        for uid in 1..=3 {
+            install(&mut world, uid, &new);
+        }
+        world.request(&Intent::FinalizeUpgrade).unwrap();
+        world.silent.push(NodeUid(2));
+        steps(&mut world, &[]);
+        if goes_back {
+            runs(&mut world, 3, OLD, 1);
+            steps(&mut world, &[]);
+            runs(&mut world, 3, NEW, 2);
+        }
+        assert_eq!(current_level(&world), 1);
+        world.silent.clear();
+        steps(&mut world, &[]);
+        assert_eq!(current_level(&world), if goes_back { 1 } else { 2 });
+    }
+}
+
 #[test]
 fn the_way_back_is_open_until_the_level_begins_to_rise() {
     let mut world = World::with_nodes(2);

@@ -40,12 +40,16 @@ enum Release {
     Unserved,
     /// It serves, each command as slowly, µs.
     Slow(u64),
+    /// Its installer is killed each time.
+    Cut,
 }
 
 /// A node's root, and its installer.
 #[derive(Default)]
 struct Node {
     staged: bool,
+    /// What the install record says.
+    pending: bool,
     job: Option<JobReport>,
     back: bool,
     /// Steps that the installer still has to do.
@@ -158,6 +162,7 @@ impl Sim {
             turn.attended = !self.alone.contains(uid);
             turn.staged = node.staged.then(|| "d".repeat(64));
             turn.job.clone_from(&node.job);
+            turn.step = node.pending.then(|| "switch".to_owned());
         }
     }
 
@@ -208,7 +213,8 @@ impl Sim {
         if !works {
             return;
         }
-        if self.kills && self.dice.roll(12) == 0 {
+        let killed = self.kills && self.dice.roll(12) == 0;
+        if killed || release == Release::Cut {
             node.job.as_mut().unwrap().state = JobState::Cut;
             return;
         }
@@ -223,8 +229,12 @@ impl Sim {
             world.request(&intent).map(|_| ())
         };
         match node.left {
-            5 => say(&mut self.world, NodePhase::Begin).unwrap(),
-            3 => {
+            5 => {
+                say(&mut self.world, NodePhase::Begin).unwrap();
+                node.pending = true;
+            }
+            // What an attempt before has replaced is not replaced again.
+            3 if self.world.nodes[&NodeUid(uid)].software_version != version => {
                 runs(&mut self.world, uid, version, max);
                 let now = self.world.now;
                 let seen = self.world.nodes.get_mut(&NodeUid(uid)).unwrap();
@@ -236,12 +246,14 @@ impl Sim {
             1 if release == Release::Broken && !node.back => {
                 runs(&mut self.world, uid, OLD, 1);
                 say(&mut self.world, NodePhase::Back).unwrap();
+                node.pending = false;
                 let job = node.job.as_mut().unwrap();
                 job.state = JobState::WentBack;
                 "dmcproxy came up and ended".clone_into(&mut job.said);
             }
+            1 => say(&mut self.world, NodePhase::Done).unwrap(),
             0 => {
-                say(&mut self.world, NodePhase::Done).unwrap();
+                node.pending = false;
                 let job = node.job.as_mut().unwrap();
                 job.state = JobState::Done;
                 job.clients = (!node.back).then_some(TurnClients {
@@ -321,6 +333,11 @@ impl Sim {
         panic!("it never rests: {:?}", self.run());
     }
 
+    /// Nodes on which install.sh would say that it was cut short.
+    fn unfinished(&self) -> usize {
+        self.nodes.values().filter(|node| node.pending).count()
+    }
+
     fn versions(&self) -> Vec<&str> {
         let seen = self.world.nodes.values();
         seen.map(|seen| seen.software_version.as_str()).collect()
@@ -390,6 +407,7 @@ fn it_ends_whatever_is_killed() {
             assert!(asked < 20, "seed {seed}");
         }
         assert_eq!(sim.versions(), [NEW; 3], "seed {seed}");
+        assert_eq!(sim.unfinished(), 0, "seed {seed}");
     }
 }
 
@@ -409,6 +427,7 @@ fn a_rollback_in_the_middle_ends_whatever_is_killed() {
             assert!(asked < 20, "seed {seed}: {:?}", sim.run());
         }
         assert_eq!(sim.versions(), [OLD; 3], "seed {seed}");
+        assert_eq!(sim.unfinished(), 0, "seed {seed}");
     }
 }
 
@@ -439,6 +458,26 @@ fn a_broken_release_pauses_and_touches_no_other_node() {
     assert_eq!(sim.order, [1, 1, 2, 3]);
 }
 
+/// However often it was tried before an operator asked for it.
+#[test]
+fn a_turn_is_tried_three_times_before_an_operator_is_asked() {
+    let mut sim = Sim::new(5, RunWish::default());
+    assert_eq!(sim.until_it_rests(), RunState::Done);
+    sim.release = Release::Cut;
+    sim.order.clear();
+    sim.world.request(&Intent::RollBackUpgradeRun).unwrap();
+    for asked in 1..=2 {
+        let state = sim.until_it_rests();
+        assert_eq!(code(&state), Some(ErrorCode::UpgradeTurnFailed));
+        let first = sim.order[0];
+        assert_eq!(sim.order, vec![first; 3 * asked]);
+        sim.world.request(&Intent::ResumeUpgradeRun).unwrap();
+    }
+    sim.release = Release::Good;
+    assert_eq!(sim.until_it_rests(), RunState::Done);
+    assert_eq!(sim.versions(), [OLD; 3]);
+}
+
 #[test]
 fn a_missed_gate_pauses() {
     let mut sim = Sim::new(4, RunWish::default());
@@ -451,6 +490,27 @@ fn a_missed_gate_pauses() {
     sim.world.request(&Intent::RollBackUpgradeRun).unwrap();
     assert_eq!(sim.until_it_rests(), RunState::Done);
     assert_eq!(sim.versions(), [OLD; 3]);
+}
+
+/// What is counted since the proxy's start does not go down: an operator who has seen it has it go on.
+#[test]
+fn a_gate_that_errors_have_missed_is_passed_when_an_operator_has_it_go_on() {
+    let mut sim = Sim::new(4, RunWish::default());
+    sim.release = Release::Unserved;
+    let mut asked = 0;
+    loop {
+        let state = sim.until_it_rests();
+        if state == RunState::Done {
+            break;
+        }
+        assert_eq!(code(&state), Some(ErrorCode::UpgradeGateMissed));
+        sim.world.request(&Intent::ResumeUpgradeRun).unwrap();
+        asked += 1;
+        assert!(asked <= NODES, "{:?}", sim.run());
+    }
+    // Each node has missed it once.
+    assert_eq!(asked, NODES);
+    assert_eq!(sim.versions(), [NEW; 3]);
 }
 
 #[test]

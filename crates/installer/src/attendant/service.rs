@@ -6,10 +6,11 @@ use super::{folder, staging};
 use crate::files;
 use crate::layout;
 use crate::registry::{self, Target};
+use crate::services;
 use anyhow::{Context, Result, bail};
 use model::attendant::{CALL_MAX, socket};
 use model::node_config::NodeConfig;
-use model::upgrade::run::{AttendantAnswer, AttendantCall, is_digest};
+use model::upgrade::run::{AttendantAnswer, AttendantCall, JobState, is_digest};
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::os::unix::process::CommandExt;
@@ -74,6 +75,7 @@ async fn serve(config: &NodeConfig) -> Result<bool> {
     let listener = UnixListener::from_std(listener)?;
     let mut term = signal(SignalKind::terminate())?;
     let mut work = Work::default();
+    let mut mended = None;
     loop {
         tokio::select! {
             _ = term.recv() => return Ok(false),
@@ -85,9 +87,28 @@ async fn serve(config: &NodeConfig) -> Result<bool> {
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+        mend(config, &mut work, &mut mended).await;
         if !work.is_busy(config) && is_replaced(config) {
             return Ok(true);
         }
+    }
+}
+
+/// An installer that was killed between the stop of a daemon and its start leaves the node without it. If that is
+/// `cnm_exec`, nobody would order the turn again.
+async fn mend(config: &NodeConfig, work: &mut Work, mended: &mut Option<String>) {
+    let report = work.report(config);
+    let Some(cut) = report.filter(|report| report.state == JobState::Cut) else {
+        return;
+    };
+    if mended.as_ref() == Some(&cut.id) {
+        return;
+    }
+    let config = config.clone();
+    let started = tokio::task::spawn_blocking(move || services::start_stopped(&config)).await;
+    // One that does not answer now, since the host is just coming up, is asked again.
+    if matches!(started, Ok(Ok(()))) {
+        *mended = Some(cut.id);
     }
 }
 

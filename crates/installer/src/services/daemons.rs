@@ -8,6 +8,7 @@ use super::{hurried, supervisorctl, tail};
 use crate::console::Console;
 use crate::layout;
 use crate::processes::Process;
+use crate::steps::cut_short;
 use agent::supervisord::{Supervisord, SupervisordError};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
@@ -104,11 +105,10 @@ pub fn replace_daemon(
         return Ok(started(process));
     }
     console.command(format!("supervisorctl restart {name}"));
-    ask(config, async |supervisord| {
-        supervisord.stop(name).await?;
-        supervisord.launch(name).await
-    })
-    .with_context(|| format!("restart {name}"))?;
+    let restart = || format!("restart {name}");
+    ask(config, async |supervisord| supervisord.stop(name).await).with_context(restart)?;
+    cut_short("between", name);
+    ask(config, async |supervisord| supervisord.launch(name).await).with_context(restart)?;
     let deadline = Instant::now() + BECOMES;
     loop {
         let seen = daemon(config, name)?;
@@ -126,6 +126,23 @@ pub fn replace_daemon(
     }
 }
 
+/// Daemons that an installer has stopped, and was killed before it started them again: supervisord leaves them so.
+///
+/// # Errors
+/// When supervisord does not answer, or does not start one.
+pub fn start_stopped(config: &NodeConfig) -> Result<()> {
+    let stopped = |daemon: &ServiceObservation| {
+        layout::DAEMONS.contains(&daemon.name.as_str()) && daemon.status == STOPPED
+    };
+    for daemon in daemons(config)?.into_iter().filter(stopped) {
+        let name = daemon.name.as_str();
+        ask(config, async |supervisord| supervisord.launch(name).await)
+            .with_context(|| format!("start {name}"))?;
+    }
+    Ok(())
+}
+
+const STOPPED: &str = "STOPPED";
 const STARTING: &str = "STARTING";
 const RUNNING: &str = "RUNNING";
 

@@ -5,6 +5,10 @@ use crate::bench::{
     Bench, FIRST, Ran, SECOND, bundle, copy_of, is_root, ran, replace_signed, wait_until_within,
 };
 use crate::load::Load;
+use client::rest::RestClient;
+use installer::processes::Process;
+use model::node_config::NodeConfig;
+use model::rest::{Bdb, NodeInfo, ShardInfo};
 use rustix::process::Signal;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -107,6 +111,77 @@ impl Three {
         serde_json::from_str(&ran.text).unwrap_or_default()
     }
 
+    /// As [`Self::report`], of a node that answers.
+    pub(crate) fn report_of_any(&self) -> serde_json::Value {
+        let mut report = serde_json::Value::Null;
+        wait_until_within("a node tells of the run", LONG, || {
+            let mut reports = (1..=3).map(|node| self.report(node));
+            let answered = reports.find(|report| report["nodes"].is_array());
+            report = answered.unwrap_or_default();
+            report["nodes"].is_array()
+        });
+        report
+    }
+
+    /// A path beside the nodes' folders.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.bench.path(name)
+    }
+
+    /// Asks the REST of a node that answers.
+    pub(crate) fn rest<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut last = String::new();
+        for node in 1..=3 {
+            let text = fs::read_to_string(self.folder(node, "etc/mainstay/node.toml")).unwrap();
+            let config = NodeConfig::parse(&text).unwrap();
+            let client = RestClient::new(config.http_socket());
+            match runtime.block_on(client.get(path)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = format!("node {node}: {error}"),
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether every node is heard, every proxy serves and every copy has all data.
+    pub(crate) fn whole(&self) -> Result<(), String> {
+        let nodes: Vec<NodeInfo> = self.rest("/v1/nodes")?;
+        let well = |node: &&NodeInfo| node.status == "active" && node.proxy.is_some();
+        if nodes.iter().filter(well).count() != 3 {
+            return Err(format!("{nodes:?}"));
+        }
+        // What is told may be of before a process was killed.
+        let gone = |pid: Option<u32>| pid.is_none_or(|pid| Process::of(pid).is_none());
+        let services = nodes.iter().flat_map(|node| &node.services);
+        if let Some((name, _)) = services.clone().find(|(_, service)| gone(service.pid)) {
+            return Err(format!("{name} is not heard"));
+        }
+        let databases: Vec<Bdb> = self.rest("/v1/bdbs")?;
+        let endpoints = databases.iter().flat_map(|database| &database.endpoints);
+        let mut proxies = endpoints.flat_map(|endpoint| &endpoint.proxies);
+        if let Some(bad) = proxies.find(|proxy| !proxy.ok) {
+            return Err(format!("{bad:?}"));
+        }
+        let shards: Vec<ShardInfo> = self.rest("/v1/shards")?;
+        let whole = |shard: &&ShardInfo| {
+            let synced = shard.sync.as_ref().is_none_or(|sync| sync.status == "idle");
+            shard.detailed_status == "ok" && synced && !gone(shard.pid)
+        };
+        if shards.len() == 2 && shards.iter().filter(whole).count() == 2 {
+            return Ok(());
+        }
+        Err(format!("{shards:?}"))
+    }
+
+    /// Waits until it is whole.
+    pub(crate) fn is_well(&self) {
+        wait_until_within("the cluster is whole", LONG, || self.whole().is_ok());
+    }
+
     pub(crate) fn is_ready(&self) {
         wait_until_within("nothing stands against an upgrade", LONG, || {
             self.rladmin(1, "cluster upgrade plan").code == Some(0)
@@ -123,7 +198,7 @@ impl Three {
     }
 
     /// Pids of every engine, which must stay.
-    fn engines(&self) -> Vec<String> {
+    pub(crate) fn engines(&self) -> Vec<String> {
         let mut pids = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();

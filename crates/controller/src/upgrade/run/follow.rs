@@ -114,7 +114,11 @@ fn gate(view: &ClusterView, mut run: UpgradeRun, node: NodeUid, now: Timestamp) 
         turn_is(&mut run, node, TurnState::Done, now);
         return Some(next(run, now, format!("node:{node} runs the new release")));
     }
-    let waits = health::gate(view, &run, node, now);
+    let mut waits = health::gate(view, &run, node, now);
+    let lasting = health::lasting(view, run.turn(node)?);
+    // What does not pass is not waited for, once everything else is well.
+    let is_over = waits.is_empty() && !lasting.is_empty();
+    waits.extend(lasting);
     if waits.is_empty() {
         turn_is(&mut run, node, TurnState::Done, now);
         let told = Told {
@@ -127,7 +131,7 @@ fn gate(view: &ClusterView, mut run: UpgradeRun, node: NodeUid, now: Timestamp) 
             ..next(run, now, format!("node:{node} is done"))
         });
     }
-    (since(run.changed, now) > GATE_WITHIN).then(|| {
+    (is_over || since(run.changed, now) > GATE_WITHIN).then(|| {
         let evidence = waits.join("; ");
         failed(run, (node, now), ErrorCode::UpgradeGateMissed, evidence)
     })

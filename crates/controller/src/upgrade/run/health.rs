@@ -4,7 +4,7 @@ use crate::upgrade::plan;
 use jiff::Timestamp;
 use model::observation::NodeObservation;
 use model::upgrade::UpgradeTarget;
-use model::upgrade::run::{JobReport, UpgradeRun};
+use model::upgrade::run::{JobReport, NodeTurn, UpgradeRun};
 use model::view::ClusterView;
 use model::{ErrorCode, NodeUid, ShardUid};
 
@@ -43,6 +43,11 @@ pub(super) fn is_before(view: &ClusterView, node: NodeUid, target: &UpgradeTarge
     heard(view, node).is_some_and(|seen| {
         seen.software_version != target.version && settled(view, node, &seen.software_version)
     })
+}
+
+/// Whether an installer was cut short on a node, even at its very end: its record still names a step.
+pub(super) fn is_unfinished(view: &ClusterView, node: NodeUid) -> bool {
+    heard(view, node).is_some_and(|seen| seen.upgrade.turn.step.is_some())
 }
 
 /// No installer is at work on a node, and what it reported last is this version; a node that was never
@@ -132,7 +137,15 @@ pub(super) fn gate(
     }
     match &seen.proxy {
         Some(proxy) if proxy.build_id == run.target.build_id => {
-            let errors = &proxy.since_start.errors;
+            // Where the new release ran already when an operator had the turn tried again, he has seen what it had
+            // counted by then: only what is counted now speaks against it.
+            let seen_by_operator = turn.started_before.is_none();
+            let counts = if seen_by_operator {
+                &proxy.per_second
+            } else {
+                &proxy.since_start
+            };
+            let errors = &counts.errors;
             let lost = errors.unavailable + errors.outcome_unknown + errors.unread;
             if lost > ERRORS_ALLOWED + proxy.commands / COMMANDS_FOR_ERROR {
                 waits.push(format!(
@@ -152,11 +165,15 @@ pub(super) fn gate(
             "half of its proxy's commands take {median} µs or more, before its turn it was {before} µs"
         ));
     }
-    for (shard, now_given) in full_syncs(view) {
-        let before = turn.full_syncs.iter().find(|(known, _)| *known == shard);
-        if before.is_some_and(|(_, before)| now_given > *before) {
-            waits.push(format!("redis:{shard} had to give a full sync"));
-        }
-    }
     waits
+}
+
+/// What speaks against the gate and does not pass: full syncs that were given since the turn began.
+pub(super) fn lasting(view: &ClusterView, turn: &NodeTurn) -> Vec<String> {
+    let before = |shard| turn.full_syncs.iter().find(|(known, _)| *known == shard);
+    full_syncs(view)
+        .into_iter()
+        .filter(|(shard, now)| before(*shard).is_some_and(|(_, before)| now > before))
+        .map(|(shard, _)| format!("redis:{shard} had to give a full sync"))
+        .collect()
 }

@@ -164,8 +164,11 @@ fn begin(
 ) -> Next {
     let full_syncs = health::full_syncs(view);
     let seen = health::heard(view, node);
-    let started = seen.map(|seen| seen.started);
     let median = seen.and_then(health::median_us);
+    // One that runs the new build already, since an earlier attempt got so far, is not to be replaced.
+    let started = seen
+        .filter(|seen| seen.build_id != run.target.build_id)
+        .map(|seen| seen.started);
     if let Some(turn) = run.nodes.iter_mut().find(|turn| turn.node == node) {
         *turn = NodeTurn {
             state,
@@ -221,6 +224,7 @@ pub(super) fn back(view: &ClusterView, mut run: UpgradeRun, now: Timestamp) -> O
         ordered(turn)
             && turn.state != TurnState::WentBack
             && health::is_before(view, turn.node, &run.target)
+            && !health::is_unfinished(view, turn.node)
     });
     if let Some(node) = there.map(|turn| turn.node) {
         super::set(&mut run, node, TurnState::WentBack);

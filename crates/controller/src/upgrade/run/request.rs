@@ -8,7 +8,7 @@ use model::documents::Severity;
 use model::intent::IntentOutcome;
 use model::upgrade::SOAK_SECONDS_MAX;
 use model::upgrade::run::{
-    BUNDLE_MAX, Direction, NodeTurn, RULES, RunState, StartRun, TurnState, UpgradeRun,
+    ATTEMPTS_MAX, BUNDLE_MAX, Direction, NodeTurn, RULES, RunState, StartRun, TurnState, UpgradeRun,
 };
 use model::{ApiError, ErrorCode};
 use serde_json::json;
@@ -127,6 +127,7 @@ pub(crate) fn resume(state: &ClusterState, fresh: &Fresh<'_>) -> Planned {
         for turn in &mut run.nodes {
             if turn.state == TurnState::Failed {
                 turn.state = TurnState::Waiting;
+                counted_anew(turn);
             }
         }
         Ok(true)
@@ -172,8 +173,19 @@ pub(crate) fn roll_back(state: &ClusterState, fresh: &Fresh<'_>) -> Planned {
         run.direction = Direction::Back;
         run.state = RunState::Running;
         run.ended = None;
+        // What is under way keeps its name.
+        let others = run.nodes.iter_mut();
+        for turn in others.filter(|turn| !turn.state.is_in_flight()) {
+            counted_anew(turn);
+        }
         Ok(true)
     })
+}
+
+/// An operator has asked for it: it is tried as often as at first before he is asked again. Numbers that were used
+/// are not used again, they name pieces of work.
+fn counted_anew(turn: &mut NodeTurn) {
+    turn.attempt = turn.attempt.next_multiple_of(ATTEMPTS_MAX);
 }
 
 fn changed(
