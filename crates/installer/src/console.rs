@@ -5,10 +5,11 @@
 
 use anyhow::{Result, bail};
 use jiff::ZonedDateTime;
+use rustix::fs::OFlags;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 /// Most bytes kept before there is a log file.
@@ -57,7 +58,8 @@ impl Default for Log {
 }
 
 impl Console {
-    /// From now on, and for what was said before, `path` is the log too.
+    /// From now on, and for what was said before, `path` is the log too. It belongs to who owns the folder: logs are
+    /// rotated with that user's rights. A link in its place, which that user could make, is not followed.
     ///
     /// # Errors
     /// When the file cannot be opened for appending.
@@ -66,7 +68,12 @@ impl Console {
             .create(true)
             .append(true)
             .mode(0o640)
+            .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).map_err(std::io::Error::other)?)
             .open(path)?;
+        if let Some(folder) = path.parent() {
+            let owner = std::fs::metadata(folder)?;
+            let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
+        }
         let mut log = self.log.borrow_mut();
         if let Log::Kept(kept) = &*log {
             file.write_all(kept)?;

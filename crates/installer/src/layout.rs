@@ -8,6 +8,8 @@ use semver::Version;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
+/// Mode of the folders that are the OS user's own.
+pub(crate) const PRIVATE: u32 = 0o750;
 /// Folder below the roots.
 const NAME: &str = "mainstay";
 

@@ -1,9 +1,10 @@
 //! mainstay-node: the unit's main process. Runs supervisord in the foreground and starts it again
 //! when it dies; serves as a container's entry point too.
 //!
-//! SIGTERM or SIGINT: primaries go to other nodes, engines save and stop, then the daemons, then it ends. SIGHUP: it replaces
-//! itself by the program of the release that `current` points at, and keeps its supervisord.
+//! SIGTERM or SIGINT: primaries go to other nodes, engines save and stop, then the daemons, then it ends with exit code 0, and
+//! its unit stays down. SIGHUP: it replaces itself by the program of the release that `current` points at, and keeps its supervisord.
 
+use crate::processes::Process;
 use crate::{accounts, host, layout};
 use anyhow::{Context, Result, bail};
 use client::local::ExecClient;
@@ -38,6 +39,10 @@ const DRAIN: Duration = Duration::from_secs(35);
 const ENGINES_STOP: Duration = Duration::from_secs(30);
 /// How long supervisord may take to stop the daemons.
 const SUPERVISORD_STOP: Duration = Duration::from_secs(60);
+/// How long the proxy's server may take to give its clients their last replies.
+const PROXY_STOP: Duration = Duration::from_secs(8);
+/// How long systemd may take to say what it is about.
+const SYSTEMD_SAYS: Duration = Duration::from_secs(2);
 /// Shortest and longest wait before a dead supervisord is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// A supervisord that lived this long did not die of its start.
@@ -164,6 +169,7 @@ struct Node {
     supervisord: Option<Supervisord>,
     backoff: Duration,
     restart_at: Instant,
+    stopping: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -200,6 +206,7 @@ impl Node {
             supervisord: adopted,
             backoff: BACKOFF.0,
             restart_at: Instant::now(),
+            stopping: false,
         })
     }
 
@@ -298,6 +305,10 @@ impl Node {
                 (_, Some(signal)) => format!("signal {signal}"),
                 _ => "unknown".to_owned(),
             };
+            if self.stopping {
+                self.say(&format!("supervisord ended ({how})"));
+                continue;
+            }
             self.say(&format!("supervisord ended ({how}); it is started again"));
             self.wait_longer();
         }
@@ -347,6 +358,9 @@ impl Node {
     }
 
     async fn stop(&mut self) {
+        self.stopping = true;
+        // Asked at once: the answer is there only as long as systemd waits for this stop.
+        let comes_back = is_restarted(&self.config).await;
         self.say("stops: its primaries go to other nodes first");
         let exec = ExecClient::new(self.config.exec_socket());
         self.drain(&exec).await;
@@ -356,6 +370,16 @@ impl Node {
             Err(_) => self.say("engines have not stopped in time; they go on alone"),
         }
         self.reap();
+        self.stop_supervisord().await;
+        if comes_back {
+            self.say("the clients of its proxy wait for the proxy that is about to start");
+        } else {
+            self.stop_proxy().await;
+        }
+        self.say("stopped");
+    }
+
+    async fn stop_supervisord(&mut self) {
         let Some(supervisord) = self.supervisord else {
             return;
         };
@@ -372,8 +396,67 @@ impl Node {
             self.say("supervisord does not end: killed");
             let _ = kill_process(supervisord.pid, Signal::KILL);
         }
-        self.say("stopped");
     }
+
+    /// The proxy's server outlives its launcher, for the server that comes next; here none comes. Its clients are to
+    /// notice at once that they must go to another node.
+    async fn stop_proxy(&mut self) {
+        let deadline = Instant::now() + PROXY_STOP;
+        loop {
+            let servers: Vec<Process> = crate::services::processes_of(&self.config)
+                .into_iter()
+                .filter(|process| {
+                    let program = process.program();
+                    program.is_some_and(|path| {
+                        path.file_name().is_some_and(|name| name == layout::PROXY)
+                    })
+                })
+                .collect();
+            if servers.is_empty() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                self.say("its proxy does not end: killed");
+                servers
+                    .iter()
+                    .for_each(|server| server.signal(Signal::KILL));
+                return;
+            }
+            // Told once it lets clients go on for a minute, told again it does not.
+            servers
+                .iter()
+                .for_each(|server| server.signal(Signal::TERM));
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+/// Whether systemd stops this node only to start it again at once (`systemctl restart`).
+async fn is_restarted(config: &NodeConfig) -> bool {
+    if !host::has_systemd() {
+        return false;
+    }
+    let jobs = tokio::process::Command::new("systemctl")
+        .args(["list-jobs", "--no-legend", "--no-pager"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(SYSTEMD_SAYS, jobs).await {
+        Ok(Ok(output)) => {
+            let unit = format!("{}.service", layout::service_name(config));
+            restarts(&String::from_utf8_lossy(&output.stdout), &unit)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a list of systemd's jobs, a line each (`12 mainstay.service restart running`), has the restart of a unit.
+fn restarts(jobs: &str, unit: &str) -> bool {
+    jobs.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(unit) && words.next() == Some("restart")
+    })
 }
 
 /// What became of the primaries, a line each.
@@ -433,4 +516,21 @@ fn raise_descriptors() {
             maximum: limit.maximum,
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::restarts;
+
+    #[test]
+    fn a_restart_is_told_from_a_stop() {
+        let jobs = "151 mainstay.service restart running\n 152 shutdown.target start waiting\n";
+        assert!(restarts(jobs, "mainstay.service"));
+        assert!(!restarts(jobs, "mainstay-1a2b3c4d.service"));
+        assert!(!restarts(
+            "9 mainstay.service stop running\n",
+            "mainstay.service"
+        ));
+        assert!(!restarts("", "mainstay.service"));
+    }
 }

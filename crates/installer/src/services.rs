@@ -10,7 +10,7 @@ pub use daemons::{
 
 use crate::console::Console;
 use crate::processes::{self, Process};
-use crate::{accounts, host, layout, node};
+use crate::{accounts, files, host, layout, node};
 use anyhow::{Context, Result, bail};
 use model::node_config::NodeConfig;
 use rustix::process::Signal;
@@ -60,6 +60,13 @@ pub fn start_node(console: &Console, config: &NodeConfig, systemd: bool) -> Resu
         .with_context(|| format!("user {} does not exist", config.os_user))?;
     let group = accounts::group(&config.os_group)
         .with_context(|| format!("group {} does not exist", config.os_group))?;
+    // Below /run it is gone after each start of the machine; the unit makes it too.
+    if !config.socket_dir.exists() {
+        for above in files::missing_above(&config.socket_dir) {
+            files::folder(&above, 0o755, (0, 0))?;
+        }
+        files::folder(&config.socket_dir, layout::PRIVATE, (user.uid, group))?;
+    }
     let program = config.current().join("bin/mainstay-node");
     console.command(format!("{} --detached", program.display()));
     let mut child = Command::new(&program)
@@ -121,6 +128,19 @@ pub fn stop_node(config: &NodeConfig) -> Result<()> {
         NODE_STOP.as_secs(),
         node::log_file(config).display()
     )
+}
+
+/// Stops the node as who started it does: where it is a unit, systemd is to know that it was stopped.
+///
+/// # Errors
+/// When it does not end in time.
+pub fn stop_unit_or_node(console: &Console, config: &NodeConfig, systemd: bool) -> Result<()> {
+    if !systemd {
+        return stop_node(config);
+    }
+    let unit = format!("{}.service", layout::service_name(config));
+    console.command(format!("systemctl stop {unit}"));
+    accounts::run("systemctl", &["stop", &unit])
 }
 
 /// supervisorctl, run from root's own copy of supervisord.

@@ -121,6 +121,7 @@ struct Server {
     /// A successor serves and takes the clients; if it ends before it has them all, this server serves again.
     succeeded: bool,
     launcher_ended: bool,
+    told_to_end: bool,
     readiness: Readiness,
     observations: watch::Sender<Option<ProxyObservation>>,
     /// What all databases counted in the last second.
@@ -162,6 +163,7 @@ impl Server {
             frozen: false,
             succeeded: false,
             launcher_ended: false,
+            told_to_end: false,
             readiness: Readiness::new(),
             observations: watch::Sender::new(None),
             window: Window::new(Instant::now()),
@@ -217,8 +219,8 @@ impl Server {
                         return Ok(self.workers);
                     }
                 }
-                _ = terminate.recv() => self.leave("it was told to end"),
-                _ = interrupt.recv() => self.leave("it was told to end"),
+                _ = terminate.recv() => self.told_to_end(),
+                _ = interrupt.recv() => self.told_to_end(),
                 _ = hangup.recv() => {}
                 Some(()) = orphaned.recv() => self.orphaned(),
                 _ = tick.tick() => {
@@ -504,6 +506,27 @@ impl Server {
         };
     }
 
+    /// The first time, clients may go on for the drain time. Told again, it does not wait for them: each connection is
+    /// closed when it has the replies that are under way.
+    fn told_to_end(&mut self) {
+        if !std::mem::replace(&mut self.told_to_end, true) {
+            self.leave("it was told to end");
+        } else if matches!(self.phase, Phase::Draining(_)) {
+            // At once: the lease, without which no reply is given, may be over soon.
+            self.end_clients();
+        }
+    }
+
+    /// Each client is closed when it has the replies that are under way.
+    fn end_clients(&mut self) {
+        self.close_endpoints();
+        for worker in self.workers.all().iter() {
+            // It has until the last moment to hear of it.
+            let _ = worker.tell(Message::Drain);
+        }
+        self.phase = Phase::Ending(Instant::now() + LAST_WAIT);
+    }
+
     /// Drains for good.
     fn leave(&mut self, reason: &str) {
         self.drain(reason);
@@ -553,14 +576,7 @@ impl Server {
             Phase::Serving => {}
             Phase::Orphaned(until) if now >= until => self.leave("no successor came"),
             Phase::Orphaned(_) => {}
-            Phase::Draining(until) if now >= until => {
-                self.close_endpoints();
-                for worker in self.workers.all().iter() {
-                    // It has until the last moment to hear of it.
-                    let _ = worker.tell(Message::Drain);
-                }
-                self.phase = Phase::Ending(now + LAST_WAIT);
-            }
+            Phase::Draining(until) if now >= until => self.end_clients(),
             Phase::Ending(until) if now >= until => return true,
             Phase::Draining(_) | Phase::Ending(_) => {}
         }

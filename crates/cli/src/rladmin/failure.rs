@@ -3,6 +3,8 @@
 use crate::installation::{Installation, NotInstalled};
 use model::{ApiError, ErrorCode};
 use serde_json::json;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 
 /// Exit code of a command that was carried out.
 pub const EXIT_OK: u8 = 0;
@@ -116,11 +118,26 @@ impl Failure {
     }
 }
 
+/// The command that starts a node that is stopped as a whole, supervisord included.
+fn start_of_stopped(installation: &Installation) -> Option<String> {
+    let config = &installation.config;
+    let refused = UnixStream::connect(config.supervisor_socket()).err()?;
+    let stopped = matches!(
+        refused.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    );
+    let program = config.install_dir.join("sbin/mainstay-install");
+    (stopped && program.exists()).then(|| format!("{} start", program.display()))
+}
+
 /// What to do, unless the description says it already.
 fn remedy(error: &ApiError, installation: Option<&Installation>) -> Option<String> {
     if error.error_code == ErrorCode::NotReady
         && let Some((service, _)) = error.description.split_once(" is not running on this node")
     {
+        if let Some(start) = installation.and_then(start_of_stopped) {
+            return Some(format!("The node is stopped. As root: `{start}`."));
+        }
         let supervisorctl = installation.map_or_else(
             || "supervisorctl".to_owned(),
             |installation| installation.program("supervisorctl"),

@@ -30,7 +30,8 @@ pub async fn discovery(subject: &Subject) -> Findings {
     if let Err(error) = within(ask(dns)).await {
         findings.warnings.push(format!(
             "the name service (DNS) does not answer at {dns}: {error}. Names of databases are not \
-             found here. If the port may not be used: sysctl \
+             found here. If the port may not be used: where systemd runs the node, its unit has \
+             the right to since its last start (systemctl restart); elsewhere sysctl \
              net.ipv4.ip_unprivileged_port_start={}; or set another port as dns under [ports] in \
              {}; see cnm_exec.log",
             dns.port(),

@@ -264,6 +264,16 @@ fn no_service_answers() {
         errors.contains("start it with `[FOLDER]/opt/current/bin/supervisorctl start cnm_http`"),
         "{errors}"
     );
+    // Where root can start it, and supervisord is away too, the whole node is stopped.
+    let program = node.config.install_dir.join("sbin/mainstay-install");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    std::fs::write(program, "").unwrap();
+    let (_, errors) = node.failure("status");
+    assert!(
+        errors
+            .contains("The node is stopped. As root: `[FOLDER]/opt/sbin/mainstay-install start`."),
+        "{errors}"
+    );
 }
 
 #[test]

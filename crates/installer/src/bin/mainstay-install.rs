@@ -39,7 +39,7 @@ enum Command {
     Install(Box<Options>),
     /// Remove an install with all its data.
     Uninstall(uninstall::Options),
-    /// Start the node, where systemd does not.
+    /// Start the node (where systemd runs the machine: its unit).
     Start(Which),
     /// Stop the node: engines save and stop, then the daemons.
     Stop(Which),
@@ -118,7 +118,9 @@ fn run(console: &Console, arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Stop(which) => {
-            services::stop_node(&meant(&which)?.entry.config)?;
+            let install = meant(&which)?;
+            let systemd = install.record.as_ref().is_some_and(|record| record.systemd);
+            services::stop_unit_or_node(console, &install.entry.config, systemd)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify {

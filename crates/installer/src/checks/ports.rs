@@ -40,8 +40,11 @@ pub(super) fn check(subject: &Subject<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The node's own user may bind a port below 1024 only where the host allows it.
+/// The node's own user may bind a port below 1024 only where the host, or the node's unit, allows it.
 fn name_service(subject: &Subject<'_>) {
+    if host::has_systemd() {
+        return;
+    }
     let port = subject.config.ports.dns;
     let Some(first) = host::first_unprivileged_port() else {
         return;

@@ -2,7 +2,7 @@
 
 use super::Run;
 use crate::files::{self, Owner};
-use crate::layout;
+use crate::layout::{self, PRIVATE};
 use anyhow::{Context, Result};
 use model::node_config::NodeConfig;
 use std::fs;
@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 /// Group members may add entries, but take away only their own (sticky): the OS user flips `current`
 /// and writes its certificates here, and root's files beside them stay root's.
 const SHARED: u32 = 0o1770;
-const PRIVATE: u32 = 0o750;
 
 /// Makes them, or puts owner and mode right.
 pub(super) fn make(run: &mut Run<'_>) -> Result<Vec<String>> {

@@ -32,6 +32,9 @@ fn no_fault(template: &str, program: &str) {
         .replace("@ADDRESS@", "127.0.0.1")
         .replace("@INSTALL_ID@", "test")
         .replace("@INSTALL_DIR@", folder.path().to_str().unwrap())
+        .replace("@CONFIG_DIR@", "/etc/opt/mainstay")
+        .replace("@VAR_DIR@", "/var/opt/mainstay")
+        .replace("@SOCKET_DIR@", "/run/mainstay")
         .replace("@OS_USER@", "root")
         .replace("@OS_GROUP@", "root");
     assert!(!text.contains('@'), "a placeholder is left:\n{text}");

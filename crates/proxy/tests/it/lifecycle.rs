@@ -180,6 +180,23 @@ fn told_to_end_the_server_serves_those_who_are_there() {
 }
 
 #[test]
+fn told_again_it_sends_them_away() {
+    let mut node = Node::start();
+    let mut client = node.client();
+    assert!(client.pings());
+    let server = node.server();
+    process::signal(server, Signal::TERM);
+    until("no more are accepted", || {
+        TcpStream::connect(node.endpoint).is_err()
+    });
+    assert!(client.pings());
+    process::signal(server, Signal::TERM);
+    assert!(client.try_raw().is_none());
+    assert!(node.launcher_fails());
+    assert!(!process::runs(server));
+}
+
+#[test]
 fn one_launcher_at_a_time() {
     let mut node = Node::start();
     let server = node.server();
