@@ -55,7 +55,7 @@ enum Action {
         #[arg(long)]
         orchestrated: bool,
         /// Begin with the last release, built from its commit, instead of this tree; the demo must not be there.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "orchestrated")]
         released: bool,
     },
     /// Remove the demo without a trace.
@@ -128,25 +128,31 @@ fn create_database(first: &Node) -> Result<()> {
 
 /// A cluster of what this tree is.
 pub(crate) fn start(repository: &Path, place: &Place) -> Result<()> {
+    let began = Instant::now();
     let version = dist::release::next(repository)?;
     step(&format!("build, and make the bundle of {version}"), || {
         dist::fast(repository, &version)
     })?;
-    start_version(repository, place, &version)
+    start_version(repository, place, &version, began)
 }
 
 /// A cluster of the last release.
 pub(crate) fn start_released(repository: &Path, place: &Place) -> Result<()> {
+    let began = Instant::now();
     let version = dist::release::last(repository)?;
     step(
         &format!("build release {version} from its commit, and make its bundle"),
         || dist::released(repository, &version),
     )?;
-    start_version(repository, place, &version)
+    start_version(repository, place, &version, began)
 }
 
-fn start_version(repository: &Path, place: &Place, version: &Version) -> Result<()> {
-    let began = Instant::now();
+fn start_version(
+    repository: &Path,
+    place: &Place,
+    version: &Version,
+    began: Instant,
+) -> Result<()> {
     let bundle = place.unpack_for_tools(&place.tar(repository, version), version)?;
     step("remove what an earlier demo left", || {
         place.remove(Some(&bundle))
@@ -246,11 +252,7 @@ fn show(nodes: &[Node]) -> Result<()> {
 }
 
 fn say_where(place: &Place, nodes: &[Node], password: &str) {
-    let base = if place.is_default() {
-        String::new()
-    } else {
-        format!(" --base {}", place.base())
-    };
+    let base = place.option();
     println!("\nConnect:    redis-cli -h {} -p {PORT}", place.base());
     println!(
         "            (the bundle has one: {})",
@@ -282,7 +284,8 @@ fn shell(place: &Place, number: u8) -> Result<()> {
     let node = place.node(number)?;
     ensure!(
         node.is_installed(),
-        "the demo does not run: start it with ./demo.sh"
+        "the demo does not run: start it with ./demo.sh{}",
+        place.option()
     );
     let bin = node.program("");
     let path = std::env::var("PATH").unwrap_or_default();
@@ -302,7 +305,10 @@ fn shell(place: &Place, number: u8) -> Result<()> {
 fn begin_upgrade(repository: &Path, place: &Place, released: bool) -> Result<()> {
     let is_there = place.nodes().iter().all(Node::is_installed);
     match (is_there, released) {
-        (true, true) => bail!("the demo is there: ./demo.sh stop removes it"),
+        (true, true) => bail!(
+            "the demo is there: ./demo.sh stop{} removes it",
+            place.option()
+        ),
         (true, false) => Ok(()),
         (false, true) => start_released(repository, place),
         (false, false) => start(repository, place),

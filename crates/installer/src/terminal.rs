@@ -35,8 +35,9 @@ pub fn attend() -> std::io::Result<()> {
         });
         let now = ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.3f");
         eprintln!(
-            "\n{now} [x] Error: interrupted. What was begun is kept: the same command goes on with it; after an \
-             interrupted upgrade, install.sh --rollback takes it back"
+            "\n{now} [x] Error: interrupted. What was begun is kept, and one of the node's daemons may be stopped \
+             until it is ended: the same command goes on with it; after an interrupted upgrade, install.sh \
+             --rollback takes it back"
         );
         exit(INTERRUPTED)
     });

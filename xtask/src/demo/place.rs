@@ -42,8 +42,13 @@ impl Place {
         self.base
     }
 
-    pub(crate) fn is_default(&self) -> bool {
-        self.base == DEFAULT
+    /// What names it to `./demo.sh`.
+    pub(crate) fn option(&self) -> String {
+        if self.base == DEFAULT {
+            String::new()
+        } else {
+            format!(" --base {}", self.base)
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {

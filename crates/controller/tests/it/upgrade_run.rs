@@ -513,6 +513,34 @@ fn a_gate_that_errors_have_missed_is_passed_when_an_operator_has_it_go_on() {
     assert_eq!(sim.versions(), [NEW; 3]);
 }
 
+/// Nothing is skipped: a node that was done and is taken back has its turn again, when an operator says so.
+#[test]
+fn a_node_that_is_taken_back_by_hand_pauses() {
+    let mut sim = Sim::new(11, RunWish::default());
+    while sim.run().nodes[0].state != TurnState::Done {
+        sim.second();
+    }
+    for phase in [NodePhase::Begin, NodePhase::Done] {
+        let intent = Intent::NodeRelease {
+            node: NodeUid(1),
+            phase,
+            release: facts(OLD, 1),
+        };
+        sim.world.request(&intent).unwrap();
+        runs(&mut sim.world, 1, OLD, 1);
+    }
+    let state = sim.until_it_rests();
+    assert_eq!(code(&state), Some(ErrorCode::UpgradeGateMissed));
+    let RunState::Paused { evidence, .. } = state else {
+        unreachable!()
+    };
+    assert!(evidence.contains("install.sh --rollback"), "{evidence}");
+    assert_eq!(sim.versions(), [OLD; 3]);
+    sim.world.request(&Intent::ResumeUpgradeRun).unwrap();
+    assert_eq!(sim.until_it_rests(), RunState::Done);
+    assert_eq!(sim.versions(), [NEW; 3]);
+}
+
 #[test]
 fn a_release_that_is_much_slower_pauses_until_an_operator_says_that_it_may_be() {
     let mut sim = Sim::new(4, RunWish::default());

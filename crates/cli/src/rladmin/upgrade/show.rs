@@ -63,8 +63,12 @@ pub(super) fn status(status: &UpgradeStatus, colours: bool) -> String {
             last.from, last.to, last.level_from, last.level_to, last.ended
         );
     }
+    let run = status.run.as_ref().filter(|run| run.state != "done");
     if status.state == "none" {
-        text.push_str("No upgrade is under way.\n");
+        // One that no node runs yet, or none any more, is told of below.
+        if run.is_none() {
+            text.push_str("No upgrade is under way.\n");
+        }
     } else {
         let mut line = status_line(status);
         if let Some(first) = line.get_mut(..1) {
@@ -72,7 +76,7 @@ pub(super) fn status(status: &UpgradeStatus, colours: bool) -> String {
         }
         let _ = writeln!(text, "{line}");
     }
-    if let Some(run) = status.run.as_ref().filter(|run| run.state != "done") {
+    if let Some(run) = run {
         text.push_str(&super::show_run::short(run, colours));
     }
     let mut table = Table::new(

@@ -150,7 +150,7 @@ fn nodes(view: &ClusterView, findings: &mut Vec<Finding>) {
     for node in &view.nodes {
         if !view.is_heard(node.uid) {
             let since = view.observed(node.uid).map_or_else(
-                || "it was never heard".to_owned(),
+                || "the primary node, which may have just become it, has not heard it".to_owned(),
                 |seen| format!("it was heard {} s ago", seen.age_ms / 1000),
             );
             findings.push(blocker(

@@ -38,7 +38,18 @@ pub(super) fn follow(
         }
         None => None,
         Some(report) if report.state == JobState::Running => {
-            let step = seen.upgrade.turn.step.clone().unwrap_or_default();
+            let turn = &seen.upgrade.turn;
+            let step = turn.step.clone().unwrap_or_default();
+            if !turn.attended && gone > BEGINS_WITHIN {
+                let evidence =
+                    format!("it is not attended any more; its installer was at step '{step}'");
+                return Some(failed(
+                    run,
+                    (node, now),
+                    ErrorCode::UpgradeNotAttended,
+                    evidence,
+                ));
+            }
             late(run, format!("its installer is at step '{step}'"))
         }
         Some(report) => ended(view, run, (node, &report), now),

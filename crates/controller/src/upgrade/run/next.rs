@@ -1,7 +1,8 @@
 //! Whose turn comes next, and what stands against it.
 
 use super::{
-    BEGINS_WITHIN, Next, SETTLES_WITHIN, STAGED_WITHIN, Told, done, health, next, paused, since,
+    BEGINS_WITHIN, Next, SETTLES_WITHIN, STAGED_WITHIN, Told, done, failed, health, next, paused,
+    since,
 };
 use jiff::Timestamp;
 use model::documents::Severity;
@@ -21,6 +22,19 @@ pub(super) fn forward(view: &ClusterView, mut run: UpgradeRun, now: Timestamp) -
     if let Some(node) = by_hand.map(|turn| turn.node) {
         super::set(&mut run, node, TurnState::Done);
         return Some(next(run, now, format!("node:{node} runs the new release")));
+    }
+    // One that an operator took back by hand is not passed over; `resume` gives it its turn again.
+    let taken_back = run.nodes.iter().find(|turn| {
+        turn.state == TurnState::Done && health::is_before(view, turn.node, &run.target)
+    });
+    if let Some(node) = taken_back.map(|turn| turn.node) {
+        let evidence = "it runs another release again: install.sh --rollback was run there";
+        return Some(failed(
+            run,
+            (node, now),
+            ErrorCode::UpgradeGateMissed,
+            evidence.to_owned(),
+        ));
     }
     let waiting: Vec<NodeUid> = run
         .nodes

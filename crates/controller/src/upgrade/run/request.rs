@@ -153,7 +153,8 @@ pub(crate) fn roll_back(state: &ClusterState, fresh: &Fresh<'_>) -> Planned {
         .is_some_and(|open| open.to == run.target.version);
     if !run.is_open() && !of_run {
         let text = format!(
-            "the upgrade to {} has ended and is finalised, or was taken back",
+            "the upgrade to {} has ended and is finalised, or was taken back; where the feature level did not rise, \
+             install.sh --rollback still takes a node back",
             run.target.version
         );
         return Err(refused(ErrorCode::UpgradeNoRun, text));
