@@ -49,7 +49,7 @@ pub async fn start(context: &Context, invocation: &Invocation) -> Result<(), Fai
     std::io::copy(&mut &file, &mut hash).map_err(|e| wrong(e.to_string()))?;
     let digest: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     give(context, &file, size, &digest).await?;
-    screen.progress("Given to this node; it is verified and planned");
+    screen.progress("Given to this node, where root verifies it");
     let request = UpgradeStart {
         digest,
         canary: invocation.node("canary"),
