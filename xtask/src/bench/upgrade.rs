@@ -82,6 +82,7 @@ pub(crate) fn run(repository: &Path, words: &[String]) -> Result<()> {
     let place = Place::new(options.base)?;
     demo::start_released(repository, &place)?;
     let measured = measure(repository, &place, &options);
+    keep_logs(repository, &place)?;
     let stopped = demo::stop(&place);
     let mut figures = measured?;
     stopped?;
@@ -92,6 +93,30 @@ pub(crate) fn run(repository: &Path, words: &[String]) -> Result<()> {
     if let Some(path) = &options.json {
         std::fs::write(path, figures.json()).with_context(|| path.display().to_string())?;
     }
+    Ok(())
+}
+
+/// What the nodes said is there afterwards: a connection that was dropped is to be explained.
+fn keep_logs(repository: &Path, place: &Place) -> Result<()> {
+    let kept = repository.join("target/bench/upgrade-logs");
+    if kept.exists() {
+        std::fs::remove_dir_all(&kept)?;
+    }
+    for node in place.nodes() {
+        let into = kept.join(format!("node{}", node.number));
+        std::fs::create_dir_all(&into)?;
+        let from = place.root().join(format!("node{}/var", node.number));
+        for log in walkdir::WalkDir::new(&from).into_iter().flatten() {
+            let is_log = log
+                .path()
+                .extension()
+                .is_some_and(|end| end == "log" || end == "out");
+            if is_log && log.file_type().is_file() {
+                std::fs::copy(log.path(), into.join(log.file_name()))?;
+            }
+        }
+    }
+    println!("logs of the nodes: {}", kept.display());
     Ok(())
 }
 
