@@ -1,6 +1,7 @@
 """Clients under load beside a scenario, and the judgement of what they saw."""
 
 import json
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from machines import Failed
 
 # How long a client waits for a reply or a connection, seconds.
 PATIENCE = 15
+# How long it may take until all clients are served, seconds.
+UNDER_WAY = 60
 
 
 class Load:
@@ -25,6 +28,10 @@ class Load:
             ["ip", "netns", "exec", self.network.switch, sys.executable,
              str(Path(__file__).with_name("load.py")), str(PATIENCE), self.name, *places],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        readable, _, _ = select.select([self.process.stdout], [], [], UNDER_WAY)
+        if not readable or self.process.stdout.readline() != "under way\n":
+            self.process.kill()
+            raise Failed(f"clients were not served within {UNDER_WAY} s")
         return self
 
     def __exit__(self, kind, error, trace):

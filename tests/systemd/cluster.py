@@ -1,7 +1,6 @@
 """What an operator does and sees on the machines."""
 
 import re
-import time
 
 from machines import Failed, until
 
@@ -47,10 +46,13 @@ class Cluster:
                               " ".join(words[7:])))
         return found
 
+    def primaries(self, database, at):
+        """Numbers of the nodes that have a database's primary, as a machine sees it."""
+        return [node for name, _, node, role, _ in self.shards(at) if name == database and role == "master"]
+
     def primary(self, database, at=None):
         """Number of the node that has a database's primary."""
-        places = [node for name, _, node, role, _ in self.shards(at or self.machines[0])
-                  if name == database and role == "master"]
+        places = self.primaries(database, at or self.machines[0])
         if len(places) != 1:
             raise Failed(f"{database} has {len(places)} primaries")
         return places[0]
@@ -134,8 +136,3 @@ def files(machine):
         if not own.match(inside) and not (path.is_dir() and (machine.base / inside).is_dir()):
             found.add(inside)
     return found
-
-
-def pause(seconds):
-    """Load goes on for a while; nothing is judged by it."""
-    time.sleep(seconds)

@@ -2,6 +2,8 @@
 
     load.py SECONDS_OF_PATIENCE KEY ADDRESS:PORT...      until its standard input ends; then prints one JSON object
 
+Prints a line as soon as each client has had some replies.
+
 Each client waits for its reply before it goes on. A number that was acknowledged must be in the list at the end, and
 none may be there twice; one that got an error, or no reply, is never sent again.
 """
@@ -12,6 +14,8 @@ import sys
 import threading
 import time
 
+# Replies of each client before the load counts as under way.
+UNDER_WAY = 100
 # Pause between two commands of a client, seconds: load, not a race.
 THINKS = 0.004
 
@@ -83,6 +87,9 @@ def main():
         clients.append(Client(name, (host, int(port)), float(patience), over))
     for client in clients:
         client.start()
+    while any(len(client.acknowledged) < UNDER_WAY for client in clients):
+        time.sleep(0.02)
+    print("under way", flush=True)
     sys.stdin.buffer.read()
     over.set()
     for client in clients:

@@ -37,7 +37,7 @@ if [ "$(cat "$cache/made-from" 2>/dev/null)" != "bookworm $packages" ]; then
   echo "==> Debian 12 into $cache/debian"
   mirror=$(sed -n 's/^URIs: *\([^ ]*\/debian\/\{0,1\}\) *$/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/debian\/\{0,1\}\) .*/\2/p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1) || true
-  debootstrap --variant=minbase --include="$packages" bookworm "$cache/debian" "${mirror:-http://deb.debian.org/debian}" \
+  debootstrap --variant=minbase --include="$packages" bookworm "$cache/debian" ${mirror:+"$mirror"} \
     >"$cache/debootstrap.log" 2>&1 || cannot "debootstrap failed: see $cache/debootstrap.log"
   echo "bookworm $packages" >"$cache/made-from"
 fi

@@ -70,7 +70,10 @@ impl Console {
             .mode(0o640)
             .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).map_err(std::io::Error::other)?)
             .open(path)?;
-        if let Some(folder) = path.parent() {
+        // One with another name elsewhere may be somebody else's.
+        if file.metadata()?.nlink() == 1
+            && let Some(folder) = path.parent()
+        {
             let owner = std::fs::metadata(folder)?;
             let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
         }

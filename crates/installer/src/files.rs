@@ -1,9 +1,11 @@
 //! Writing files and folders so that a run that is cut short at any moment can be run again.
 
 use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 /// User and group numbers.
@@ -53,7 +55,8 @@ pub fn write_if_other(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Res
 }
 
 /// Makes a folder with its owner and mode, or gives them to one that is there; says whether it
-/// changed anything. The folders above must exist.
+/// changed anything. The folders above must exist. A link in its place, which the OS user could put there at any
+/// moment, is never followed.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -65,19 +68,22 @@ pub fn folder(path: &Path, mode: u32, owner: Owner) -> Result<bool> {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let meta = fs::symlink_metadata(path)?;
-        if !meta.is_dir() {
-            return Err(std::io::Error::other(
-                "something else than a folder is there",
-            ));
-        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = open(path, flags, Mode::empty()).map_err(|error| match error {
+            Errno::NOTDIR | Errno::LOOP => {
+                std::io::Error::other("something else than a folder is there")
+            }
+            other => other.into(),
+        })?;
+        let folder = File::from(folder);
+        let meta = folder.metadata()?;
         if (meta.uid(), meta.gid()) != owner {
-            lchown(path, Some(owner.0), Some(owner.1))?;
+            fchown(&folder, Some(owner.0), Some(owner.1))?;
             changed = true;
         }
         // Last, because a change of owner clears bits.
         if meta.permissions().mode() & 0o7777 != mode || changed {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+            folder.set_permissions(fs::Permissions::from_mode(mode))?;
             changed = true;
         }
         Ok(changed)
@@ -173,4 +179,32 @@ fn sibling(path: &Path) -> PathBuf {
     name.push(path.file_name().unwrap_or_default());
     name.push(".partial");
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let (other, path) = (place.path().join("other"), place.path().join("run"));
+        fs::create_dir(&other).unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+        let meta = fs::metadata(&other).unwrap();
+        let own = (meta.uid(), meta.gid());
+        symlink(&other, &path).unwrap();
+        let refused = format!("{:#}", folder(&path, 0o700, own).unwrap_err());
+        assert!(
+            refused.contains("something else than a folder"),
+            "{refused}"
+        );
+        let mode = fs::metadata(&other).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        fs::remove_file(&path).unwrap();
+        assert!(folder(&path, 0o700, own).unwrap());
+        assert!(!folder(&path, 0o700, own).unwrap());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
 }

@@ -111,6 +111,23 @@ fn supervisord_conf(run: &Run<'_>) -> Result<String> {
     Ok(template(run, "supervisord.conf")?.replace("@PROGRAMS@", programs.join("\n").trim_end()))
 }
 
+/// What has systemd make the sockets' folder where it is gone after each start of the machine. Making it as root
+/// would follow a link that the OS user has put above it.
+fn runtime_directory(sockets: &Path) -> String {
+    let below = sockets
+        .strip_prefix("/run")
+        .or_else(|_| sockets.strip_prefix("/var/run"));
+    match below {
+        // Engines outlive the unit, and so do their sockets.
+        Ok(below) if !below.as_os_str().is_empty() => format!(
+            "RuntimeDirectory={}\nRuntimeDirectoryMode={PRIVATE:04o}\nRuntimeDirectoryPreserve=yes",
+            below.display()
+        ),
+        _ => "# The sockets' folder is not below /run, where it would be gone after each start of the machine."
+            .to_owned(),
+    }
+}
+
 /// A template of the verified bundle, filled in.
 pub(super) fn template(run: &Run<'_>, name: &str) -> Result<String> {
     let path = run.bundle.release_path(&format!("templates/{name}"));
@@ -121,8 +138,30 @@ pub(super) fn template(run: &Run<'_>, name: &str) -> Result<String> {
         .replace("@INSTALL_DIR@", &config.install_dir.display().to_string())
         .replace("@CONFIG_DIR@", &config.config_dir.display().to_string())
         .replace("@VAR_DIR@", &config.var_dir.display().to_string())
+        .replace(
+            "@RUNTIME_DIRECTORY@",
+            &runtime_directory(&config.socket_dir),
+        )
         .replace("@SOCKET_DIR@", &config.socket_dir.display().to_string())
         .replace("@OS_USER@", &config.os_user)
         .replace("@OS_GROUP@", &config.os_group)
         .replace("@ADDRESS@", &config.address.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_makes_only_what_is_below_run() {
+        for path in ["/run/a/b", "/var/run/a/b"] {
+            let text = runtime_directory(Path::new(path));
+            assert!(text.starts_with("RuntimeDirectory=a/b\n"), "{text}");
+            assert!(text.contains("\nRuntimeDirectoryMode=0750\n"), "{text}");
+        }
+        for path in ["/var/opt/mainstay/run", "/running/a", "/run"] {
+            let text = runtime_directory(Path::new(path));
+            assert!(text.starts_with('#') && !text.contains('\n'), "{text}");
+        }
+    }
 }

@@ -34,7 +34,10 @@ fn no_fault(template: &str, program: &str) {
         .replace("@INSTALL_DIR@", folder.path().to_str().unwrap())
         .replace("@CONFIG_DIR@", "/etc/opt/mainstay")
         .replace("@VAR_DIR@", "/var/opt/mainstay")
-        .replace("@SOCKET_DIR@", "/run/mainstay")
+        .replace(
+            "@RUNTIME_DIRECTORY@",
+            "RuntimeDirectory=mainstay/sockets\nRuntimeDirectoryMode=0750\nRuntimeDirectoryPreserve=yes",
+        )
         .replace("@OS_USER@", "root")
         .replace("@OS_GROUP@", "root");
     assert!(!text.contains('@'), "a placeholder is left:\n{text}");

@@ -164,36 +164,26 @@ fn endpoints_follow_the_configuration() {
 }
 
 #[test]
-fn told_to_end_the_server_serves_those_who_are_there() {
-    let mut node = Node::start();
-    let mut client = node.client();
-    assert!(client.pings());
-    let server = node.server();
-    process::signal(server, Signal::TERM);
-    until("no more are accepted", || {
-        TcpStream::connect(node.endpoint).is_err()
-    });
-    assert_eq!(client.text("SET k v"), "+OK\r\n");
-    drop(client);
-    assert!(node.launcher_fails());
-    assert!(!process::runs(server));
-}
-
-#[test]
-fn told_again_it_sends_them_away() {
-    let mut node = Node::start();
-    let mut client = node.client();
-    assert!(client.pings());
-    let server = node.server();
-    process::signal(server, Signal::TERM);
-    until("no more are accepted", || {
-        TcpStream::connect(node.endpoint).is_err()
-    });
-    assert!(client.pings());
-    process::signal(server, Signal::TERM);
-    assert!(client.try_raw().is_none());
-    assert!(node.launcher_fails());
-    assert!(!process::runs(server));
+fn told_to_end_the_server_serves_those_who_are_there_and_told_again_sends_them_away() {
+    for again in [false, true] {
+        let mut node = Node::start();
+        let mut client = node.client();
+        assert!(client.pings());
+        let server = node.server();
+        process::signal(server, Signal::TERM);
+        until("no more are accepted", || {
+            TcpStream::connect(node.endpoint).is_err()
+        });
+        assert_eq!(client.text("SET k v"), "+OK\r\n");
+        if again {
+            process::signal(server, Signal::TERM);
+            assert!(client.try_raw().is_none());
+        } else {
+            drop(client);
+        }
+        assert!(node.launcher_fails());
+        assert!(!process::runs(server));
+    }
 }
 
 #[test]
