@@ -14,6 +14,8 @@ mod histogram;
 pub(crate) mod slow;
 mod window;
 
+use histogram::{Histogram, Times};
+
 pub(crate) use counters::{Answered, ErrorKind, Tally, WorkerStats};
 pub(crate) use window::{Sum, Window};
 
@@ -60,15 +62,23 @@ pub(crate) struct Handed {
     kept: AtomicU64,
     /// The longest time between a client's two workers, ns.
     longest: AtomicU64,
+    /// That time of each client.
+    pauses: Histogram,
 }
 
 impl Handed {
-    /// So many clients are served here from now on; `since`: when the first of them left its worker.
-    pub(crate) fn adopted(&self, count: u64, since: Option<u64>) {
+    /// Clients are served here from now on; `left_at`: when each of them left its worker, ns, 0 if that is not known.
+    /// One thread says so.
+    pub(crate) fn adopted(&self, left_at: impl Iterator<Item = u64>) {
         let now = crate::leases::now().0;
-        let pause = since.map_or(0, |since| now.saturating_sub(since));
-        self.adopted.fetch_add(count, Relaxed);
-        self.longest.fetch_max(pause, Relaxed);
+        for left_at in left_at {
+            self.adopted.fetch_add(1, Relaxed);
+            if left_at > 0 {
+                let pause = now.saturating_sub(left_at);
+                self.longest.fetch_max(pause, Relaxed);
+                self.pauses.add(pause / 1_000, 1);
+            }
+        }
         self.any.store(true, Release);
     }
 
@@ -80,10 +90,15 @@ impl Handed {
 
     /// What is told of it.
     pub(crate) fn counts(&self) -> Option<HandoverCounts> {
-        self.any.load(Acquire).then(|| HandoverCounts {
-            adopted: self.adopted.load(Relaxed),
-            left: self.kept.load(Relaxed),
-            longest_pause_us: self.longest.load(Relaxed) / 1_000,
+        self.any.load(Acquire).then(|| {
+            let mut pauses = Times::default();
+            self.pauses.add_to(&mut pauses);
+            HandoverCounts {
+                adopted: self.adopted.load(Relaxed),
+                left: self.kept.load(Relaxed),
+                longest_pause_us: self.longest.load(Relaxed) / 1_000,
+                p99_pause_us: Some(pauses.summary().p99_us),
+            }
         })
     }
 }

@@ -95,8 +95,11 @@ impl Clients {
         match &after.handover {
             Some(handover) => {
                 let all = handover.adopted + handover.left;
+                let most = handover.p99_pause_us.map_or_else(String::new, |us| {
+                    format!("; of 99 in 100 at most {}", milliseconds(us))
+                });
                 lines.push(format!(
-                    "connections kept: {} of {all}; longest pause of one: {}",
+                    "connections kept: {} of {all}; longest pause of one: {}{most}",
                     handover.adopted,
                     milliseconds(handover.longest_pause_us)
                 ));
@@ -180,12 +183,16 @@ mod tests {
                 adopted: 999,
                 left: 1,
                 longest_pause_us: 4_321,
+                p99_pause_us: Some(1_234),
             }),
             ..proxy(2, 999)
         });
         let text = clients.report().join("\n");
         assert!(text.contains("kept: 999 of 1000"), "{text}");
-        assert!(text.contains("4.321 ms"), "{text}");
+        assert!(
+            text.contains("of one: 4.321 ms; of 99 in 100 at most 1.234 ms"),
+            "{text}"
+        );
         let text = Clients::default().report().join("\n");
         assert!(text.contains("not counted"), "{text}");
     }

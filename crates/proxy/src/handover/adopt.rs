@@ -1,9 +1,10 @@
 //! The new server's side of handing over clients.
 
 use super::clients::{FromNew, FromOld, Standing};
-use super::give::give_to;
+use super::give::{TELL, give_to};
 use super::packet::{Packet, is_gone, may_die, read, receive_packet, send};
 use super::record::{self, BATCH_MAX, BoxedRecord};
+use super::{WITH_WINDOW, version};
 use crate::listeners::Acceptor;
 use crate::topology::Database;
 use crate::worker::{Carried, Message, WorkerHandle};
@@ -236,6 +237,9 @@ impl Adopting<'_> {
 
     /// Adopts a batch, and says so. It is served when the old server has let it go.
     fn adopt_batch(&self, number: u64, got: Received) -> anyhow::Result<Batch<'_>> {
+        if version() < WITH_WINDOW && self.hears_more() {
+            bail!("the old server said more before it heard of batch {number}");
+        }
         let (clients, refused) = match got {
             Ok(clients) => self.check(clients)?,
             Err(reason) => {
@@ -255,6 +259,12 @@ impl Adopting<'_> {
         }
         may_die("new-adopted");
         Ok(batch)
+    }
+
+    /// Earlier releases, as which tests have this process speak, understand nothing else between a batch and the word
+    /// about it, however long they take.
+    fn hears_more(&self) -> bool {
+        is_readable(&self.connection, 3 * TELL / 2)
     }
 
     /// Takes a batch that was committed; returns how many clients that are.
@@ -297,13 +307,14 @@ impl Adopting<'_> {
         let Some(process) = &self.old else {
             return false;
         };
-        let mut wanted = [PollFd::new(process, PollFlags::IN)];
-        let time = Timespec {
-            tv_sec: DYING.as_secs().try_into().unwrap_or(1),
-            tv_nsec: 0,
-        };
-        matches!(rustix::event::poll(&mut wanted, Some(&time)), Ok(1..))
+        is_readable(process, DYING)
     }
+}
+
+fn is_readable(file: &impl AsFd, limit: Duration) -> bool {
+    let mut wanted = [PollFd::new(file, PollFlags::IN)];
+    let time = Timespec::try_from(limit).ok();
+    matches!(rustix::event::poll(&mut wanted, time.as_ref()), Ok(1..))
 }
 
 /// Clients that count here and are not served yet. If they are not to be, they count no more.
@@ -317,10 +328,7 @@ impl Batch<'_> {
     fn serve(mut self) -> usize {
         let clients = std::mem::take(&mut self.clients);
         let left_at = clients.iter().map(|client| client.record.left_at);
-        self.acceptor
-            .stats
-            .handed
-            .adopted(clients.len() as u64, left_at.filter(|at| *at > 0).min());
+        self.acceptor.stats.handed.adopted(left_at);
         let count = clients.len();
         let workers: Vec<WorkerHandle> = self.acceptor.all_workers().to_vec();
         // Each worker its part.

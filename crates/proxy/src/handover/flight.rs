@@ -49,6 +49,11 @@ impl<'a> Flight<'a> {
         }
     }
 
+    /// Whether the new server takes other messages while batches are on the way.
+    pub(super) const fn is_ahead(&self) -> bool {
+        self.window > 1
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.batches.len() < self.window
     }

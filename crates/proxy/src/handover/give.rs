@@ -2,7 +2,7 @@
 
 use super::clients::{DatabaseStanding, FromNew, FromOld, Standing};
 use super::flight::{Flight, file};
-use super::packet::{is_late, receive, send};
+use super::packet::{TEST_ENV, is_late, receive, send};
 use super::record;
 use crate::listeners::Acceptor;
 use crate::worker::{Away, Carried, Message, Parcel, WorkerHandle};
@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How often the new server is told how many clients are left.
-const TELL: Duration = Duration::from_millis(100);
+pub(super) const TELL: Duration = Duration::from_millis(100);
 /// How long the new server may take to be ready.
 const READY_WAIT: Duration = Duration::from_secs(30);
 /// Most databases that are told of: the message is one packet.
@@ -103,6 +103,14 @@ fn tell(worker: &WorkerHandle, message: impl Fn() -> Message) {
     }
 }
 
+/// Tests have it told at every opportunity.
+fn tell_after() -> Duration {
+    match std::env::var(TEST_ENV).as_deref() {
+        Ok("tells") => Duration::ZERO,
+        _ => TELL,
+    }
+}
+
 impl Giving {
     /// Clients of this process, those on the way included.
     fn left(&self) -> usize {
@@ -116,8 +124,11 @@ impl Giving {
         flight: &mut Flight<'_>,
     ) -> anyhow::Result<()> {
         let mut told: Option<Instant> = None;
+        let tell = tell_after();
         while self.left() > 0 && Instant::now() < self.until {
-            if told.is_none_or(|told| told.elapsed() >= TELL) {
+            // A server that takes one batch at a time understands nothing else until it has taken it.
+            let may_tell = flight.is_empty() || flight.is_ahead();
+            if may_tell && told.is_none_or(|told| told.elapsed() >= tell) {
                 send(connection, &FromOld::Standing(self.standing()), &[])?;
                 told = Some(Instant::now());
             }

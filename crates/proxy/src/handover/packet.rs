@@ -171,7 +171,7 @@ pub(super) fn is_late(error: &anyhow::Error) -> bool {
 
 /// What a test wants: `version=1` and `version=2` speak as earlier releases; `dies=<where>` kills
 /// this process there, `dies=<where>:<n>` when it comes there the nth time; `patient` has questions about all clients
-/// wait as long as the handover takes.
+/// wait as long as the handover takes; `tells` tells of the clients that are left at every opportunity.
 pub(super) const TEST_ENV: &str = "MAINSTAY_HANDOVER_TEST";
 
 /// Kills this process if a test wants it to die here.

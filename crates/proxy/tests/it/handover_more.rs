@@ -310,6 +310,8 @@ fn one_batch_at_a_time() {
     let mut node = Node::start();
     let mut clients: Vec<Client> = (0..350).map(|_| node.client()).collect();
     for environment in [
+        // One that tells of what is left again and again, to one that understands nothing else meanwhile.
+        vec![("MAINSTAY_HANDOVER_TEST", "tells".to_owned())],
         vec![("MAINSTAY_HANDOVER_TEST", "version=2".to_owned())],
         Vec::new(),
     ] {
