@@ -93,11 +93,13 @@ impl Handed {
         self.any.load(Acquire).then(|| {
             let mut pauses = Times::default();
             self.pauses.add_to(&mut pauses);
+            let longest = self.longest.load(Relaxed) / 1_000;
             HandoverCounts {
                 adopted: self.adopted.load(Relaxed),
                 left: self.kept.load(Relaxed),
-                longest_pause_us: self.longest.load(Relaxed) / 1_000,
-                p99_pause_us: Some(pauses.summary().p99_us),
+                longest_pause_us: longest,
+                // Known to the middle of a bucket.
+                p99_pause_us: Some(pauses.summary().p99_us.min(longest)),
             }
         })
     }

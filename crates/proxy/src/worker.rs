@@ -29,6 +29,7 @@
 //! | [`filter`] | which connections `CLIENT LIST` and `CLIENT KILL` mean |
 //! | [`measure`] | what is counted and timed |
 //! | [`gather`] | questions to all workers |
+//! | [`linger`] | looking for more before going to sleep |
 //! | [`gate`] | holding commands while a primary moves |
 //! | [`lease`] | until when shards of replicated databases may be used |
 //! | [`leaving`] | clients that end at the engine first |
@@ -53,6 +54,7 @@ mod handle;
 mod lanes;
 mod lease;
 mod leaving;
+mod linger;
 mod link;
 mod local;
 mod loss;
@@ -85,6 +87,7 @@ use backend::Backend;
 use client::{Client, Lane, Wait};
 use fan::Part;
 use handle::WorkerState;
+use linger::Awaited;
 use link::Served;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -127,6 +130,7 @@ pub(crate) struct Worker {
     gates: gate::Gates,
     departing: Option<depart::Departing>,
     divided: divided::Divided,
+    linger: linger::Linger,
     leases: lease::Leases,
     draining: bool,
     stopped: bool,
@@ -204,6 +208,7 @@ impl Prepared {
             gates: gate::Gates::default(),
             departing: None,
             divided: divided::Divided::default(),
+            linger: linger::Linger::default(),
             leases: lease::Leases::default(),
             draining: false,
             stopped: false,
@@ -240,9 +245,11 @@ impl Worker {
         self.state.thread.store(thread, Ordering::Relaxed);
         while !self.stopped {
             let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
+            if !self.looks_a_while(&mut events, timeout)? {
+                match self.poll.poll(&mut events, timeout) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    other => other?,
+                }
             }
             self.tell_time();
             self.take_events(&events);
@@ -257,6 +264,7 @@ impl Worker {
                 self.take_events(&events);
                 self.read_all();
             }
+            self.linger.turn_ends();
             self.write_all();
             if self.gates_close() {
                 self.tend_gates();
@@ -279,13 +287,41 @@ impl Worker {
         self.tell_moment();
     }
 
+    /// Looks for events before it sleeps, if that is worth it; `true`: there are some.
+    #[inline]
+    fn looks_a_while(
+        &mut self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<bool> {
+        if !self.linger.is_worth_it() || timeout.is_some_and(|timeout| timeout <= linger::LOOK) {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        while began.elapsed() < linger::LOOK {
+            self.poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                self.linger.was(true);
+                return Ok(true);
+            }
+        }
+        self.linger.was(false);
+        Ok(false)
+    }
+
     fn take_events(&mut self, events: &Events) {
         let mut woken = false;
         for event in events {
             match event.token() {
                 WAKE => woken = true,
-                Token(token) if token % 2 == 0 => self.client_event(token / 2 - 1, event),
-                Token(token) => self.backend_event(token / 2 - 1, event),
+                Token(token) if token % 2 == 0 => {
+                    self.linger.saw(Awaited::Shard);
+                    self.client_event(token / 2 - 1, event);
+                }
+                Token(token) => {
+                    self.linger.saw(Awaited::Client);
+                    self.backend_event(token / 2 - 1, event);
+                }
             }
         }
         if woken {

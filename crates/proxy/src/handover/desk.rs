@@ -104,6 +104,9 @@ impl Desk {
                 Ok(connection) => connection,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
                 Err(rustix::io::Errno::AGAIN) => {
+                    if control.is_closed() {
+                        return;
+                    }
                     let lost = !self.is_own();
                     let alone = self.stay_reachable();
                     if lost && alone && control.blocking_send(Asked::Abandoned { alone }).is_err() {
