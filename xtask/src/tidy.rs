@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 
 fn layers(root: &Path, findings: &mut Vec<String>) -> anyhow::Result<()> {
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root)
         .output()
         .context("run cargo metadata")?;
