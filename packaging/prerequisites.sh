@@ -45,6 +45,7 @@ if [ "$test_too" = yes ]; then
   need systemd-analyze systemd
   need logrotate logrotate
   need sudo sudo
+  need faketime faketime
   command -v cargo-nextest >/dev/null || { say "cargo-nextest"; cargo install --quiet --locked cargo-nextest; }
 fi
 if [ "$bench_too" = yes ]; then

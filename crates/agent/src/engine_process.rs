@@ -112,6 +112,12 @@ impl Launch {
         if self.library_dir.is_dir() {
             command.env("LD_LIBRARY_PATH", &self.library_dir);
         }
+        // Tests set the clocks of a node with faketime, its engines' too.
+        if cfg!(debug_assertions) && std::env::var_os("FAKETIME_TIMESTAMP_FILE").is_some() {
+            let of_clock = |name: &str| name == "LD_PRELOAD" || name.starts_with("FAKETIME_");
+            let all = std::env::vars_os();
+            command.envs(all.filter(|(name, _)| name.to_str().is_some_and(of_clock)));
+        }
         Ok(command.spawn()?.id())
     }
 }

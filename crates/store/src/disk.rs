@@ -13,7 +13,7 @@ use crate::record::{
 use openraft::storage::LogFlushed;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -68,8 +68,32 @@ enum Job {
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     jobs: mpsc::Sender<Job>,
-    /// The fault point: a slow disk.
-    delay: Option<Duration>,
+    slow: Slow,
+}
+
+/// The fault point: a slow disk. Always so slow, or, in debug builds, for as many milliseconds as a test writes into
+/// the file `slow-disk` beside the database.
+#[derive(Clone, Debug)]
+struct Slow {
+    always: Option<Duration>,
+    file: Option<PathBuf>,
+}
+
+impl Slow {
+    fn of(config: &StoreConfig) -> Self {
+        Self {
+            always: config.sync_delay,
+            file: cfg!(debug_assertions).then(|| config.dir.join("slow-disk")),
+        }
+    }
+
+    fn wait(&self) {
+        let told = || std::fs::read_to_string(self.file.as_ref()?).ok();
+        let now = || told()?.parse().ok().map(Duration::from_millis);
+        if let Some(delay) = self.always.or_else(now) {
+            std::thread::sleep(delay);
+        }
+    }
 }
 
 impl Disk {
@@ -78,13 +102,14 @@ impl Disk {
         let connection = open(config)
             .map_err(|error| StoreError::Storage(format!("{}: {error}", config.dir.display())))?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let delay = config.sync_delay;
+        let slow = Slow::of(config);
+        let of_thread = slow.clone();
         let fatal = config.fatal.clone();
         std::thread::Builder::new()
             .name("store-disk".to_owned())
-            .spawn(move || thread::run(connection, queue, delay, &fatal))
+            .spawn(move || thread::run(connection, queue, of_thread, &fatal))
             .map_err(|error| StoreError::Storage(format!("thread for the disk: {error}")))?;
-        Ok(Self { jobs, delay })
+        Ok(Self { jobs, slow })
     }
 
     async fn send(&self, job: Job) -> Result<(), DiskError> {
@@ -113,9 +138,9 @@ impl Disk {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), DiskError> {
-        let delay = self.delay;
+        let slow = self.slow.clone();
         self.call(move |connection| {
-            sleep(delay);
+            slow.wait();
             let transaction = connection.transaction()?;
             work(&transaction)?;
             Ok(transaction.commit()?)
@@ -231,9 +256,9 @@ impl Disk {
         header: SnapshotHeader,
         body: Arc<Vec<u8>>,
     ) -> Result<(), DiskError> {
-        let delay = self.delay;
+        let slow = self.slow.clone();
         self.call(move |connection| {
-            sleep(delay);
+            slow.wait();
             let present = snapshot_header(connection)?;
             if present.is_some_and(|present| present.meta.last_log_id > header.meta.last_log_id) {
                 return Ok(());
@@ -268,12 +293,6 @@ impl Disk {
             // An error says that the thread has ended: that is what was asked for.
             let _ = stopped.await;
         }
-    }
-}
-
-fn sleep(delay: Option<Duration>) {
-    if let Some(delay) = delay {
-        std::thread::sleep(delay);
     }
 }
 

@@ -76,6 +76,7 @@ pub fn run(options: &Options) -> anyhow::Result<Story> {
         Surroundings {
             apart: options.kinds.contains(&Kind::Partition),
             small_disks: options.kinds.contains(&Kind::Disk),
+            clocks: options.kinds.contains(&Kind::Clock),
         },
     )?;
     cluster.create_replicated(&[])?;
@@ -94,6 +95,8 @@ pub fn run(options: &Options) -> anyhow::Result<Story> {
         loud: options.loud,
         steps: Vec::new(),
         spans: Vec::new(),
+        faults: 0,
+        longest: 0,
         moves: 0,
         replaced: Vec::new(),
         not_healed: None,
@@ -111,7 +114,10 @@ struct Run {
     clock: Clock,
     loud: bool,
     steps: Vec<String>,
+    /// Those that clients may notice.
     spans: Vec<Span>,
+    faults: usize,
+    longest: Micros,
     moves: usize,
     /// When a primary was taken away.
     replaced: Vec<Micros>,
@@ -176,12 +182,16 @@ impl Run {
         let killed = victim.killed(step.kind);
         let healed = cluster.whole_without(killed, HEALS);
         let took = self.clock.now() - from;
-        self.spans.push(Span {
-            what: step.kind.to_string(),
-            closes: step.kind.closes().then_some(victim.node),
-            from,
-            to: self.clock.now(),
-        });
+        self.faults += 1;
+        self.longest = self.longest.max(took);
+        if step.kind.may_be_noticed() {
+            self.spans.push(Span {
+                what: step.kind.to_string(),
+                closes: step.kind.closes().then_some(victim.node),
+                from,
+                to: self.clock.now(),
+            });
+        }
         match healed {
             Ok(()) => self.tell(format!("    whole after {:.1} s", took as f64 / 1e6)),
             Err(error) => {
@@ -248,10 +258,8 @@ impl Run {
     }
 
     fn judge(self, cluster: &Cluster, appends: Vec<Append>) -> anyhow::Result<Story> {
-        let longest = self.spans.iter().map(|s| s.to - s.from).max().unwrap_or(0);
         let waits = appends.iter().map(|a| a.answered.saturating_sub(a.sent));
         let longest_answer = waits.max().unwrap_or(0);
-        let faults = self.spans.len();
         let history = History {
             lists: cluster.lists(LISTS)?,
             failovers: cluster.failovers(&self.clock)?,
@@ -264,8 +272,8 @@ impl Run {
             verdict: history.check(),
             steps: self.steps,
             moves: self.moves,
-            faults,
-            longest: Duration::from_micros(longest),
+            faults: self.faults,
+            longest: Duration::from_micros(self.longest),
             longest_answer: Duration::from_micros(longest_answer),
         })
     }

@@ -31,6 +31,8 @@ pub struct Node {
     pub config: NodeConfig,
     /// The network namespace that it runs in.
     namespace: Option<String>,
+    /// The library that has it see another time of day.
+    clock: Option<PathBuf>,
     daemons: Vec<(String, Child)>,
 }
 
@@ -102,6 +104,7 @@ impl Node {
         Ok(Self {
             config,
             namespace: None,
+            clock: None,
             daemons: Vec::new(),
         })
     }
@@ -126,8 +129,16 @@ impl Node {
             .create(true)
             .append(true)
             .open(self.config.log_dir().join(format!("{name}.log")))?;
-        let child = self
-            .program(name)
+        let mut program = self.program(name);
+        if let Some(library) = &self.clock {
+            // Its engines and its proxy have it from their parents. A look a second at the file is enough.
+            program
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", self.clock_file())
+                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        let child = program
             .env("MAINSTAY_MOVE_CUT", self.cut_file())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -143,6 +154,34 @@ impl Node {
     #[must_use]
     pub fn cut_file(&self) -> PathBuf {
         self.config.var_dir.join("cut")
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.config.var_dir.join("clock")
+    }
+
+    /// Sets the time of day of this node's processes apart from the machine's, within a second. Their clocks that
+    /// only go forward stay.
+    ///
+    /// # Errors
+    /// When the file cannot be written; where [`Surroundings::clocks`] was not asked for.
+    pub fn set_clock(&self, seconds: i64) -> anyhow::Result<()> {
+        ensure!(self.clock.is_some(), "its clock is the machine's");
+        let new = self.clock_file().with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}"))?;
+        Ok(std::fs::rename(new, self.clock_file())?)
+    }
+
+    /// Has each write of the configuration store wait so long; zero: as fast as the disk is.
+    ///
+    /// # Errors
+    /// When the file cannot be written or removed.
+    pub fn slow_disk(&self, wait: Duration) -> anyhow::Result<()> {
+        let file = self.config.store_dir().join("slow-disk");
+        match wait.is_zero() {
+            true => Ok(std::fs::remove_file(file)?),
+            false => Ok(std::fs::write(file, wait.as_millis().to_string())?),
+        }
     }
 
     /// A program of this node, in its network.
@@ -356,6 +395,17 @@ pub struct Surroundings {
     pub apart: bool,
     /// Each node's data on a small disk of its own (a tmpfs), so that it can be filled.
     pub small_disks: bool,
+    /// Each node's time of day can be set (Debian: faketime).
+    pub clocks: bool,
+}
+
+/// Debian's package has it in a folder of the processor's architecture.
+fn faketime() -> anyhow::Result<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib")?.flatten();
+    let mut libraries = folders.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    libraries
+        .find(|library| library.exists())
+        .context("no libfaketime (Debian: faketime)")
 }
 
 /// A small file system; unmounted when dropped.
@@ -393,7 +443,7 @@ pub struct Cluster {
     /// Its nodes.
     pub nodes: Vec<Node>,
     disks: Vec<Disk>,
-    small_disks: bool,
+    surroundings: Surroundings,
     root: tempfile::TempDir,
     apart: Option<Apart>,
     // Last: what is named after its numbers is gone by then.
@@ -421,7 +471,7 @@ impl Cluster {
         let mut cluster = Self {
             nodes: Vec::new(),
             disks: Vec::new(),
-            small_disks: surroundings.small_disks,
+            surroundings,
             root,
             apart,
             network,
@@ -486,11 +536,15 @@ impl Cluster {
             Some(apart) => apart.address(number),
             None => self.network.address(10 + number),
         };
-        if self.small_disks {
+        if self.surroundings.small_disks {
             self.disks.push(Disk::mount(folder.join("var"))?);
         }
         let mut node = Node::lay_out(&folder, address)?;
         node.namespace = self.apart.as_ref().map(|apart| apart.namespace(number));
+        if self.surroundings.clocks {
+            node.clock = Some(faketime()?);
+            node.set_clock(0)?;
+        }
         node.start()?;
         self.nodes.push(node);
         Ok(())

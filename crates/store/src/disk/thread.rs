@@ -1,6 +1,6 @@
 //! The thread that owns the database.
 
-use super::{DiskError, FatalHook, Job, set_meta, sleep, sql};
+use super::{DiskError, FatalHook, Job, Slow, set_meta, sql};
 use crate::raft::{LogId, Types};
 use crate::record::{self, LOG_ID};
 use openraft::storage::LogFlushed;
@@ -18,7 +18,7 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub(super) fn run(
     connection: Connection,
     queue: mpsc::Receiver<Job>,
-    delay: Option<Duration>,
+    slow: Slow,
     fatal: &FatalHook,
 ) {
     let timer = tokio::runtime::Builder::new_current_thread()
@@ -26,7 +26,7 @@ pub(super) fn run(
         .build();
     let worker = Worker {
         connection,
-        delay,
+        slow,
         committed: None,
     };
     let ended = match timer {
@@ -40,7 +40,7 @@ pub(super) fn run(
 
 struct Worker {
     connection: Connection,
-    delay: Option<Duration>,
+    slow: Slow,
     /// Committed, but not yet on disk.
     committed: Option<LogId>,
 }
@@ -114,7 +114,7 @@ impl Worker {
                 Err(_) => break,
             }
         }
-        sleep(self.delay);
+        self.slow.wait();
         let written = self.append(rows);
         for waiting in done {
             waiting.log_io_completed(match &written {

@@ -11,7 +11,8 @@ use testkit::report::Report;
 
 const USAGE: &str = "usage: cargo xtask chaos [--seconds N] [--seed S] [--faults KIND,…|all] [--json FILE]
 kinds: move, engine, engine-stop, proxy, exec, exec-stop (these six by default),
-    node, partition (each node in a network namespace, needs root), disk (a small tmpfs each, needs root)";
+    node, partition (each node in a network namespace, needs root), disk (a small tmpfs each, needs root),
+    slow-disk, clock (Debian: faketime)";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

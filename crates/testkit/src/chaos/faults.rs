@@ -32,11 +32,24 @@ pub enum Kind {
     Partition,
     /// The disk of a node is full for a while.
     Disk,
+    /// The disk below the configuration store of a node is slow for a while.
+    SlowDisk,
+    /// The time of day of a node's processes, engines included, is another one for a while.
+    Clock,
 }
+
+/// The shortest and the longest of what lasts.
+const LONG_SECONDS: (f64, f64) = (2.0, 12.0);
+/// A slow disk: for every second of the fault each write waits so long; most writes of an idle cluster are seconds
+/// apart, an election waits for two.
+const SLOWER: f64 = 0.05;
+/// Clocks are set apart by so many seconds at least and at most: certificates are valid from an hour before they
+/// were made.
+const CLOCK_SECONDS: (f64, f64) = (2.0, 2_400.0);
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Move,
         Self::Engine,
         Self::EngineStop,
@@ -46,6 +59,8 @@ impl Kind {
         Self::Node,
         Self::Partition,
         Self::Disk,
+        Self::SlowDisk,
+        Self::Clock,
     ];
     /// Those after which nothing but the failover to a replica on the agent's word is needed.
     pub const LOCAL: [Self; 6] = [
@@ -68,6 +83,8 @@ impl Kind {
             Self::Node => "node",
             Self::Partition => "partition",
             Self::Disk => "disk",
+            Self::SlowDisk => "slow-disk",
+            Self::Clock => "clock",
         }
     }
 
@@ -81,6 +98,11 @@ impl Kind {
         matches!(self, Self::Proxy | Self::Node)
     }
 
+    /// Whether clients may get an error while it lasts.
+    pub(crate) const fn may_be_noticed(self) -> bool {
+        !matches!(self, Self::SlowDisk | Self::Clock)
+    }
+
     /// Whether it goes on until it is ended.
     pub(crate) const fn lasts(self) -> bool {
         matches!(
@@ -91,6 +113,8 @@ impl Kind {
                 | Self::Node
                 | Self::Partition
                 | Self::Disk
+                | Self::SlowDisk
+                | Self::Clock
         )
     }
 
@@ -100,7 +124,9 @@ impl Kind {
             // Shorter than what counts as a hang.
             Self::EngineStop => (0.1, 1.5),
             Self::Exec | Self::ExecStop => (0.1, 3.0),
-            Self::Node | Self::Partition | Self::Disk => (2.0, 12.0),
+            Self::Node | Self::Partition | Self::Disk | Self::SlowDisk | Self::Clock => {
+                LONG_SECONDS
+            }
             Self::Move | Self::Engine | Self::Proxy => (0.0, 0.0),
         };
         Duration::from_secs_f64(shortest + share * (longest - shortest))
@@ -228,6 +254,8 @@ pub(crate) fn begin(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyh
         Kind::Node => cluster.nodes[victim.node].kill_everything(),
         Kind::Partition => cut(victim.node, step.one_way, cluster),
         Kind::Disk => fill(&filler(cluster, victim.node)),
+        Kind::SlowDisk => cluster.nodes[victim.node].slow_disk(step.length.mul_f64(SLOWER)),
+        Kind::Clock => cluster.nodes[victim.node].set_clock(clock(step)),
     }
 }
 
@@ -245,7 +273,17 @@ pub(crate) fn end(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow
         Kind::Node => cluster.nodes[victim.node].start(),
         Kind::Partition => cluster.apart().context("no namespaces")?.heal(),
         Kind::Disk => Ok(std::fs::remove_file(filler(cluster, victim.node))?),
+        Kind::SlowDisk => cluster.nodes[victim.node].slow_disk(Duration::ZERO),
+        Kind::Clock => cluster.nodes[victim.node].set_clock(0),
     }
+}
+
+/// By how many seconds: a small step as likely as a large one.
+fn clock(step: &Step) -> i64 {
+    let share = (step.length.as_secs_f64() - LONG_SECONDS.0) / (LONG_SECONDS.1 - LONG_SECONDS.0);
+    let (least, most) = CLOCK_SECONDS;
+    let seconds = (least * (most / least).powf(share)) as i64;
+    if step.one_way { -seconds } else { seconds }
 }
 
 fn cut(node: usize, one_way: bool, cluster: &mut Cluster) -> anyhow::Result<()> {

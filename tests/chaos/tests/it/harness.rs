@@ -1,8 +1,8 @@
 //! The harness is proven by what goes wrong on purpose: it must find what a real cluster was made to
 //! lose, to double and to fork behind the clients' backs.
 
-use std::time::Duration;
-use testkit::cluster::Cluster;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use testkit::cluster::{Cluster, Surroundings};
 use testkit::database::PORT;
 use testkit::history::{Allowed, History, Rule};
 use testkit::load::{Clock, Load, Plan, key};
@@ -77,4 +77,43 @@ fn what_is_lost_doubled_or_forked_in_a_real_cluster_is_found() {
     // Back to what was: a lineage that others have left long ago takes writes.
     let forked = broken(&cluster, |c| run(c, &["LTRIM", &first, "0", "9"]));
     assert!(forked.contains(&Rule::Lost), "{forked:?}");
+}
+
+/// By the primary's engine, how far its clock is ahead, seconds.
+fn ahead(cluster: &Cluster) -> i64 {
+    let mut connection = cluster.connect(0, PORT).unwrap();
+    let (seconds, _): (i64, i64) = redis::cmd("TIME").query(&mut connection).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    seconds - i64::try_from(now.as_secs()).unwrap()
+}
+
+#[test]
+fn a_clock_and_a_disk_are_as_they_are_told() {
+    let surroundings = Surroundings {
+        clocks: true,
+        ..Surroundings::default()
+    };
+    let cluster = Cluster::start_with(3, surroundings).unwrap();
+    cluster.create_replicated(&[]).unwrap();
+    cluster.whole(Duration::from_secs(30)).unwrap();
+    let primary = cluster
+        .index(cluster.role("master").unwrap().node_uid)
+        .unwrap();
+    for seconds in [600, -600, 0] {
+        cluster.nodes[primary].set_clock(seconds).unwrap();
+        let close = || match ahead(&cluster) {
+            found if (found - seconds).abs() <= 2 => Ok(()),
+            found => Err(format!("{found} s ahead")),
+        };
+        wait::until("its clock is set", Duration::from_secs(20), close).unwrap();
+    }
+
+    let slow = Duration::from_millis(300);
+    for node in &cluster.nodes {
+        node.slow_disk(slow).unwrap();
+    }
+    let began = Instant::now();
+    let tuned = cluster.nodes[0].rladmin(&["tune", "cluster", "slave_ha_cooldown_period", "7200"]);
+    assert!(tuned.unwrap().status.success());
+    assert!(began.elapsed() >= slow, "a quorum writes before the answer");
 }

@@ -1,8 +1,21 @@
-//! A short run with a fixed seed, of the faults that need no word of another node. `cargo xtask chaos`
-//! runs longer, with others.
+//! Short runs with a fixed seed: of the faults that need no word of another node, and of what slows or misleads
+//! one. `cargo xtask chaos` runs longer, with others.
 
 use std::time::Duration;
 use testkit::chaos::{Kind, Options, run};
+
+#[test]
+fn nothing_breaks_a_rule_while_a_disk_is_slow_or_a_clock_is_set() {
+    let story = run(&Options {
+        length: Duration::from_secs(15),
+        seed: 1,
+        kinds: vec![Kind::Move, Kind::SlowDisk, Kind::Clock],
+        loud: true,
+    })
+    .unwrap();
+    assert!(story.verdict.holds(), "{:#?}", story.verdict.findings);
+    assert!(story.faults > 0 && story.moves > 0, "{:#?}", story.steps);
+}
 
 #[test]
 fn nothing_breaks_a_rule_while_processes_are_killed_and_stopped() {

@@ -261,7 +261,7 @@ impl Loss for Cut {
             3,
             Surroundings {
                 apart: true,
-                small_disks: false,
+                ..Surroundings::default()
             },
         )?;
         cluster.create_replicated(&[])?;
