@@ -117,7 +117,7 @@ impl Killer {
     pub(crate) fn start(
         three: &Arc<Three>,
         stops: &Stops,
-        (victim, clock): (Victim, Clock),
+        (victim, clock, in_a_row): (Victim, Clock, bool),
         done: &BTreeSet<String>,
         served: impl Fn() -> u64 + Send + 'static,
     ) -> Self {
@@ -132,6 +132,7 @@ impl Killer {
             clock,
             served: Box::new(served),
             failed_over: None,
+            in_a_row,
             seen: done.clone(),
             killed: Killed::default(),
         };
@@ -165,6 +166,9 @@ struct Round {
     clock: Clock,
     served: Box<dyn Fn() -> u64 + Send>,
     failed_over: Option<Instant>,
+    /// Whoever stands at the next place is killed although the cluster is not whole yet: he would be let pass otherwise,
+    /// and nobody come there again.
+    in_a_row: bool,
     seen: BTreeSet<String>,
     killed: Killed,
 }
@@ -258,7 +262,7 @@ impl Round {
             }
         }
         let mut to = self.clock.now();
-        if self.victim != Victim::Exec {
+        if self.victim != Victim::Exec && !self.in_a_row {
             self.is_whole(&place);
             to = self.clock.now();
         }
