@@ -305,6 +305,7 @@ pub enum Action {
     UndoUnheard,
     SeeFollows,
     ServeUnheard,
+    HearOld,
     Promote(Engine),
     Demote,
     Follow,
@@ -535,8 +536,11 @@ impl Healable for PlannedMove {
                     && proxy.gate == Gate::Open
                     && proxy.lease
             });
-        // Lost once more, after the move: that is the business of an unplanned failover.
-        let lost_again = !state.intent && state.is_gone(state.primary);
+        // Lost once more, after the move, or the move has happened although it was undone unheard: that is the business
+        // of an unplanned failover.
+        let follows = state.primary == Engine::Old && state.old == OldState::Follows;
+        let lost_again =
+            !state.intent && (state.is_gone(state.primary) || !state.serving && follows);
         let both_lost = state.old == OldState::Gone && state.target == TargetState::Gone;
         // The other one follows, or is gone and will be replaced.
         let redundant = match state.primary {

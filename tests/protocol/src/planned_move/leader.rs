@@ -16,6 +16,7 @@ pub(super) fn actions(model: &PlannedMove, state: &State, actions: &mut Vec<Acti
         Action::UndoUnheard,
         Action::SeeFollows,
         Action::ServeUnheard,
+        Action::HearOld,
         Action::Promote(Engine::Old),
         Action::Promote(Engine::Target),
         Action::Follow,
@@ -106,6 +107,7 @@ pub(super) fn apply(model: &PlannedMove, state: &mut State, action: Action) -> b
         Action::UndoUnheard => undo_unheard(state),
         Action::SeeFollows => see_follows(model, state),
         Action::ServeUnheard => serve_unheard(state),
+        Action::HearOld => hear_old(model, state),
         Action::Promote(engine) => promote(model, state, engine),
         Action::Demote => demote(state),
         Action::Follow => follow(state),
@@ -153,15 +155,15 @@ fn begin_gates(model: &PlannedMove, state: &mut State) {
 }
 
 fn order_gate(model: &PlannedMove, state: &mut State, former: bool, proxy: usize) {
-    // A gate names the epoch that it closes; a proxy that serves a later one refuses it.
-    let below = match state.line(former) {
-        Some(Line::Gating) => 1,
-        Some(Line::Acting(Recovery::Failover { .. })) => 2,
-        _ => 0,
-    };
+    let orders = matches!(
+        state.line(former),
+        Some(Line::Gating | Line::Acting(Recovery::Failover { .. }))
+    );
     let mine = generation(former);
     let proxy = &mut state.proxies[proxy];
-    if proxy.epoch < below && (!model.rules.generations || proxy.generation <= mine) {
+    // A gate names the epoch before the move; a proxy that serves a later one refuses it. Closed there, it would stay so
+    // if the next leader finds the move complete: gates open under a higher epoch only.
+    if orders && proxy.epoch == 0 && (!model.rules.generations || proxy.generation <= mine) {
         proxy.generation = proxy.generation.max(mine);
         proxy.gate = Gate::Closed;
     }
@@ -421,6 +423,20 @@ fn serve_unheard(state: &mut State) {
     if state.leader.line == Line::Fencing(true) {
         state.serving = true;
         state.leader.line = Line::Opening;
+    }
+}
+
+/// A leader that finds a primary which does not serve waits for its agent: a hand-over that is still under way there is
+/// given up, and an engine that has not demoted itself opened no gate of the move's epoch.
+fn hear_old(model: &PlannedMove, state: &mut State) {
+    let waits = state.leader.line == Line::Opening && !state.serving && !state.intent;
+    if !waits || !obeys(model, state, Engine::Old, LEADER) {
+        return;
+    }
+    match state.old {
+        OldState::Primary => state.serving = true,
+        OldState::Waiting | OldState::InProgress => state.old = OldState::Primary,
+        OldState::Follows | OldState::Gone => {}
     }
 }
 
