@@ -4,7 +4,7 @@
 #   ./demo.sh [--exit]            build, install, create, send traffic; --exit: and remove it again
 #   ./demo.sh upgrade [--exit]    the next version on all three nodes, under load
 #   ./demo.sh upgrade --orchestrated [--exit]   the same by one command for all nodes
-#   ./demo.sh upgrade --released [--exit]       from the last release, built from its commit, to this tree
+#   ./demo.sh upgrade --released [--exit]       from the last release, built from its commit, to this tree (either way)
 #   ./demo.sh shell <1|2|3>       a shell on a node
 #   ./demo.sh stop                remove it without a trace
 #   --base 127.0.1.11             first of three addresses, for a second demo [127.0.0.11]

@@ -63,7 +63,14 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         script(
             root,
             "demo.sh",
-            &["upgrade", "--released", "--exit", "--base", DEMO_BASE],
+            &[
+                "upgrade",
+                "--orchestrated",
+                "--released",
+                "--exit",
+                "--base",
+                DEMO_BASE,
+            ],
         )
     })?;
     if options.long {

@@ -55,7 +55,7 @@ enum Action {
         #[arg(long)]
         orchestrated: bool,
         /// Begin with the last release, built from its commit, instead of this tree; the demo must not be there.
-        #[arg(long, conflicts_with = "orchestrated")]
+        #[arg(long)]
         released: bool,
     },
     /// Remove the demo without a trace.

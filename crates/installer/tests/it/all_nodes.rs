@@ -1,8 +1,8 @@
-//! Three nodes upgraded by one command, and taken back, while clients write and read. The two releases are one
-//! program, stamped twice.
+//! Three nodes of the last release upgraded by one command to this tree, and taken back, while clients write and read.
 
 use crate::bench::{
-    Bench, FIRST, Ran, SECOND, bundle, copy_of, is_root, ran, replace_signed, wait_until_within,
+    Bench, FIRST, Ran, Release, bundle, copy_of, is_root, last_release, ran, replace_signed,
+    this_tree, wait_until_within,
 };
 use crate::load::Load;
 use client::rest::RestClient;
@@ -279,12 +279,13 @@ fn forward_back_and_a_broken_release_under_load() {
     if !is_root() {
         return;
     }
-    let three = Three::start();
+    let (last, this) = (last_release(), this_tree());
+    let three = Three::start_from(&last.bundle);
     let engines = three.engines();
     assert_eq!(engines.len(), 2);
-    let tar = tar_of(&bundle(SECOND), &three.bench.path("second.tar"));
+    let tar = tar_of(&this.bundle, &three.bench.path("second.tar"));
     three.is_ready();
-    refused(&three, &tar);
+    refused(&three, &this, &tar);
 
     let load = Load::start((1..=3).map(|node| three.address(node)));
     let text = three.good(
@@ -295,7 +296,10 @@ fn forward_back_and_a_broken_release_under_load() {
         ),
     );
     assert!(
-        text.contains("The upgrade of all nodes to 1.1.0 has begun"),
+        text.contains(&format!(
+            "The upgrade of all nodes to {} has begun",
+            this.version
+        )),
         "{text}"
     );
     // The primary node's cnm_exec is killed as soon as its turn has begun, and that of another one in between.
@@ -307,7 +311,7 @@ fn forward_back_and_a_broken_release_under_load() {
     let watched = three.good(2, "cluster upgrade watch");
     assert!(watched.contains("done, 3 of 3 nodes"), "{watched}");
     assert!(watched.contains("connections kept, 0 errors"), "{watched}");
-    assert_eq!(three.versions(), [SECOND; 3]);
+    assert_eq!(three.versions(), [&*this.version; 3]);
     load.goes_on();
     let report = three.report(3);
     assert_eq!(report["state"], "done");
@@ -325,12 +329,16 @@ fn forward_back_and_a_broken_release_under_load() {
     three.good(3, "cluster upgrade rollback -y");
     let watched = three.good(1, "cluster upgrade watch");
     assert!(
-        watched.contains("back from 1.1.0 to 1.0.0: done"),
+        watched.contains(&format!(
+            "back from {} to {}: done",
+            this.version, last.version
+        )),
         "{watched}"
     );
-    assert_eq!(three.versions(), [FIRST; 3]);
+    assert_eq!(three.versions(), [&*last.version; 3]);
     load.goes_on();
-    broken(&three);
+    broken(&three, &this);
+    assert_eq!(three.versions(), [&*last.version; 3]);
     load.goes_on();
     load.ends_well();
     assert_eq!(three.engines(), engines, "engines were restarted");
@@ -338,7 +346,7 @@ fn forward_back_and_a_broken_release_under_load() {
 }
 
 /// Refused with a code before anything is begun.
-fn refused(three: &Three, tar: &Path) {
+fn refused(three: &Three, this: &Release, tar: &Path) {
     for (words, why) in [
         ("cluster upgrade pause", "upgrade_no_run"),
         ("cluster upgrade resume", "upgrade_no_run"),
@@ -356,7 +364,7 @@ fn refused(three: &Three, tar: &Path) {
         assert!(ran.text.contains(why), "{words}: {}", ran.text);
     }
     // A file that nobody signed.
-    let folder = copy_of(&bundle(SECOND), &three.bench.path("more"));
+    let folder = copy_of(&this.bundle, &three.bench.path("more"));
     fs::write(folder.join("more"), "x").unwrap();
     let more = tar_of(&folder, &three.bench.path("more.tar"));
     let ran = three.rladmin(
@@ -384,8 +392,8 @@ fn refused(three: &Three, tar: &Path) {
 }
 
 /// The first node goes back by itself, the others are not touched.
-fn broken(three: &Three) {
-    let bad = copy_of(&bundle(SECOND), &three.bench.path("bad"));
+fn broken(three: &Three, this: &Release) {
+    let bad = copy_of(&this.bundle, &three.bench.path("bad"));
     let program = b"#!/bin/sh\necho out of order >&2\nexit 1\n";
     replace_signed(&bad, "release/bin/cnm_http", program);
     let tar = tar_of(&bad, &three.bench.path("bad.tar"));
@@ -402,7 +410,6 @@ fn broken(three: &Three) {
         "{}",
         watched.text
     );
-    assert_eq!(three.versions(), [FIRST; 3]);
     let explained = three.good(1, "explain upgrade_went_back");
     assert!(explained.contains("install.log"), "{explained}");
     let logs = [1, 3].map(|node| {

@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_mins(40);
 const LISTS: u16 = 3;
 const DAEMONS: [&str; 3] = ["cnm_http", "cnm_exec", "dmcproxy"];
 /// There and back so often at most: what was passed while a node came back is met in the next round.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 6;
 const SECOND_MICROS: Micros = 1_000_000;
 
 /// The changes by which an upgrade is finalised.
