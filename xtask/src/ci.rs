@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     slowest(root)?;
     tests?;
     step("clients", || script(root, "tests/clients/run.sh", &[]))?;
-    // An upgrade starts the demo where there is none: both are run.
+    // An upgrade starts the demo where there is none: both are run. Node by node it is the installer's tests'.
     step("demo and upgrade", || {
         script(
             root,

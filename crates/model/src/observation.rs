@@ -200,7 +200,8 @@ pub struct HandoverCounts {
     pub left: u64,
     /// The longest time for which one of them was served by neither, µs.
     pub longest_pause_us: u64,
-    /// The same for 99 in 100 of them, at most, to 1/16 of itself; `None`: the proxy does not tell, as before 1.1.0.
+    /// What it was at most for 99 in 100 of them, to 1/16 of itself; `None`: not known, or the proxy does not tell, as
+    /// before 1.1.0.
     pub p99_pause_us: Option<u64>,
 }
 

@@ -99,7 +99,7 @@ impl Handed {
                 left: self.kept.load(Relaxed),
                 longest_pause_us: longest,
                 // Known to the middle of a bucket.
-                p99_pause_us: Some(pauses.summary().p99_us.min(longest)),
+                p99_pause_us: (longest > 0).then(|| pauses.summary().p99_us.min(longest)),
             }
         })
     }

@@ -298,15 +298,16 @@ impl Worker {
             return Ok(false);
         }
         let began = Instant::now();
-        while began.elapsed() < linger::LOOK {
+        let (found, looked) = loop {
             self.poll.poll(events, Some(Duration::ZERO))?;
-            if !events.is_empty() {
-                self.linger.was(true);
-                return Ok(true);
+            let looked = began.elapsed();
+            if !events.is_empty() || looked >= linger::LOOK {
+                break (!events.is_empty(), looked);
             }
-        }
-        self.linger.was(false);
-        Ok(false)
+        };
+        self.linger.was(found);
+        self.state.looked(looked);
+        Ok(found)
     }
 
     fn take_events(&mut self, events: &Events) {

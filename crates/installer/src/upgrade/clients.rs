@@ -96,7 +96,7 @@ impl Clients {
             Some(handover) => {
                 let all = handover.adopted + handover.left;
                 let most = handover.p99_pause_us.map_or_else(String::new, |us| {
-                    format!("; of 99 in 100 at most {}", milliseconds(us))
+                    format!("; of 99 in 100 up to about {}", milliseconds(us))
                 });
                 lines.push(format!(
                     "connections kept: {} of {all}; longest pause of one: {}{most}",
@@ -190,7 +190,7 @@ mod tests {
         let text = clients.report().join("\n");
         assert!(text.contains("kept: 999 of 1000"), "{text}");
         assert!(
-            text.contains("of one: 4.321 ms; of 99 in 100 at most 1.234 ms"),
+            text.contains("of one: 4.321 ms; of 99 in 100 up to about 1.234 ms"),
             "{text}"
         );
         let text = Clients::default().report().join("\n");

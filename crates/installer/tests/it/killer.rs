@@ -267,9 +267,10 @@ impl Round {
             to = self.clock.now();
         }
         println!(
-            "{:8.3} s  {place}: {:?} of node {node} killed, whole after {:.1} s",
+            "{:8.3} s  {place}: {:?} of node {node} killed, {} after {:.1} s",
             from as f64 / 1e6,
             self.victim,
+            if self.in_a_row { "on" } else { "whole" },
             (to - from) as f64 / 1e6
         );
         let what = format!("{place}, node {node}");

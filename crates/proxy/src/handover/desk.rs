@@ -104,6 +104,7 @@ impl Desk {
                 Ok(connection) => connection,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
                 Err(rustix::io::Errno::AGAIN) => {
+                    // The server has ended: nobody would ever answer a successor.
                     if control.is_closed() {
                         return;
                     }

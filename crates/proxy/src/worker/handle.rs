@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
 
 /// A connection that was accepted.
 #[derive(Debug)]
@@ -84,6 +85,15 @@ pub(crate) struct WorkerState {
     /// Its thread, as the system names it; 0: it does not run yet.
     pub(crate) thread: AtomicU64,
     pub(crate) clients: AtomicU64,
+    /// How long it has looked for events instead of going to sleep, ns.
+    looked: AtomicU64,
+}
+
+impl WorkerState {
+    pub(super) fn looked(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.looked.fetch_add(nanos, Ordering::Relaxed);
+    }
 }
 
 impl WorkerHandle {
@@ -106,11 +116,13 @@ impl WorkerHandle {
         self.state.edition.load(Ordering::Acquire)
     }
 
-    /// What it has used of a processor, ns; `None`: the system does not say.
+    /// What it has used of a processor for its clients, ns; `None`: the system does not say. Another worker would not
+    /// take its looking off it.
     pub(crate) fn processor_time(&self) -> Option<u64> {
         let thread = self.state.thread.load(Ordering::Relaxed);
         let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
-        text.split_ascii_whitespace().next()?.parse().ok()
+        let used: u64 = text.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(used.saturating_sub(self.state.looked.load(Ordering::Relaxed)))
     }
 
     pub(super) fn state(&self) -> Arc<WorkerState> {

@@ -46,7 +46,7 @@ impl Node {
             if let Some((_, rest)) = line.split_once("longest pause of one: ") {
                 node.longest_pause_ms = number(rest);
             }
-            if let Some((_, rest)) = line.split_once("of 99 in 100 at most ") {
+            if let Some((_, rest)) = line.split_once("of 99 in 100 up to about ") {
                 node.p99_pause_ms = number(rest);
             }
             let Some((_, rest)) = line.split_once("] well after ") else {
