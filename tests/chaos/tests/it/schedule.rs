@@ -15,7 +15,7 @@ fn nothing_breaks_a_rule_while_a_disk_is_slow_or_a_clock_is_set() {
         })
         .unwrap();
         assert!(story.verdict.holds(), "{:#?}", story.verdict.findings);
-        assert!(story.faults > 0 && story.moves > 0, "{:#?}", story.steps);
+        assert!(story.faults > 0, "{:#?}", story.steps);
     }
 }
 
