@@ -131,11 +131,11 @@ impl Node {
             .open(self.config.log_dir().join(format!("{name}.log")))?;
         let mut program = self.program(name);
         if let Some(library) = &self.clock {
-            // Its engines and its proxy have it from their parents. A look a second at the file is enough.
+            // Its engines and its proxy have it from their parents.
             program
                 .env("LD_PRELOAD", library)
                 .env("FAKETIME_TIMESTAMP_FILE", self.clock_file())
-                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("FAKETIME_NO_CACHE", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let child = program
@@ -160,8 +160,8 @@ impl Node {
         self.config.var_dir.join("clock")
     }
 
-    /// Sets the time of day of this node's processes apart from the machine's, within a second. Their clocks that
-    /// only go forward stay.
+    /// Sets the time of day of this node's processes apart from the machine's, whenever they look at it next. Their
+    /// clocks that only go forward stay.
     ///
     /// # Errors
     /// When the file cannot be written; where [`Surroundings::clocks`] was not asked for.

@@ -264,7 +264,9 @@ impl Adopting<'_> {
     /// Earlier releases, as which tests have this process speak, understand nothing else between a batch and the word
     /// about it, however long they take.
     fn hears_more(&self) -> bool {
-        is_readable(&self.connection, 3 * TELL / 2)
+        // At the end of the old server there is something to read, too.
+        let flags = wait_for(&self.connection, 3 * TELL / 2);
+        flags.contains(PollFlags::IN) && !flags.contains(PollFlags::HUP)
     }
 
     /// Takes a batch that was committed; returns how many clients that are.
@@ -307,14 +309,18 @@ impl Adopting<'_> {
         let Some(process) = &self.old else {
             return false;
         };
-        is_readable(process, DYING)
+        !wait_for(process, DYING).is_empty()
     }
 }
 
-fn is_readable(file: &impl AsFd, limit: Duration) -> bool {
+/// Waits until there is something to read; empty: there is not.
+fn wait_for(file: &impl AsFd, limit: Duration) -> PollFlags {
     let mut wanted = [PollFd::new(file, PollFlags::IN)];
     let time = Timespec::try_from(limit).ok();
-    matches!(rustix::event::poll(&mut wanted, time.as_ref()), Ok(1..))
+    match rustix::event::poll(&mut wanted, time.as_ref()) {
+        Ok(1..) => wanted[0].revents(),
+        _ => PollFlags::empty(),
+    }
 }
 
 /// Clients that count here and are not served yet. If they are not to be, they count no more.

@@ -46,8 +46,6 @@ const SLOWER: f64 = 0.05;
 /// Clocks are set apart by so many seconds at least and at most: certificates are valid from an hour before they
 /// were made.
 const CLOCK_SECONDS: (f64, f64) = (2.0, 2_400.0);
-/// After so long every process has seen that its clock is the machine's again.
-const CLOCK_IS_BACK: Duration = Duration::from_millis(1_200);
 
 impl Kind {
     /// All of them.
@@ -276,12 +274,7 @@ pub(crate) fn end(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow
         Kind::Partition => cluster.apart().context("no namespaces")?.heal(),
         Kind::Disk => Ok(std::fs::remove_file(filler(cluster, victim.node))?),
         Kind::SlowDisk => cluster.nodes[victim.node].slow_disk(Duration::ZERO),
-        Kind::Clock => {
-            cluster.nodes[victim.node].set_clock(0)?;
-            // Events of the next fault are to have the right time: processes look at their clock's file once a second.
-            std::thread::sleep(CLOCK_IS_BACK);
-            Ok(())
-        }
+        Kind::Clock => cluster.nodes[victim.node].set_clock(0),
     }
 }
 
