@@ -37,12 +37,6 @@ where
     let checker = model
         .checker()
         .finish_when(HasDiscoveries::AnyFailures)
-        .timeout(std::time::Duration::from_secs(
-            std::env::var("TMO")
-                .ok()
-                .and_then(|v| v.parse().ok())
-                .unwrap_or(1000),
-        ))
         .spawn_bfs()
         .join();
     // The checker stops looking at a property as soon as each has a discovery; examples are no failures.

@@ -306,6 +306,7 @@ pub enum Action {
     SeeFollows,
     ServeUnheard,
     HearOld,
+    GiveRole,
     Promote(Engine),
     Demote,
     Follow,

@@ -142,9 +142,12 @@ async fn blocked_clients_of_the_past_get_nothing_later() {
 
 /// A pair at the point where a move begins.
 async fn pair() -> (Member, Member) {
-    let engine = newest();
-    let old = Member::primary(&engine, 1).await;
-    let new = Member::replica(&engine, 1, &old).await;
+    pair_of(&newest()).await
+}
+
+async fn pair_of(engine: &model::release::EngineId) -> (Member, Member) {
+    let old = Member::primary(engine, 1).await;
+    let new = Member::replica(engine, 1, &old).await;
     old.order(old.prepare(2)).await.unwrap();
     new.order(new.prepare(2)).await.unwrap();
     (old, new)
@@ -478,6 +481,33 @@ async fn a_target_that_made_itself_primary_is_demoted() {
     })
     .await;
     stale(new.order(new.take_over(2)).await);
+}
+
+/// A move was undone without a word of the old primary's agent, and clients write in the epoch after; then its order to
+/// hand over arrives. The agent, heard again, is given the role of that epoch: nothing is lost, and a second such order
+/// is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_order_to_hand_over_is_taken_back() {
+    for engine in engines() {
+        let (old, new) = pair_of(&engine).await;
+        // It was prepared with the password of the move.
+        let mut client = old.node.connect("proxy@e3", "proxy-password-2").unwrap();
+        set(&mut client, "k", "undone");
+        let (handed, _) = hand_over(&old, &new, 2, TIME).await;
+        handed.unwrap();
+        assert!(!old.replication().is_primary, "{engine}");
+
+        old.order(make_primary(&old.run_id, 3)).await.unwrap();
+        let mut client = old.node.as_proxy(3).unwrap();
+        assert_eq!(get(&mut client, "k").as_deref(), Some("undone"), "{engine}");
+        set(&mut client, "k", "goes on");
+        new.order(new.follow(3, &old)).await.unwrap();
+        new.is_synced(3, &old).await;
+        let seen = get(&mut new.node.as_cnm(), "k");
+        assert_eq!(seen.as_deref(), Some("goes on"), "{engine}");
+        stale(old.order(old.hand_over(2, &new, TIME)).await);
+        assert!(is(&old.seen(), Role::Primary, 3));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ pub(super) fn actions(model: &PlannedMove, state: &State, actions: &mut Vec<Acti
         Action::SeeFollows,
         Action::ServeUnheard,
         Action::HearOld,
+        Action::GiveRole,
         Action::Promote(Engine::Old),
         Action::Promote(Engine::Target),
         Action::Follow,
@@ -108,6 +109,7 @@ pub(super) fn apply(model: &PlannedMove, state: &mut State, action: Action) -> b
         Action::SeeFollows => see_follows(model, state),
         Action::ServeUnheard => serve_unheard(state),
         Action::HearOld => hear_old(model, state),
+        Action::GiveRole => give_role(model, state),
         Action::Promote(engine) => promote(model, state, engine),
         Action::Demote => demote(state),
         Action::Follow => follow(state),
@@ -437,6 +439,15 @@ fn hear_old(model: &PlannedMove, state: &mut State) {
         OldState::Primary => state.serving = true,
         OldState::Waiting | OldState::InProgress => state.old = OldState::Primary,
         OldState::Follows | OldState::Gone => {}
+    }
+}
+
+/// A primary that serves and was never given the role of its epoch gets it as soon as its agent is heard: an order to
+/// hand over that came late, of the move that was undone without that agent, is taken back by it.
+fn give_role(model: &PlannedMove, state: &mut State) {
+    let serves = state.serving && !state.intent && state.epoch == 2 && state.primary == Engine::Old;
+    if serves && state.old != OldState::Gone && obeys(model, state, Engine::Old, LEADER) {
+        state.old = OldState::Primary;
     }
 }
 
