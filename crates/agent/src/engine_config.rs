@@ -3,6 +3,7 @@
 use crate::engine_users;
 use crate::ledger::{DataSource, replace_file};
 use crate::shard_folder::ShardFolder;
+use jiff::Timestamp;
 use model::command::{EngineSettings, EngineSpec};
 use model::documents::Persistence;
 use model::node_config::NodeConfig;
@@ -11,6 +12,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::SystemTime;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -75,6 +77,39 @@ impl DataPlan {
         }
         crate::ledger::sync_folder(folder)
     }
+
+    /// When the files that will be loaded were written last; `None`: there are none. Blocks.
+    pub(crate) fn written(self, folder: &Path) -> io::Result<Option<Timestamp>> {
+        let names: &[&str] = match self.loads_from {
+            DataSource::Nothing => &[],
+            DataSource::Snapshot => &[SNAPSHOT],
+            DataSource::AppendOnlyFile => &APPEND_ONLY,
+        };
+        let mut newest = None;
+        for name in names {
+            newest = newest.max(last_written(&folder.join(name))?);
+        }
+        newest
+            .map(Timestamp::try_from)
+            .transpose()
+            .map_err(io::Error::other)
+    }
+}
+
+/// When a file, or the newest one in a folder, was written last; `None`: it is not there.
+fn last_written(path: &Path) -> io::Result<Option<SystemTime>> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !metadata.is_dir() {
+        return metadata.modified().map(Some);
+    }
+    let mut newest = None;
+    for entry in fs::read_dir(path)? {
+        newest = newest.max(Some(entry?.metadata()?.modified()?));
+    }
+    Ok(newest)
 }
 
 /// Where the data are once a kind of persistence is established.

@@ -54,6 +54,9 @@ pub struct Ledger {
     /// From which files the data must be loaded at the next start.
     #[serde(default)]
     pub loads_from: DataSource,
+    /// How old the data were that the process loaded which was started last.
+    #[serde(default)]
+    pub loaded: Option<LoadedData>,
     /// Whether `spec` was changed and the running process has not taken all of it over yet.
     #[serde(default)]
     pub unapplied: bool,
@@ -102,6 +105,16 @@ pub enum DataSource {
     Snapshot,
     /// In the append-only file.
     AppendOnlyFile,
+}
+
+/// Data that a process was started with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadedData {
+    /// When the files were written last.
+    pub written: Timestamp,
+    /// The process that was given the last role before: another start without one in between changes files, but
+    /// makes no data newer.
+    pub by: String,
 }
 
 /// A process that the agent started; enough to know it again among reused pids.
@@ -201,9 +214,20 @@ impl Ledger {
             prepared: Epoch(0),
             settled: Epoch(0),
             loads_from: DataSource::Nothing,
+            loaded: None,
             unapplied: false,
             extra: Map::new(),
         }
+    }
+
+    /// Takes note of how old the data are that a process was just started with.
+    pub fn note_loaded(&mut self, written: Option<Timestamp>) {
+        let by = self.role.as_ref().map(|role| role.run_id.clone());
+        self.loaded = match (by, written, self.loaded.take()) {
+            (Some(by), Some(_), Some(before)) if before.by == by => Some(before),
+            (Some(by), Some(written), _) => Some(LoadedData { written, by }),
+            _ => None,
+        };
     }
 
     /// Reads a ledger; `None` when there is no such file.

@@ -281,5 +281,6 @@ fn of_shard(state: &ClusterState, shard: &Shard, silent: Option<NodeUid>) -> Sha
             user: keeper_user(Epoch(1), [shard.uid, other.uid]),
             alone: true,
         }),
+        data_written: None,
     }
 }

@@ -1,3 +1,4 @@
 //! Unplanned: a primary is gone, a replica takes its place.
 
 pub mod plan;
+mod restarted;

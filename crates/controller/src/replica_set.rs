@@ -3,11 +3,11 @@
 use crate::observed::{self, Observations};
 use crate::state::{ClusterState, Stored};
 use model::documents::{Database, Role, Shard, keeper_user};
-use model::limits::{NODE_SILENT, REPLICA_SILENT};
+use model::limits::{HEARTBEAT_EVERY, NODE_SILENT, REPLICA_SILENT};
 use model::observation::{EngineState, ShardObservation};
 use model::{Epoch, ShardUid};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A primary and its replicas. Shards that are being removed are no copies any more.
 #[derive(Clone, Debug)]
@@ -154,6 +154,28 @@ fn hears_its_primary(observed: &Observations, shard: &Shard, instant: Instant) -
     let known = !replication.is_primary && silence < NODE_SILENT;
     known.then_some(replication.link_up && replication.last_io_seconds < REPLICA_SILENT)
 }
+
+/// For how long at most a replica may have heard nothing of its primary: what it was sent before, it has. Engines tell
+/// whole seconds. `None`: not known.
+#[must_use]
+pub fn heard_its_primary_ago(
+    observed: &Observations,
+    shard: &Shard,
+    instant: Instant,
+) -> Option<Duration> {
+    let node = observed.fresh(shard.node, instant)?;
+    let replication = observed::shard(node, shard.uid)?.replication.as_ref()?;
+    let told = u64::try_from(replication.last_io_seconds).ok();
+    let told = told
+        .filter(|_| replication.link_up)
+        .map(Duration::from_secs);
+    let unlinked = observed.unlinked_since(shard.uid);
+    let since = unlinked.map(|since| instant.saturating_duration_since(since));
+    Some(told.or(since)? + ENGINE_SECOND + HEARTBEAT_EVERY)
+}
+
+/// Engines tell times in whole seconds.
+const ENGINE_SECOND: Duration = Duration::from_secs(1);
 
 /// A replica that holds what was recorded of it and could be promoted now.
 #[derive(Clone, Debug)]

@@ -386,6 +386,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         serving: None,
         synced: None,
         role_since: None,
+        lost_since: None,
         failovers: Vec::new(),
         trouble: None,
         moving: None,

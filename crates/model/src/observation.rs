@@ -136,6 +136,10 @@ pub struct ShardObservation {
     /// For whom it gives promises; `None`: for nobody.
     #[serde(default)]
     pub keeper: Option<KeeperObservation>,
+    /// Until when its data were kept up to date on disk, if this process has loaded them from there and was given no
+    /// role since.
+    #[serde(default)]
+    pub data_written: Option<Timestamp>,
 }
 
 /// The user by which proxies get an engine's promise; see [`crate::lease`].

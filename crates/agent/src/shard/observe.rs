@@ -2,6 +2,7 @@
 
 use super::ShardTask;
 use crate::engine_process::EngineProcess;
+use jiff::Timestamp;
 use model::observation::{EngineState, ShardObservation};
 use model::release::EngineId;
 use model::{DatabaseUid, Generation};
@@ -50,7 +51,17 @@ impl ShardTask {
                 .filter(|_| answers && process.is_some())
                 .map(|info| info.replication.clone()),
             keeper: self.keeper.seen(),
+            data_written: self.data_written(),
         })
+    }
+
+    /// See [`ShardObservation::data_written`].
+    fn data_written(&self) -> Option<Timestamp> {
+        let ledger = self.ledger.as_ref()?;
+        let (process, loaded) = (ledger.process.as_ref()?, ledger.loaded.as_ref()?);
+        let given = ledger.role.as_ref().map(|role| role.run_id.as_str());
+        let same = given == Some(loaded.by.as_str()) && process.run_id.as_deref() != given;
+        (same && self.engine.is_some()).then_some(loaded.written)
     }
 
     /// The engine that runs, as it was started.
@@ -85,6 +96,7 @@ impl ShardTask {
             error: self.broken.clone(),
             replication: None,
             keeper: None,
+            data_written: None,
         })
     }
 }

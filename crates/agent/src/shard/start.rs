@@ -182,7 +182,7 @@ impl ShardTask {
         ledger.unapplied = false;
         let plan = DataPlan::new(spec.settings.persistence, ledger.loads_from);
         self.record_whole(ledger).await?;
-        self.prepare_files(&spec, plan).await?;
+        let written = self.prepare_files(&spec, plan).await?;
         let log = self.log_path();
         self.log_mark = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
         let launch = Launch {
@@ -199,15 +199,22 @@ impl ShardTask {
                 engine.server.display()
             ))
         })?;
-        self.take_charge(pid, &spec, &engine, plan).await?;
+        self.take_charge(pid, &spec, &engine, (plan, written))
+            .await?;
         self.wait_for_answer(spec.port).await
     }
 
-    async fn prepare_files(&self, spec: &EngineSpec, plan: DataPlan) -> Result<(), AgentRefusal> {
+    /// When the data that will be loaded were written last.
+    async fn prepare_files(
+        &self,
+        spec: &EngineSpec,
+        plan: DataPlan,
+    ) -> Result<Option<Timestamp>, AgentRefusal> {
         let (folder, shared, spec) = (self.folder.clone(), self.shared.clone(), spec.clone());
         blocking(move || {
             plan.clean(folder.path())?;
-            engine_config::write_files(&folder, &shared.config.node, &spec, plan)
+            engine_config::write_files(&folder, &shared.config.node, &spec, plan)?;
+            plan.written(folder.path())
         })
         .await
         .map_err(|error| {
@@ -224,7 +231,7 @@ impl ShardTask {
         pid: u32,
         spec: &EngineSpec,
         engine: &CatalogueEngine,
-        plan: DataPlan,
+        (plan, data_written): (DataPlan, Option<Timestamp>),
     ) -> Result<(), AgentRefusal> {
         let process = EngineProcess::open(pid, pid)
             .map_err(|error| AgentRefusal::failed(format!("process {pid}: {error}")))?;
@@ -250,6 +257,7 @@ impl ShardTask {
             .record(|ledger| {
                 ledger.process = Some(record);
                 ledger.loads_from = plan.loads_from;
+                ledger.note_loaded(data_written);
             })
             .await;
         if written.is_err()

@@ -97,6 +97,50 @@ async fn outlives(engine: &EngineId, persistence: Persistence) {
     );
 }
 
+/// Of a process that has loaded data and has no role yet, it is known how old they are, however often it is started.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_old_the_data_are_is_told() {
+    for engine in engines() {
+        for persistence in KINDS {
+            let about = format!("{engine} {persistence:?}");
+            let node = Node::new();
+            let mut wanted = spec(engine.clone());
+            wanted.settings.persistence = persistence;
+            let agent = node.agent().await;
+            let shard = serve(&agent, &wanted, 1).await;
+            assert_eq!(shard.data_written, None, "{about}: it has none on disk");
+            let begun = jiff::Timestamp::now();
+            set(&mut node.as_proxy(1).unwrap(), "k", "v");
+            harden(&node, persistence).await;
+            crash(&agent, shard.pid.unwrap()).await;
+
+            let shard = run(&agent, &wanted).await;
+            let written = shard.data_written;
+            if persistence == Persistence::Disabled {
+                assert_eq!(written, None, "{about}");
+                continue;
+            }
+            // A file's time has the kernel's tick.
+            let tick = jiff::SignedDuration::from_millis(20);
+            assert!(written.is_some_and(|at| at > begun - tick), "{about}");
+            agent.stop_all_engines(Duration::from_secs(20)).await;
+            drop(agent);
+            let agent = node.agent().await;
+            let shard = run(&agent, &wanted).await;
+            assert_eq!(shard.data_written, written, "{about}: nothing was written");
+            drop(agent);
+            let agent = node.agent().await;
+            let again = seen(&agent, |again| again.run_id == shard.run_id).await;
+            assert_eq!(
+                again.data_written, written,
+                "{about}: the agent was restarted"
+            );
+            let shard = serve(&agent, &wanted, 2).await;
+            assert_eq!(shard.data_written, None, "{about}: it has a role");
+        }
+    }
+}
+
 /// Every change from one kind to another, while it runs; a kill right after it was confirmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn persistence_changes_while_it_runs() {

@@ -182,6 +182,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         serving: Some(Epoch(3)),
         synced: None,
         role_since: None,
+        lost_since: None,
         failovers: Vec::new(),
         trouble: None,
         moving: None,
@@ -308,6 +309,7 @@ pub(crate) fn shard_observation() -> ShardObservation {
         connections: 5,
         replication: None,
         keeper: None,
+        data_written: None,
         loading_percent: 0.0,
         error: None,
     }

@@ -16,8 +16,8 @@ use crate::switchover::plan::{Move, Party};
 use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSettings, EngineSpec};
 use model::documents::{
-    Database, DatabaseStatus, Fence, OperationKind, OperationStatus, RoleMove, Severity, Shard,
-    keys,
+    Database, DatabaseStatus, Fence, OperationKind, OperationStatus, Persistence, RoleMove,
+    Severity, Shard, keys,
 };
 use model::limits::OPERATIONS_KEPT;
 use model::observation::{EngineState, ShardObservation};
@@ -413,7 +413,8 @@ fn role_need(
         let mut doc = shard.doc.clone();
         let mut change = Change::of(state, now);
         let served = set.last_served();
-        let promoted = doc.synced.take().is_some();
+        let lost = doc.lost_since.take();
+        let promoted = doc.synced.take().is_some() || lost.is_some();
         for replica in set.replicas.iter().filter(|r| r.synced.is_some()) {
             let mut doc = replica.doc.clone();
             replica_set::carry_record(&mut doc, served, shard.epoch);
@@ -424,9 +425,8 @@ fn role_need(
         doc.fence = None;
         change.replace(keys::shard(shard.uid), shard.revision, &doc);
         if promoted {
-            let took = shard
-                .role_since
-                .map(|since| now.duration_since(since).as_millis());
+            let since = lost.or(shard.role_since);
+            let took = since.map(|since| now.duration_since(since).as_millis());
             change.event(
                 Severity::Info,
                 "shard_promoted",
@@ -458,17 +458,28 @@ fn new_process(state: &ClusterState, set: &ReplicaSet<'_>, run_id: &str, now: Ti
     if doc.run_id.is_some() {
         doc.epoch = doc.epoch.next();
         doc.role_since = Some(now);
+        let persistence = state
+            .database(shard.database)
+            .map(|database| database.persistence);
+        let empty = persistence == Some(Persistence::Disabled);
+        let (severity, data) = if empty {
+            (Severity::Critical, "lost: it begins empty")
+        } else {
+            (Severity::Error, "as they were on disk")
+        };
         change.event(
-            Severity::Error,
+            severity,
             "shard_restarted",
             &[
                 ("bdb_uid", json!(shard.database)),
                 ("shard_uid", json!(shard.uid)),
                 ("node_uid", json!(shard.node)),
                 ("epoch", json!(doc.epoch)),
+                ("data", json!(data)),
             ],
         );
     }
+    doc.lost_since = None;
     doc.run_id = Some(run_id.to_owned());
     doc.synced = None;
     doc.trouble = None;

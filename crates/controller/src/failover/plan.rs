@@ -10,17 +10,21 @@
 //! proxy has applied that or has no lease any more ([`crate::leases`]); and the promises of the replica's
 //! engine are over, which its agent sees to (`docs/protocol.md`). Is it heard again before the second, it
 //! goes on.
+//!
+//! After a power cut the replicas may be back as other processes, with the data that they had on disk, while the
+//! primary's node is not: see [`super::restarted`].
 
+use super::restarted;
 use crate::observed::{self, Observations};
 use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::Revision;
 use model::documents::{Fence, Role, Severity, Shard, keys};
 use model::limits::{FAILOVERS_KEPT, FAILOVERS_MAX, FAILOVERS_WITHIN};
 use model::observation::ShardObservation;
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::Txn;
 
 /// What a replica set needs.
@@ -53,7 +57,12 @@ pub fn plan(
         }
         Fate::Alive(_) | Fate::Unknown(_) => match replica_set::unheard(observed, set, instant) {
             Some(cause) => Loss::Unheard(cause),
-            None => return back(state, observed, set, instant, now),
+            None => {
+                return match restarted::newest(state, observed, set, instant) {
+                    Some(next) => replace_by_restarted(state, observed, set, &next, (instant, now)),
+                    None => back(state, observed, set, instant, now),
+                };
+            }
         },
     };
     let cause = loss.cause();
@@ -88,16 +97,70 @@ pub fn plan(
         );
         return held(state, set, reason, now);
     }
-    if matches!(loss, Loss::Unheard(_)) {
-        if !set.primary.is_withheld() {
-            return withhold(state, set, cause, now);
-        }
-        let revision = Revision(set.primary.revision);
-        if let Err(reason) = observed.leases.all_know(revision, instant) {
-            return Verdict::Waits(format!("{cause}; {reason}"));
-        }
+    if matches!(loss, Loss::Unheard(_))
+        && let Some(verdict) = not_fenced(state, observed, set, cause, (instant, now))
+    {
+        return verdict;
     }
-    promotion(state, observed, set, &best, &loss, now)
+    promotion(state, observed, set, &best, &loss, (instant, now))
+}
+
+/// What is missing before nobody can be answered by the primary any more; `None`: nothing.
+fn not_fenced(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    cause: &str,
+    (instant, now): (Instant, Timestamp),
+) -> Option<Verdict> {
+    if !set.primary.is_withheld() {
+        return Some(withhold(state, set, cause, now));
+    }
+    let revision = Revision(set.primary.revision);
+    let reason = observed.leases.all_know(revision, instant).err()?;
+    Some(Verdict::Waits(format!("{cause}; {reason}")))
+}
+
+/// A replica that was started again takes the primary's place with the data that it had on disk.
+fn replace_by_restarted(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    next: &restarted::Restarted<'_>,
+    times: (Instant, Timestamp),
+) -> Verdict {
+    let (old, new) = (set.primary, next.shard);
+    let cause = &next.cause;
+    if let Some(verdict) = not_fenced(state, observed, set, cause, times) {
+        return verdict;
+    }
+    let as_primary = AsPrimary {
+        run_id: Some(next.run_id.to_owned()),
+        lost_since: Some(before(times.1, next.silence)),
+        ..AsPrimary::default()
+    };
+    let mut change = new_primary(state, set, new, as_primary, times.1);
+    change.event(
+        Severity::Critical,
+        "shard_restored",
+        &[
+            ("bdb_uid", json!(old.database)),
+            ("shard_uid", json!(old.uid)),
+            ("node_uid", json!(old.node)),
+            ("new_shard_uid", json!(new.uid)),
+            ("new_node_uid", json!(new.node)),
+            ("epoch", json!(old.epoch.next())),
+            ("cause", json!(cause)),
+            ("data_written", json!(next.written)),
+        ],
+    );
+    let reason = format!(
+        "{cause}: redis:{} becomes primary of epoch {} with what it had on disk at {}",
+        new.uid,
+        old.epoch.next(),
+        next.written
+    );
+    Verdict::Store(change.into_txn(), reason)
 }
 
 /// Why a new primary that has not served yet cannot be promoted any more.
@@ -222,7 +285,7 @@ fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestam
         server.uid
     );
     Verdict::Store(
-        new_primary(state, set, server, (None, None, None), now).into_txn(),
+        new_primary(state, set, server, AsPrimary::default(), now).into_txn(),
         reason,
     )
 }
@@ -233,17 +296,21 @@ fn promotion(
     set: &ReplicaSet<'_>,
     best: &Candidate<'_>,
     loss: &Loss,
-    now: Timestamp,
+    (instant, now): (Instant, Timestamp),
 ) -> Verdict {
     let cause = loss.cause();
-    let fence = matches!(loss, Loss::Unheard(_)).then_some(Fence::Promises);
-    let run_id = best
-        .shard
-        .synced
-        .as_ref()
-        .map(|record| record.run_id.clone());
-    let as_primary = (run_id, Some(best.history.as_str()), fence);
+    let unheard = matches!(loss, Loss::Unheard(_));
+    let record = best.shard.synced.as_ref();
+    let silence = observed.silence(set.primary.node, instant);
+    let as_primary = AsPrimary {
+        run_id: record.map(|record| record.run_id.clone()),
+        history: Some(&best.history),
+        fence: unheard.then_some(Fence::Promises),
+        // A process that has ended is heard of at once.
+        lost_since: Some(before(now, silence.filter(|_| unheard).unwrap_or_default())),
+    };
     let mut change = new_primary(state, set, best.shard, as_primary, now);
+    let heard = replica_set::heard_its_primary_ago(observed, best.shard, instant);
     let last_heard = observed.last_offset(set.primary.uid);
     change.event(
         Severity::Error,
@@ -258,7 +325,9 @@ fn promotion(
             ("cause", json!(cause)),
             ("offset", json!(best.offset)),
             ("last_known_offset", json!(last_heard)),
-            ("confirmed", json!(matches!(loss, Loss::Gone(_)))),
+            ("unproven_from", json!(heard.map(|ago| before(now, ago)))),
+            ("unproven_to", json!(now)),
+            ("confirmed", json!(!unheard)),
         ],
     );
     let reason = format!(
@@ -269,13 +338,31 @@ fn promotion(
     Verdict::Store(change.into_txn(), reason)
 }
 
+/// What is known of a shard that gets the role.
+#[derive(Debug, Default)]
+struct AsPrimary<'a> {
+    /// Its process.
+    run_id: Option<String>,
+    /// What its data are called now.
+    history: Option<&'a str>,
+    /// What it must wait for.
+    fence: Option<Fence>,
+    /// See [`Shard::lost_since`].
+    lost_since: Option<Timestamp>,
+}
+
+fn before(now: Timestamp, ago: Duration) -> Timestamp {
+    let ago = SignedDuration::try_from(ago).unwrap_or_default();
+    now.checked_sub(ago).unwrap_or(now)
+}
+
 /// Gives the role to another shard, in the next epoch of the set. Records stay: until the new primary
 /// serves, they are of the last epoch in which anybody wrote.
-pub(crate) fn new_primary(
+fn new_primary(
     state: &ClusterState,
     set: &ReplicaSet<'_>,
     next: &Stored<Shard>,
-    (run_id, history, fence): (Option<String>, Option<&str>, Option<Fence>),
+    known: AsPrimary<'_>,
     now: Timestamp,
 ) -> Change {
     let epoch = set.primary.epoch.next();
@@ -290,14 +377,19 @@ pub(crate) fn new_primary(
         doc.role_since = Some(now);
         doc.trouble = None;
         doc.fence = None;
+        doc.lost_since = None;
         if member.uid == next.uid {
             doc.role = Role::Primary;
-            doc.fence.clone_from(&fence);
-            if let (Some(record), Some(history)) = (&mut doc.synced, history) {
+            doc.fence.clone_from(&known.fence);
+            doc.lost_since = known.lost_since;
+            // A record of another process says nothing of this one.
+            let run_id = known.run_id.as_ref();
+            doc.synced = doc.synced.filter(|record| Some(&record.run_id) == run_id);
+            if let (Some(record), Some(history)) = (&mut doc.synced, known.history) {
                 // Its agent compares with what its data are called now.
                 history.clone_into(&mut record.replication_id);
             }
-            doc.run_id.clone_from(&run_id);
+            doc.run_id.clone_from(&known.run_id);
             doc.failovers.clone_from(&failovers);
         } else {
             doc.role = Role::Replica;

@@ -534,6 +534,7 @@ fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         error: None,
         replication: None,
         keeper: None,
+        data_written: None,
     }
 }
 

@@ -79,6 +79,10 @@ pub struct Shard {
     /// When the role of `epoch` was decided; `None`: at creation.
     #[serde(default)]
     pub role_since: Option<Timestamp>,
+    /// Of a primary named by a failover, until it serves: since when nobody has written to its predecessor, as far as is
+    /// known.
+    #[serde(default)]
+    pub lost_since: Option<Timestamp>,
     /// The last automatic failovers of its replica set, oldest first, at most
     /// [`crate::limits::FAILOVERS_KEPT`].
     #[serde(default)]

@@ -4,7 +4,7 @@ use crate::load::{Writer, counts, go_on, stop, value, writer};
 use crate::replicas::{create, end, masters};
 use crate::story::{primary, served, shards, shards_ok};
 
-use model::rest::ShardInfo;
+use model::rest::{LogEvent, ShardInfo};
 use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
 use testkit::wait;
@@ -219,4 +219,45 @@ fn all_nodes_are_lost_at_once() {
         .map(|shard| shard.role)
         .collect();
     assert!(roles.contains(&"master".to_owned()) && roles.contains(&"slave".to_owned()));
+}
+
+/// Power is cut for all, and the node with the primary stays down: the replica serves with what it has on disk, and says so.
+#[test]
+fn all_nodes_are_lost_and_the_one_with_the_primary_stays_away() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &["persistence", "aof-every-write"]);
+    shards_ok(&cluster);
+    let words = ["tune", "cluster", "slave_ha_grace_period", "5"];
+    let output = cluster.nodes[0].rladmin(&words).unwrap();
+    assert!(output.status.success(), "{}", crate::story::seen(&output));
+    let writers = writers(&cluster, &[0, 1, 2]);
+    go_on(&writers, "they write");
+    // All that is written now is acknowledged, and on both disks.
+    let written = stop(writers);
+    let old = masters(&cluster).remove(0);
+    let place = index(&old);
+    for node in &mut cluster.nodes {
+        node.kill_everything().unwrap();
+    }
+    let others: Vec<usize> = (0..3).filter(|node| *node != place).collect();
+    for node in &others {
+        cluster.nodes[*node].start().unwrap();
+    }
+    for node in &others {
+        cluster.nodes[*node].ready().unwrap();
+    }
+    another_master(&cluster, others[0], &old);
+    let mut connection = served(&cluster, others[0], PORT);
+    for written in &written {
+        let there = value(&mut connection, &written.key);
+        assert!(there >= written.acknowledged, "{there} of {written:?}");
+    }
+    let events: Vec<LogEvent> = cluster.nodes[others[0]].get("/v1/logs").unwrap();
+    assert!(events.iter().any(|event| event.kind == "shard_restored"));
+    // Its data are of an epoch that is over: it comes back as a replica.
+    cluster.nodes[place].start().unwrap();
+    cluster.nodes[place].ready().unwrap();
+    shards_ok(&cluster);
+    let now = masters(&cluster).remove(0);
+    assert_ne!(now.uid, old.uid);
 }
