@@ -57,12 +57,7 @@ pub fn plan(
         }
         Fate::Alive(_) | Fate::Unknown(_) => match replica_set::unheard(observed, set, instant) {
             Some(cause) => Loss::Unheard(cause),
-            None => {
-                return match restarted::newest(state, observed, set, instant) {
-                    Some(next) => replace_by_restarted(state, observed, set, &next, (instant, now)),
-                    None => back(state, observed, set, instant, now),
-                };
-            }
+            None => return restored_or_back(state, observed, set, (instant, now)),
         },
     };
     let cause = loss.cause();
@@ -77,7 +72,7 @@ pub fn plan(
     }
     let Some(best) = replica_set::best(&candidates) else {
         if matches!(loss, Loss::Unheard(_)) {
-            return back(state, observed, set, instant, now);
+            return restored_or_back(state, observed, set, (instant, now));
         }
         if !frozen.is_empty() {
             return held(state, set, format!("{cause}; {}", frozen.join("; ")), now);
@@ -119,6 +114,19 @@ fn not_fenced(
     let revision = Revision(set.primary.revision);
     let reason = observed.leases.all_know(revision, instant).err()?;
     Some(Verdict::Waits(format!("{cause}; {reason}")))
+}
+
+/// Nobody has a record by which he could take the place of a primary that is not heard.
+fn restored_or_back(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    (instant, now): (Instant, Timestamp),
+) -> Verdict {
+    match restarted::newest(state, observed, set, instant) {
+        Some(next) => replace_by_restarted(state, observed, set, &next, (instant, now)),
+        None => back(state, observed, set, instant, now),
+    }
 }
 
 /// A replica that was started again takes the primary's place with the data that it had on disk.

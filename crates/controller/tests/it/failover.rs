@@ -6,6 +6,7 @@ use model::documents::{Event, OperationStatus, Persistence, Role, Shard, keys};
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent};
 use model::limits::FAILOVERS_MAX;
 use model::observation::KeeperObservation;
+use model::replication::ReplicationObservation;
 use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
 use store::Txn;
 
@@ -330,7 +331,14 @@ fn after_a_power_cut(persistence: Persistence) -> World {
     world.falls_silent(shard(&world, PRIMARY).node);
     world.crash(REPLICA);
     world.settle();
-    world.seen(REPLICA).data_written = Some(Timestamp::UNIX_EPOCH);
+    // As an engine is started: it follows nobody, and serves nobody.
+    let seen = world.seen(REPLICA);
+    seen.data_written = Some(Timestamp::UNIX_EPOCH);
+    seen.replication = Some(ReplicationObservation {
+        last_io_seconds: -1,
+        second_offset: -1,
+        ..ReplicationObservation::default()
+    });
     world
 }
 
