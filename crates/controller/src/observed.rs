@@ -157,6 +157,14 @@ impl Observations {
         }
     }
 
+    /// Whether a node has been silent for so long that it counts as down. One that this primary node has not
+    /// heard yet does not: it is new itself.
+    #[must_use]
+    pub fn is_silent(&self, node: NodeUid, now: Instant) -> bool {
+        let silence = self.silence(node, now);
+        self.fresh(node, now).is_none() && silence.is_some_and(|silence| silence >= HEARTBEAT_LOST)
+    }
+
     /// How soon time alone may change what is planned: a node will have been silent for [`NODE_SILENT`] if
     /// nothing more is heard of it, or leases end.
     #[must_use]

@@ -1,7 +1,8 @@
 //! Carries steps out. Makes no choices: it orders agents, writes to the store, and remembers what is
 //! under way and what has just failed.
 
-use crate::database::plan::{self, Step};
+use crate::database::deletion;
+use crate::database::plan::Step;
 use crate::observed::Observations;
 use crate::reconcile::{NodeError, Nodes};
 use crate::state::ClusterState;
@@ -259,7 +260,7 @@ impl Executor {
                 Ok(None) => return,
                 Err(error) => return tracing::error!(%error, "cannot read the store"),
             };
-            let Some(txn) = plan::shard_removed(&state, shard, jiff::Timestamp::now()) else {
+            let Some(txn) = deletion::shard_removed(&state, shard, jiff::Timestamp::now()) else {
                 return;
             };
             match self.store.txn(txn).await {

@@ -1,5 +1,6 @@
 //! One small step at a time from what is stored and observed. Pure; missing information vetoes.
 
+use super::deletion::{self, gone_with_its_node, is_lost};
 use crate::failover::plan::{self as failover, Verdict};
 use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
@@ -16,8 +17,7 @@ use crate::switchover::plan::{Move, Party};
 use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSettings, EngineSpec};
 use model::documents::{
-    Database, DatabaseStatus, Fence, OperationKind, OperationStatus, Persistence, RoleMove,
-    Severity, Shard, keys,
+    Database, DatabaseStatus, Fence, OperationStatus, Persistence, RoleMove, Severity, Shard, keys,
 };
 use model::limits::OPERATIONS_KEPT;
 use model::observation::{EngineState, ShardObservation};
@@ -82,7 +82,7 @@ pub fn plan(
     plan.steps.extend(operation::taken(state, now));
     for database in &state.databases {
         let next = if database.status == DatabaseStatus::DeletePending {
-            deletion(state, observed, database, instant, now)
+            deletion::next(state, observed, database, instant, now)
         } else {
             serving(state, observed, database, instant, now)
         };
@@ -113,7 +113,7 @@ pub fn plan(
     plan
 }
 
-enum Next {
+pub(super) enum Next {
     Steps(Vec<Step>),
     /// What failed before is tried again: until it succeeds, that is what is waited for.
     Again(Vec<Step>, String),
@@ -237,10 +237,7 @@ impl View<'_> {
     fn removal(&self, shard: &Stored<Shard>) -> Option<Need> {
         let operation = shard.removed_by.clone()?;
         if self.is_lost(shard) {
-            // Nobody can delete its folder; its node does not come back to this cluster.
-            let txn = shard_removed(self.state, shard.uid, self.now)?;
-            let reason = format!("redis:{} goes with node:{}", shard.uid, shard.node);
-            return Some(Need::Step(Step::Store { txn, reason }));
+            return gone_with_its_node(self.state, shard, self.now).map(Need::Step);
         }
         if self.observed.fresh(shard.node, self.instant).is_none() {
             // One that has been replaced goes when its node is back.
@@ -259,10 +256,8 @@ impl View<'_> {
         }))
     }
 
-    /// Whether a shard is on a node that leaves the cluster and is not heard.
     fn is_lost(&self, shard: &Shard) -> bool {
-        let leaves = self.state.node(shard.node).is_none_or(|node| node.leaving);
-        leaves && self.observed.fresh(shard.node, self.instant).is_none()
+        is_lost(self.state, self.observed, shard, self.instant)
     }
 
     fn primary_need(&self, set: &ReplicaSet<'_>) -> Need {
@@ -593,7 +588,12 @@ fn completion(state: &ClusterState, database: &Stored<Database>, now: Timestamp)
     }
 }
 
-fn end_operation(state: &ClusterState, change: &mut Change, database: &Database, now: Timestamp) {
+pub(super) fn end_operation(
+    state: &ClusterState,
+    change: &mut Change,
+    database: &Database,
+    now: Timestamp,
+) {
     let running = database.operation.as_ref();
     if let Some(operation) = running.and_then(|uid| state.operation(uid)) {
         let mut doc = operation.doc.clone();
@@ -613,74 +613,6 @@ fn end_operation(state: &ClusterState, change: &mut Change, database: &Database,
     {
         change.delete(keys::operation(&old.uid), old.revision);
     }
-}
-
-fn deletion(
-    state: &ClusterState,
-    observed: &Observations,
-    database: &Stored<Database>,
-    instant: Instant,
-    now: Timestamp,
-) -> Next {
-    let Some(operation) = database.operation.clone() else {
-        return Next::Wait("the deletion has no operation record: nothing is deleted".to_owned());
-    };
-    let known = state
-        .operations
-        .iter()
-        .any(|o| o.uid == operation && o.kind == OperationKind::DeleteDatabase);
-    if !known {
-        return Next::Wait("the deletion has no operation record: nothing is deleted".to_owned());
-    }
-    let mut steps = Vec::new();
-    for shard in state.shards_of(database.uid) {
-        if observed.fresh(shard.node, instant).is_none() {
-            return Next::Wait(format!("node:{} is not heard", shard.node));
-        }
-        steps.push(Step::Command {
-            node: shard.node,
-            shard: shard.uid,
-            command: AgentCommand::RemoveEngine {
-                shard: shard.uid,
-                generation: shard.generation,
-                operation: operation.clone(),
-            },
-            reason: format!("database db:{} is being deleted", database.uid),
-        });
-    }
-    if steps.is_empty() {
-        let mut change = Change::of(state, now);
-        change.delete(keys::database(database.uid), database.revision);
-        end_operation(state, &mut change, database, now);
-        change.event(
-            Severity::Info,
-            "bdb_deleted",
-            &[
-                ("bdb_uid", json!(database.uid)),
-                ("bdb_name", json!(database.name)),
-            ],
-        );
-        steps.push(Step::Store {
-            txn: change.into_txn(),
-            reason: format!("database db:{} has no shards left", database.uid),
-        });
-    }
-    Next::Steps(steps)
-}
-
-/// After an agent confirmed that a shard's process and folder are gone.
-#[must_use]
-pub fn shard_removed(state: &ClusterState, shard: ShardUid, now: Timestamp) -> Option<Txn> {
-    let stored = state.shard(shard)?;
-    let deleting = state
-        .database(stored.database)
-        .is_none_or(|d| d.status == DatabaseStatus::DeletePending);
-    if !deleting && stored.removed_by.is_none() {
-        return None;
-    }
-    let mut change = Change::of(state, now);
-    change.delete(keys::shard(shard), stored.revision);
-    Some(change.into_txn())
 }
 
 /// What operations wait for, where that differs from what is stored.

@@ -6,7 +6,9 @@ use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
 use crate::request::{Fresh, operation};
 use crate::state::{Change, ClusterState, Stored};
-use model::documents::{Migration, Operation, OperationKind, OperationStatus, Role, Shard};
+use model::documents::{
+    Database, DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard,
+};
 use model::intent::{IntentOutcome, Pace};
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
 use std::collections::BTreeMap;
@@ -56,7 +58,7 @@ pub(super) fn emptied(
 ) -> Result<Works, ApiError> {
     let mut works = Works::new();
     let mut places = placement::Planner::new(state, observed, fresh.instant);
-    for database in &state.databases {
+    for database in that_stay(state) {
         let keep = matches!(replicas, Replicas::StayBut(but) if !but.contains(&database.uid));
         for set in replica_set::of_database(state, database) {
             for member in set.members().filter(|member| member.node == node) {
@@ -92,7 +94,7 @@ pub(super) fn handed_over(
     fresh: &Fresh<'_>,
 ) -> Works {
     let mut works = Works::new();
-    for database in &state.databases {
+    for database in that_stay(state) {
         for set in replica_set::of_database(state, database) {
             let primary = set.primary;
             if primary.node == node && has_heir((state, observed), &set, primary, fresh) {
@@ -102,6 +104,12 @@ pub(super) fn handed_over(
         }
     }
     works
+}
+
+/// Databases that are not being deleted: of one that is, nothing is brought anywhere, and nobody waits for that.
+fn that_stay(state: &ClusterState) -> impl Iterator<Item = &Stored<Database>> {
+    let stays = |database: &&Stored<Database>| database.status != DatabaseStatus::DeletePending;
+    state.databases.iter().filter(stays)
 }
 
 /// Whether a set's primary has a synced replica on another node that is heard and not about to go away.
@@ -135,8 +143,9 @@ pub(super) fn replaced(
     node: NodeUid,
     fresh: &Fresh<'_>,
 ) -> Result<Works, ApiError> {
-    let there: Vec<&Stored<Shard>> = state.shards.iter().filter(|s| s.node == node).collect();
-    if let Some(primary) = there.iter().find(|shard| shard.role == Role::Primary) {
+    let sets = || that_stay(state).flat_map(|database| replica_set::of_database(state, database));
+    let mut primaries = sets().map(|set| set.primary);
+    if let Some(primary) = primaries.find(|primary| primary.node == node) {
         return Err(ApiError::new(
             ErrorCode::ConnectError,
             format!(
@@ -148,17 +157,15 @@ pub(super) fn replaced(
     }
     let mut works = Works::new();
     let mut places = placement::Planner::new(state, observed, fresh.instant);
-    for database in &state.databases {
-        for set in replica_set::of_database(state, database) {
-            for replica in set.replicas.iter().filter(|replica| replica.node == node) {
-                let to = places.place(replica, &nodes_of(&set), node)?;
-                let work = works.entry(database.uid).or_default();
-                work.migrations.push(Migration {
-                    shard: replica.uid,
-                    node: to,
-                    copy: None,
-                });
-            }
+    for set in sets() {
+        for replica in set.replicas.iter().filter(|replica| replica.node == node) {
+            let to = places.place(replica, &nodes_of(&set), node)?;
+            let work = works.entry(replica.database).or_default();
+            work.migrations.push(Migration {
+                shard: replica.uid,
+                node: to,
+                copy: None,
+            });
         }
     }
     Ok(works)

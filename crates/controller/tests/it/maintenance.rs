@@ -1,9 +1,15 @@
 //! A node is emptied, for a while or for good.
 
 use crate::world::World;
-use model::documents::{OperationStatus, Role, Shard};
+use controller::database::plan::{self, Step};
+use controller::observed::Observations;
+use model::documents::{OperationStatus, Role, Shard, keys};
 use model::intent::{DatabaseSpec, Intent, MaintenanceWish, Pace, Restore};
-use model::{ErrorCode, NodeUid, ShardUid};
+use model::limits::HEARTBEAT_LOST;
+use model::{DatabaseUid, ErrorCode, NodeUid, ShardUid};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use store::Txn;
 
 fn create(world: &mut World, name: &str, replication: bool, shards: u32) {
     let spec = DatabaseSpec {
@@ -248,4 +254,116 @@ fn a_dead_node_leaves_and_its_replicas_are_made_anew() {
     world.silent.push(primary.node);
     let intent = remove(primary.node);
     assert!(ask(&mut world, &intent).is_err());
+}
+
+fn delete(database: u64) -> Intent {
+    Intent::DeleteDatabase {
+        database: DatabaseUid(database),
+    }
+}
+
+/// A node dies with data that nobody else has: the database is given up, then the node. Nothing is left of
+/// either.
+#[test]
+fn a_dead_node_goes_after_its_databases_were_deleted() {
+    for replication in [false, true] {
+        let mut world = World::with_nodes(3);
+        create(&mut world, "demo", replication, 1);
+        let port = world.cluster().databases[0].port;
+        let dead = shards(&world)[0].node;
+        world.silent.push(dead);
+        if replication {
+            // Its replica had not all of it.
+            let mut doc = shards(&world)[1].clone();
+            doc.synced = None;
+            world.apply(&Txn {
+                put: vec![(keys::shard(doc.uid), json!(doc))],
+                ..Txn::default()
+            });
+        }
+        let refused = world.request(&remove(dead)).unwrap_err();
+        assert!(
+            refused.description.contains("or delete the database"),
+            "{refused}"
+        );
+        ask(&mut world, &delete(1)).unwrap();
+        let story = world.settle();
+        assert!(
+            story.contains(&format!("waits: node:{dead} is not heard")),
+            "{story}"
+        );
+        // What can be reached is gone.
+        assert_eq!(shards(&world).len(), 1);
+        let outcome = world.request(&remove(dead)).unwrap();
+        assert_eq!(outcome.operations, []);
+        let story = world.settle();
+        assert!(
+            story.contains(&format!("redis:1 goes with node:{dead}")),
+            "{story}"
+        );
+        let cluster = world.cluster();
+        assert!(cluster.node(dead).is_none(), "{story}");
+        assert_eq!((cluster.shards.len(), cluster.databases.len()), (0, 0));
+        assert!(cluster.operations.iter().all(|o| o.ended.is_some()));
+        // Its name and its port are free.
+        let spec = DatabaseSpec {
+            name: "demo".into(),
+            memory_size: 256 << 20,
+            port: Some(port),
+            ..DatabaseSpec::default()
+        };
+        world.request(&Intent::CreateDatabase(spec)).unwrap();
+    }
+}
+
+/// The other way round: its node was being removed when the database is given up.
+#[test]
+fn a_database_is_deleted_whose_node_leaves_and_is_not_heard() {
+    let mut world = World::with_nodes(3);
+    create(&mut world, "demo", true, 1);
+    let replica = shards(&world)[1].clone();
+    world.silent.push(replica.node);
+    ask(&mut world, &remove(replica.node)).unwrap();
+    ask(&mut world, &delete(1)).unwrap();
+    world.settle();
+    let cluster = world.cluster();
+    assert!(cluster.node(replica.node).is_none());
+    assert_eq!((cluster.shards.len(), cluster.databases.len()), (0, 0));
+}
+
+/// A deletion that waits for one node does not keep others from being emptied.
+#[test]
+fn what_is_being_deleted_is_in_nobodys_way() {
+    for intent in [remove, switch_on] {
+        let mut world = World::with_nodes(5);
+        create(&mut world, "demo", true, 1);
+        let (dead, other) = (shards(&world)[0].node, shards(&world)[1].node);
+        world.silent.push(dead);
+        ask(&mut world, &delete(1)).unwrap();
+        ask(&mut world, &intent(other)).unwrap();
+        world.settle();
+        assert_eq!(roles(&world, other), []);
+        assert_eq!(world.cluster().databases.len(), 1, "its copy is waited for");
+    }
+}
+
+/// Who has just become the primary node has heard nobody: that is no reason to forget shards that run.
+#[test]
+fn a_node_that_leaves_is_not_given_up_by_a_primary_node_that_is_new() {
+    let mut world = world();
+    let node = shards(&world)[0].node;
+    ask(&mut world, &remove(node)).unwrap();
+    ask(&mut world, &delete(1)).unwrap();
+    let cluster = world.cluster();
+    let elected = Instant::now();
+    let mut observed = Observations::default();
+    observed.leases.in_term(7, elected);
+    let forgets = |after: Duration| {
+        let plan = plan::plan(&cluster, &observed, elected + after, world.now);
+        let goes = |step: &Step| matches!(step, Step::Store { reason, .. } if reason.contains(" goes with "));
+        plan.steps.iter().any(goes)
+    };
+    assert!(!forgets(Duration::ZERO));
+    assert!(!forgets(HEARTBEAT_LOST / 2));
+    assert!(forgets(HEARTBEAT_LOST));
 }

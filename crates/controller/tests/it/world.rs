@@ -1,5 +1,6 @@
 //! A cluster in memory: the real state machine, fake agents, no time but what a test says.
 
+use controller::database::deletion;
 use controller::database::plan::{self, Plan, Step};
 use controller::leases::ProxyId;
 use controller::observed::Observations;
@@ -354,7 +355,7 @@ impl World {
             AgentCommand::Configure { .. } => "configures",
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
-                let txn = plan::shard_removed(&self.cluster(), uid, self.now);
+                let txn = deletion::shard_removed(&self.cluster(), uid, self.now);
                 self.writes += 1;
                 self.state
                     .apply(&txn.expect("only what is being deleted is removed"))
