@@ -1,4 +1,5 @@
 //! Which node and port a shard gets.
 
+pub(crate) mod copies;
 pub mod plan;
 pub(crate) mod racks;

@@ -4,7 +4,7 @@ use crate::maintenance::{request as maintenance, snapshot};
 use crate::migration::request as migration;
 use crate::observed::Observations;
 use crate::operation::plan::of_database;
-use crate::operation::request as operations;
+use crate::operation::request::{self as operations, operation};
 use crate::placement::plan::{self as placement, Places};
 use crate::placement::racks;
 use crate::replica_set;
@@ -17,8 +17,8 @@ use crate::upgrade::request as upgrade;
 use crate::upgrade::run::request as run;
 use jiff::Timestamp;
 use model::documents::{
-    Database, DatabaseStatus, EngineUsers, EvictionPolicy, Operation, OperationKind,
-    OperationStatus, Persistence, Role, Severity, Shard, SlaveHa, SlotRange, keys,
+    Database, DatabaseStatus, EngineUsers, EvictionPolicy, OperationKind, OperationStatus,
+    Persistence, Role, Severity, Shard, SlaveHa, SlotRange, keys,
 };
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
 use model::limits::{DATABASES_MAX, SHARDS_COUNT_MAX};
@@ -410,47 +410,6 @@ pub(crate) fn own_agent(users: EngineUsers, fresh: &Fresh<'_>) -> EngineUsers {
 pub(crate) fn shares(database: &Database) -> Vec<u64> {
     let copies = if database.replication { 2 } else { 1 };
     memory_shares(database.memory_size / copies, database.shards_count)
-}
-
-pub(crate) fn operation(
-    kind: OperationKind,
-    database: DatabaseUid,
-    fresh: &Fresh<'_>,
-) -> Operation {
-    new_operation(kind, database, fresh.operation.clone(), fresh.now)
-}
-
-/// An operation that is under way from now on; what it does is the caller's.
-pub(crate) fn new_operation(
-    kind: OperationKind,
-    database: DatabaseUid,
-    uid: OperationUid,
-    now: Timestamp,
-) -> Operation {
-    Operation {
-        schema: 1,
-        uid,
-        kind,
-        database,
-        status: OperationStatus::Active,
-        shards: Vec::new(),
-        migrations: Vec::new(),
-        moved: Vec::new(),
-        immediate: false,
-        slave_ha: false,
-        node: None,
-        group: None,
-        at_once: None,
-        total: 0,
-        step_since: None,
-        step_within_seconds: None,
-        waiting_on: None,
-        error: None,
-        error_code: None,
-        created: now,
-        ended: None,
-        extra: serde_json::Map::new(),
-    }
 }
 
 /// Whether nothing works on a database.

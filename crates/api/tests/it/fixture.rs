@@ -209,6 +209,7 @@ pub(crate) fn operation(uid: &str, database: u64, status: OperationStatus) -> Op
         migrations: Vec::new(),
         moved: Vec::new(),
         immediate: false,
+        override_policy: None,
         slave_ha: false,
         node: None,
         group: None,

@@ -2,7 +2,7 @@
 
 use super::request::find;
 use super::work::{Action, Works, finish};
-use crate::placement::racks;
+use crate::placement::copies;
 use crate::replica_set;
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
@@ -152,8 +152,8 @@ pub(super) fn restored(state: &ClusterState, node: NodeUid, snapshot: &[Snapshot
         };
         let here = set.members().find(|member| member.node == node);
         let work = works.entry(database.uid).or_default();
-        let brought = |shard| Migration {
-            shard,
+        let brought = |shard: &Shard| Migration {
+            shard: shard.uid,
             node,
             copy: None,
         };
@@ -163,19 +163,22 @@ pub(super) fn restored(state: &ClusterState, node: NodeUid, snapshot: &[Snapshot
             }
             (_, Some(_)) => {}
             (role, None) => {
-                let mut copies = set.members();
+                let mut members = set.members();
+                // Copies that an operator had put together are not put together again.
                 let fits = |copy: &&Stored<Shard>| {
+                    let mut moves = work.migrations.clone();
+                    moves.push(brought(copy));
                     (role == Role::Primary || copy.role == Role::Replica)
-                        && racks::may_be_on(state, copy, node).is_ok()
+                        && copies::apart(state, copy, &moves).is_ok()
                 };
-                let Some(copy) = copies.find(fits) else {
+                let Some(copy) = members.find(fits) else {
                     continue;
                 };
                 if role == Role::Primary && copy.role == Role::Replica {
                     // The primary is in another rack and stays there: its replica takes its role first.
                     work.hand_over.push(set.primary.uid);
                 }
-                work.migrations.push(brought(copy.uid));
+                work.migrations.push(brought(copy));
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use crate::migration::request::Beginner;
 use crate::observed::Observations;
+use crate::operation::request::operation;
 use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
-use crate::request::{Fresh, operation};
+use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
     Database, DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard,
@@ -61,6 +62,7 @@ pub(super) fn emptied(
     for database in that_stay(state) {
         let keep = matches!(replicas, Replicas::StayBut(but) if !but.contains(&database.uid));
         for set in replica_set::of_database(state, database) {
+            let mut copies = nodes_of(&set);
             for member in set.members().filter(|member| member.node == node) {
                 let work = works.entry(database.uid).or_default();
                 let elsewhere = has_heir((state, observed), &set, member, fresh);
@@ -72,12 +74,15 @@ pub(super) fn emptied(
                 if replica && keep {
                     continue;
                 }
-                match places.place(member, &nodes_of(&set), node) {
-                    Ok(to) => work.migrations.push(Migration {
-                        shard: member.uid,
-                        node: to,
-                        copy: None,
-                    }),
+                match places.place(member, &copies, node) {
+                    Ok(to) => {
+                        copies.push(to);
+                        work.migrations.push(Migration {
+                            shard: member.uid,
+                            node: to,
+                            copy: None,
+                        });
+                    }
                     Err(_) if replica && !matches!(replicas, Replicas::MustGo) => {}
                     Err(error) => return Err(error),
                 }

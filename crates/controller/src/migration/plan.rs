@@ -4,7 +4,8 @@
 use crate::database::plan::Step;
 use crate::observed::Observations;
 use crate::operation::plan::{begin, of_database};
-use crate::placement::plan as placement;
+use crate::placement::copies;
+use crate::placement::plan::{self as placement, Coming};
 use crate::replica_set::{self, ReplicaSet};
 use crate::request::new_shard;
 use crate::state::{Change, ClusterState, Stored};
@@ -167,7 +168,7 @@ impl<'a> Work<'a> {
     }
 
     fn copy(&self, set: &ReplicaSet<'_>, shard: &'a Stored<Shard>, node: NodeUid) -> Try {
-        let made = copy_of((self.state, self.observed), shard, node, self.instant);
+        let made = self.may_be_made(shard, node);
         let made = made.map(|port| {
             let uid = self.state.cluster.next_shard;
             let copy = Shard {
@@ -203,6 +204,16 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// What was judged when it was asked for is judged again: much may have happened since.
+    fn may_be_made(&self, shard: &Shard, node: NodeUid) -> Result<u16, ApiError> {
+        // A release that did not keep what the operator said had judged it then.
+        if self.operation.override_policy == Some(false) {
+            copies::apart(self.state, shard, &self.operation.migrations)?;
+        }
+        let both = (self.state, self.observed);
+        copy_of(both, shard, (node, Coming::default()), self.instant)
+    }
+
     fn note(&self, reason: String, change_it: impl Fn(&mut Operation)) -> Step {
         let mut doc = self.operation.doc.clone();
         change_it(&mut doc);
@@ -215,23 +226,18 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Whether a node has room for a copy of a shard; the copy's port.
+/// Whether a node has room for a copy of a shard, besides what comes to it before; the copy's port.
 ///
 /// # Errors
 /// `insufficient_resources` with the reason.
 pub(crate) fn copy_of(
     (state, observed): (&ClusterState, &Observations),
     shard: &Shard,
-    node: NodeUid,
+    (node, coming): (NodeUid, Coming),
     instant: Instant,
 ) -> Result<u16, ApiError> {
-    placement::room_on(
-        state,
-        observed,
-        &shard.engine,
-        (node, shard.memory_bytes),
-        instant,
-    )?;
+    let wanted = (node, shard.memory_bytes, coming);
+    placement::room_on(state, observed, &shard.engine, wanted, instant)?;
     let ports = placement::shard_ports(state, 1)?;
     ports
         .first()

@@ -2,8 +2,10 @@
 
 use super::plan::copy_of;
 use crate::observed::Observations;
-use crate::placement::racks;
-use crate::request::{Fresh, not_busy, operation};
+use crate::operation::request::operation;
+use crate::placement::copies;
+use crate::placement::plan::Coming;
+use crate::request::{Fresh, not_busy};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
     Database, DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard,
@@ -31,27 +33,13 @@ pub(crate) fn migrate(
     if state.node(node).is_none() {
         return Err(ErrorCode::NodeNotFound.into());
     }
+    let moved = moved(state, what, node)?;
+    let both = (state, observed);
+    may_all_be_there(both, &moved, (node, override_policy), fresh)?;
     let mut wanted: BTreeMap<DatabaseUid, Vec<Migration>> = BTreeMap::new();
-    for shard in chosen(state, what)? {
-        if shard.node == node {
-            // Of all shards of a database or a node, those that are there already stay.
-            if matches!(what, MigrateWhat::Shards { .. }) {
-                return Err(refused(format!(
-                    "redis:{} is on node:{node} already: choose another node",
-                    shard.uid
-                )));
-            }
-            continue;
-        }
-        may_be_there((state, observed), shard, (node, override_policy), fresh)?;
-        wanted.entry(shard.database).or_default().push(Migration {
-            shard: shard.uid,
-            node,
-            copy: None,
-        });
-    }
-    if wanted.is_empty() {
-        return Err(refused(format!("there is nothing to bring to node:{node}")));
+    for shard in moved {
+        let moves = wanted.entry(shard.database).or_default();
+        moves.push(brought(shard, node));
     }
     let mut change = Change::of(state, fresh.now);
     let mut beginner = Beginner::of(wanted.len())?;
@@ -67,6 +55,7 @@ pub(crate) fn migrate(
             uid: name,
             total: u32::try_from(migrations.len()).unwrap_or(u32::MAX),
             migrations,
+            override_policy: Some(override_policy),
             ..operation(OperationKind::MigrateShards, uid, fresh)
         };
         operations.push(beginner.begin(state, &mut change, database, operation)?);
@@ -189,28 +178,53 @@ fn chosen<'a>(
     }
 }
 
-fn may_be_there(
+fn brought(shard: &Shard, node: NodeUid) -> Migration {
+    Migration {
+        shard: shard.uid,
+        node,
+        copy: None,
+    }
+}
+
+/// The shards that are to be brought to a node and are not there already.
+fn moved<'a>(
+    state: &'a ClusterState,
+    what: &MigrateWhat,
+    node: NodeUid,
+) -> Result<Vec<&'a Stored<Shard>>, ApiError> {
+    let (there, moved): (Vec<_>, Vec<_>) = chosen(state, what)?
+        .into_iter()
+        .partition(|shard| shard.node == node);
+    // Of all shards of a database or a node, those that are there already stay.
+    if let (Some(shard), MigrateWhat::Shards { .. }) = (there.first(), what) {
+        return Err(refused(format!(
+            "redis:{} is on node:{node} already: choose another node",
+            shard.uid
+        )));
+    }
+    if moved.is_empty() {
+        return Err(refused(format!("there is nothing to bring to node:{node}")));
+    }
+    Ok(moved)
+}
+
+/// Whether all of them may be there together: what counts is how it is when the last one has come.
+fn may_all_be_there(
     (state, observed): (&ClusterState, &Observations),
-    shard: &Stored<Shard>,
+    moved: &[&Stored<Shard>],
     (node, override_policy): (NodeUid, bool),
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
-    let sibling = state
-        .shards_of(shard.database)
-        .find(|s| s.slots == shard.slots && s.node == node && s.uid != shard.uid);
-    if let Some(sibling) = sibling
-        && !override_policy
-    {
-        return Err(refused(format!(
-            "node:{node} has redis:{} already, another copy of the slots of redis:{}: choose another \
-             node, or say override_policy",
-            sibling.uid, shard.uid
-        )));
+    let moves: Vec<Migration> = moved.iter().map(|shard| brought(shard, node)).collect();
+    let mut coming = Coming::to(state, node);
+    for shard in moved {
+        if !override_policy {
+            copies::apart(state, shard, &moves)?;
+        }
+        copy_of((state, observed), shard, (node, coming), fresh.instant)?;
+        coming.add(shard.memory_bytes);
     }
-    if !override_policy {
-        racks::may_be_on(state, shard, node)?;
-    }
-    copy_of((state, observed), shard, node, fresh.instant).map(|_| ())
+    Ok(())
 }
 
 fn refused(reason: String) -> ApiError {

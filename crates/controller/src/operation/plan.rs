@@ -3,8 +3,10 @@
 use crate::database::plan::Step;
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
-use model::ErrorCode;
-use model::documents::{Database, DatabaseStatus, Operation, OperationStatus, Severity, keys};
+use model::documents::{
+    Database, DatabaseStatus, Operation, OperationKind, OperationStatus, Severity, keys,
+};
+use model::{DatabaseUid, ErrorCode, OperationUid};
 use serde_json::json;
 
 /// Most databases that are taken by one transaction.
@@ -18,6 +20,40 @@ pub(crate) fn of_database<'a>(
 ) -> Option<&'a Stored<Operation>> {
     let running = database.operation.as_ref()?;
     state.operation(running)
+}
+
+/// An operation that is under way from now on; what it does is the caller's.
+pub(crate) fn new_operation(
+    kind: OperationKind,
+    database: DatabaseUid,
+    uid: OperationUid,
+    now: Timestamp,
+) -> Operation {
+    Operation {
+        schema: 1,
+        uid,
+        kind,
+        database,
+        status: OperationStatus::Active,
+        shards: Vec::new(),
+        migrations: Vec::new(),
+        moved: Vec::new(),
+        immediate: false,
+        override_policy: Some(false),
+        slave_ha: false,
+        node: None,
+        group: None,
+        at_once: None,
+        total: 0,
+        step_since: None,
+        step_within_seconds: None,
+        waiting_on: None,
+        error: None,
+        error_code: None,
+        created: now,
+        ended: None,
+        extra: serde_json::Map::new(),
+    }
 }
 
 /// Has operations that wait for their database work on it as soon as nothing else does; see

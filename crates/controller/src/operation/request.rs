@@ -1,5 +1,6 @@
 //! An operator has an operation go on, or gives it up. Pure: what is refused changes nothing.
 
+use super::plan::new_operation;
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
@@ -7,10 +8,19 @@ use model::documents::{
     keys,
 };
 use model::intent::IntentOutcome;
-use model::{ApiError, ErrorCode, OperationUid, ShardUid, validate};
+use model::{ApiError, DatabaseUid, ErrorCode, OperationUid, ShardUid, validate};
 use serde_json::json;
 use std::collections::BTreeMap;
 use store::Txn;
+
+/// The operation of a request; what it does is the caller's.
+pub(crate) fn operation(
+    kind: OperationKind,
+    database: DatabaseUid,
+    fresh: &Fresh<'_>,
+) -> Operation {
+    new_operation(kind, database, fresh.operation.clone(), fresh.now)
+}
 
 /// Has what pauses go on: the operation, or all of its action.
 pub(crate) fn retry(

@@ -232,7 +232,36 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether one node has room for a shard of this size.
+/// What is on its way to a node and has no engine there yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Coming {
+    shards: u32,
+    memory: u64,
+}
+
+impl Coming {
+    /// What operations that are under way still bring to a node.
+    #[must_use]
+    pub fn to(state: &ClusterState, node: NodeUid) -> Self {
+        let mut coming = Self::default();
+        let running = state.operations.iter().filter(|o| o.ended.is_none());
+        let moves = running.flat_map(|operation| &operation.migrations);
+        for migration in moves.filter(|m| m.node == node && m.copy.is_none()) {
+            if let Some(shard) = state.shard(migration.shard) {
+                coming.add(shard.memory_bytes);
+            }
+        }
+        coming
+    }
+
+    /// One more shard.
+    pub fn add(&mut self, memory: u64) {
+        self.shards += 1;
+        self.memory = self.memory.saturating_add(memory);
+    }
+}
+
+/// Whether one node has room for a shard of this size, besides what comes to it before.
 ///
 /// # Errors
 /// `insufficient_resources` with the reason.
@@ -240,22 +269,29 @@ pub fn room_on(
     state: &ClusterState,
     observed: &Observations,
     engine: &EngineId,
-    (node, memory): (NodeUid, u64),
+    (node, memory, coming): (NodeUid, u64, Coming),
     now: Instant,
 ) -> Result<(), ApiError> {
-    let rooms = rooms(state, observed, engine, now);
-    match rooms.iter().find(|room| room.node == node) {
-        Some(room) if room.fits(memory, 1) > 0 => Ok(()),
-        Some(room) => Err(ApiError::new(
-            ErrorCode::InsufficientResources,
-            format!(
-                "node:{node} has no room for a shard of {}: it {}",
-                format_size(memory),
-                room.why_not()
-            ),
-        )),
-        None => Err(ErrorCode::NodeNotFound.into()),
+    let mut rooms = rooms(state, observed, engine, now);
+    let room = rooms.iter_mut().find(|room| room.node == node);
+    let room = room.ok_or(ErrorCode::NodeNotFound)?;
+    room.left = room.left.saturating_sub(coming.memory);
+    room.shards = room.shards.saturating_add(coming.shards);
+    if room.fits(memory, 1) > 0 {
+        return Ok(());
     }
+    let besides = match coming.shards {
+        0 => String::new(),
+        count => format!(" besides the {count} that come before it"),
+    };
+    Err(ApiError::new(
+        ErrorCode::InsufficientResources,
+        format!(
+            "node:{node} has no room for a shard of {}{besides}: it {}",
+            format_size(memory),
+            room.why_not()
+        ),
+    ))
 }
 
 fn rooms(

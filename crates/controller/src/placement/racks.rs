@@ -146,28 +146,21 @@ pub(crate) fn apart(state: &ClusterState, database: &Database) -> Result<(), Api
     Ok(())
 }
 
-/// Whether a copy of a shard may be on a node, as far as racks go.
+/// Whether a shard may be on a node while another copy of its slots is on that one, as far as racks go.
 ///
 /// # Errors
-/// `rack_awareness_violation` with the copy that is in that rack.
-pub(crate) fn may_be_on(
+/// `rack_awareness_violation`.
+pub(crate) fn may_be_beside(
     state: &ClusterState,
-    shard: &Shard,
-    node: NodeUid,
+    (shard, node): (&Shard, NodeUid),
+    (other, there): (&Shard, NodeUid),
 ) -> Result<(), ApiError> {
     let aware = state
         .database(shard.database)
         .is_some_and(|database| database.rack_aware);
-    let Some(rack) = of(state, node).filter(|_| aware) else {
-        return Ok(());
-    };
-    let other = state
-        .shards_of(shard.database)
-        .filter(|other| other.slots == shard.slots && other.uid != shard.uid)
-        .find(|other| other.removed_by.is_none() && of(state, other.node) == Some(rack));
-    match other {
-        Some(other) => Err(violation((shard, other), rack)),
-        None => Ok(()),
+    match of(state, node).filter(|_| aware) {
+        Some(rack) if of(state, there) == Some(rack) => Err(violation((shard, other), rack)),
+        _ => Ok(()),
     }
 }
 

@@ -382,7 +382,7 @@ impl<'a> View<'a> {
             migrations,
             total,
             slave_ha: true,
-            ..crate::request::new_operation(
+            ..crate::operation::plan::new_operation(
                 OperationKind::MigrateShards,
                 database.uid,
                 uid,

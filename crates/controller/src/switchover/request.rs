@@ -3,8 +3,9 @@
 use super::plan;
 use crate::migration::request::begin;
 use crate::observed::Observations;
+use crate::operation::request::operation;
 use crate::replica_set;
-use crate::request::{Fresh, not_busy, operation};
+use crate::request::{Fresh, not_busy};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{Operation, OperationKind, Role, Shard};
 use model::intent::IntentOutcome;

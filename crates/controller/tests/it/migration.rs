@@ -1,9 +1,11 @@
 //! Shards brought to other nodes.
 
 use crate::world::World;
-use model::documents::{OperationStatus, Role, Shard};
-use model::intent::{DatabaseSpec, Intent, MigrateWhat};
+use model::documents::{Migration, OperationStatus, Role, Shard, keys};
+use model::intent::{DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace, Restore};
 use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
+use serde_json::json;
+use store::Txn;
 
 fn created(replication: bool, shards: u32) -> World {
     let mut world = World::with_nodes(3);
@@ -159,4 +161,148 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
     assert_eq!(world.state, before);
     migrate(&mut world, these(&[1]), 3).unwrap();
     assert_eq!(migrate(&mut world, these(&[2]), 3), Err(ErrorCode::Busy));
+}
+
+fn refusal(world: &mut World, what: MigrateWhat, node: u64) -> (ErrorCode, String) {
+    let before = world.state.clone();
+    let intent = Intent::MigrateShards {
+        what,
+        node: NodeUid(node),
+        override_policy: false,
+    };
+    let error = world.request(&intent).unwrap_err();
+    assert_eq!(world.state, before, "what is refused changes nothing");
+    (error.error_code, error.description)
+}
+
+fn free_node(world: &World) -> u64 {
+    let all = shards(world);
+    let free = |node: &u64| all.iter().all(|shard| shard.node.0 != *node);
+    (1..=3).find(free).unwrap()
+}
+
+/// Neither of two copies is where they are brought to: what counts is where both are then.
+#[test]
+fn two_copies_are_not_brought_to_one_node_by_one_request() {
+    let demo = MigrateWhat::Database {
+        database: DatabaseUid(1),
+        role: None,
+    };
+    for what in [these(&[1, 2]), these(&[2, 1]), demo] {
+        let mut world = created(true, 1);
+        let free = free_node(&world);
+        let (code, why) = refusal(&mut world, what.clone(), free);
+        assert_eq!(code, ErrorCode::InvalidParam);
+        let together = format!("both would be on node:{free}");
+        assert!(why.contains(&together), "{why}");
+        // An operator may insist.
+        let intent = Intent::MigrateShards {
+            what,
+            node: NodeUid(free),
+            override_policy: true,
+        };
+        world.request(&intent).unwrap();
+        world.settle();
+        let all = shards(&world);
+        assert!(all.iter().all(|s| s.node.0 == free), "{all:?}");
+        assert_eq!(all.len(), 2);
+        // Maintenance does not bring them to one node again, however much room that has.
+        with_memory(&mut world, free % 3 + 1, 64 << 30);
+        let on = Intent::MaintenanceOn {
+            node: NodeUid(free),
+            wish: MaintenanceWish::default(),
+            pace: Pace::default(),
+        };
+        world.request(&on).unwrap();
+        world.settle();
+        let apart = shards(&world);
+        assert_ne!(apart[0].node, apart[1].node);
+        assert!(apart.iter().all(|s| s.node.0 != free), "{apart:?}");
+        // What comes back is one of them: together is what nobody asks for now.
+        let off = Intent::MaintenanceOff {
+            node: NodeUid(free),
+            restore: Restore::Newest,
+            pace: Pace::default(),
+        };
+        world.request(&off).unwrap();
+        world.settle();
+        let back = shards(&world);
+        assert_eq!(back.iter().filter(|s| s.node.0 == free).count(), 1);
+    }
+}
+
+fn with_memory(world: &mut World, node: u64, bytes: u64) {
+    let mut doc = world.cluster().node(NodeUid(node)).unwrap().doc.clone();
+    doc.memory_bytes = bytes;
+    world.apply(&Txn {
+        put: vec![(keys::node(doc.uid), json!(doc))],
+        ..Txn::default()
+    });
+}
+
+/// Each of them has room, all of them have not: that is said at once, not found out on the way.
+#[test]
+fn shards_that_fit_one_by_one_and_not_together() {
+    let mut world = created(false, 4);
+    let here = shards(&world)[0].node.0;
+    let to = if here == 3 { 2 } else { 3 };
+    let all = these(&[1, 2, 3, 4]);
+    let share = shards(&world)[0].memory_bytes;
+    with_memory(&mut world, to, 3 * share);
+    let (code, why) = refusal(&mut world, all.clone(), to);
+    assert_eq!(code, ErrorCode::InsufficientResources);
+    assert_eq!(
+        why,
+        format!(
+            "node:{to} has no room for a shard of 256MB besides the 3 that come before it: it has 0KB left"
+        )
+    );
+    // Nor after another request has promised it that room.
+    let two = Intent::CreateDatabase(DatabaseSpec {
+        name: "other".into(),
+        memory_size: 2 * share,
+        ..DatabaseSpec::default()
+    });
+    with_memory(&mut world, to, 0);
+    world.request(&two).unwrap();
+    world.settle();
+    let other = shards(&world)[4].uid.0;
+    with_memory(&mut world, to, 4 * share);
+    migrate(&mut world, these(&[other]), to).unwrap();
+    let (code, why) = refusal(&mut world, these(&[1, 2, 3]), to);
+    assert_eq!(code, ErrorCode::InsufficientResources, "{why}");
+    migrate(&mut world, these(&[1, 2]), to).unwrap();
+    world.settle();
+    assert_eq!(shards(&world).iter().filter(|s| s.node.0 == to).count(), 3);
+}
+
+/// Each step looks again: an operation that would bring two copies together waits, with the reason. One of
+/// release 1.1.0, which did not keep whether an operator had insisted, goes on as it did there.
+#[test]
+fn a_step_does_not_bring_two_copies_together() {
+    for kept in [Some(false), None] {
+        let mut world = created(true, 1);
+        let free = free_node(&world);
+        migrate(&mut world, these(&[1]), free).unwrap();
+        let mut doc = world.cluster().operations.last().unwrap().doc.clone();
+        doc.override_policy = kept;
+        doc.migrations.push(Migration {
+            shard: ShardUid(2),
+            node: NodeUid(free),
+            copy: None,
+        });
+        world.apply(&Txn {
+            put: vec![(keys::operation(&doc.uid), json!(doc))],
+            ..Txn::default()
+        });
+        let story = world.settle();
+        let there = shards(&world).iter().filter(|s| s.node.0 == free).count();
+        match kept {
+            Some(_) => {
+                assert!(story.contains("both would be on"), "{story}");
+                assert_eq!(there, 0);
+            }
+            None => assert_eq!(there, 2, "{story}"),
+        }
+    }
 }

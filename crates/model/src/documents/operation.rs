@@ -104,6 +104,10 @@ pub struct Operation {
     /// as synced all the same.
     #[serde(default)]
     pub immediate: bool,
+    /// Whether its migrations may put two copies of a slot on one node, or in one rack. `None`: a release made
+    /// it that did not keep this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_policy: Option<bool>,
     /// Whether its migrations make lost replicas anew: those are not waited for.
     #[serde(default)]
     pub slave_ha: bool,
@@ -198,4 +202,26 @@ pub struct MoveReport {
     pub epoch: Epoch,
     /// How long proxies held commands, the longest of them; µs.
     pub held_us: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What release 1.1.0 stored is read, and what is not said in it is not made up when it is stored again.
+    #[test]
+    fn an_operation_of_the_last_release() {
+        let stored = serde_json::json!({
+            "schema": 1, "uid": "0198c0de", "kind": "migrate_shards", "database": 3, "status": "active",
+            "shards": [7], "migrations": [{"shard": 7, "node": 2, "copy": null}],
+            "moved": [{"from": 5, "to": 9, "epoch": 4, "held_us": 812}],
+            "immediate": false, "slave_ha": false, "node": null, "group": null, "at_once": null,
+            "total": 2, "step_since": "2026-01-01T00:00:00Z", "step_within_seconds": 60,
+            "waiting_on": "redis:9 gets all data from its primary", "error": null, "error_code": null,
+            "created": "2026-01-01T00:00:00Z", "ended": null, "of_a_newer_release": {"kept": true},
+        });
+        let read: Operation = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(read.override_policy, None);
+        assert_eq!(serde_json::to_value(&read).unwrap(), stored);
+    }
 }
