@@ -150,9 +150,12 @@ fn follows<'a>(
     Ok(candidate)
 }
 
-/// The transaction that begins a move: from here on it must be known how it ended.
+/// The transaction that begins a move: from here on it must be known how it ended. `None`: it may not begin
+/// any more. Much may have happened while it was prepared: whoever was told that the operation was given up
+/// sees no move of it.
 #[must_use]
 pub fn begin(state: &ClusterState, wanted: &Move, now: Timestamp) -> Option<Txn> {
+    let operation = active(state, &wanted.operation)?;
     let primary = unmoved(state, wanted)?;
     let mut doc = primary.doc.clone();
     doc.moving = Some(RoleMove {
@@ -168,6 +171,9 @@ pub fn begin(state: &ClusterState, wanted: &Move, now: Timestamp) -> Option<Txn>
     change.replace(keys::shard(doc.uid), primary.revision, &doc);
     // Its record must still stand when the move is stored.
     change.replace(keys::shard(target.uid), target.revision, &target.doc);
+    // And the operation must still be under way.
+    let uid = &operation.uid;
+    change.replace(keys::operation(uid), operation.revision, &operation.doc);
     Some(change.into_txn())
 }
 
@@ -313,7 +319,8 @@ pub fn serve_unheard(
     Some(change.into_txn())
 }
 
-/// The transaction that ends an operation which cannot begin its next move. Nothing was changed.
+/// The transaction that ends an operation which cannot begin its next move. Nothing was changed. `None`: it
+/// is not under way any more, and who ended or paused it has said why.
 #[must_use]
 pub fn refuse(
     state: &ClusterState,
@@ -322,10 +329,7 @@ pub fn refuse(
     reason: &str,
     now: Timestamp,
 ) -> Option<Txn> {
-    let running = operation(state, uid).is_some_and(|operation| operation.ended.is_none());
-    if !running {
-        return None;
-    }
+    active(state, uid)?;
     let mut change = Change::of(state, now);
     give_up(state, &mut change, database, uid, reason, now);
     Some(change.into_txn())
@@ -342,6 +346,10 @@ fn members<'a>(
 
 fn operation<'a>(state: &'a ClusterState, uid: &OperationUid) -> Option<&'a Stored<Operation>> {
     state.operations.iter().find(|o| o.uid == *uid)
+}
+
+fn active<'a>(state: &'a ClusterState, uid: &OperationUid) -> Option<&'a Stored<Operation>> {
+    operation(state, uid).filter(|operation| operation.status == OperationStatus::Active)
 }
 
 fn give_up(

@@ -2,11 +2,13 @@
 
 use crate::world::World;
 use jiff::SignedDuration;
-use model::documents::{DatabaseStatus, Operation, OperationStatus, Role};
+use model::documents::{DatabaseStatus, Operation, OperationStatus, Role, keys};
 use model::intent::{
     DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace, Restore, SnapshotWhat,
 };
 use model::{ErrorCode, NodeUid, OperationUid, ShardUid};
+use serde_json::json;
+use store::{Txn, TxnResult};
 
 fn created(name: &str, world: &mut World, replication: bool) {
     let spec = DatabaseSpec {
@@ -218,6 +220,65 @@ fn a_hand_over_under_way_is_not_given_up() {
     assert_eq!(paused.status, OperationStatus::Paused);
     assert_eq!(paused.error_code, Some(ErrorCode::MoveUndone));
     assert_eq!(paused.shards, [ShardUid(1)]);
+}
+
+/// A move that is still being prepared when its operation is given up, pauses or is overtaken by a deletion
+/// does not begin, and what was said of the operation stays.
+#[test]
+fn a_move_that_was_prepared_meanwhile_does_not_begin() {
+    use controller::database::plan::Step;
+    use controller::switchover::plan::{begin, refuse};
+    enum Meanwhile {
+        Abort,
+        Pause,
+        Delete,
+    }
+    for meanwhile in [Meanwhile::Abort, Meanwhile::Pause, Meanwhile::Delete] {
+        let mut world = world(true);
+        let node = world.cluster().shards[0].node;
+        let wish = MaintenanceWish::default();
+        let operation = world.request(&on(node.0, wish, None)).unwrap();
+        let operation = operation.operation.unwrap();
+        let Some(Step::Move(wanted)) = world.plan().steps.into_iter().next() else {
+            panic!("a move is next");
+        };
+        let prepared = world.cluster();
+        match meanwhile {
+            Meanwhile::Abort => {
+                world.request(&abort(&operation)).unwrap();
+            }
+            Meanwhile::Pause => {
+                let mut doc = newest(&world);
+                doc.status = OperationStatus::Paused;
+                doc.error = Some("it took too long".to_owned());
+                world.apply(&Txn {
+                    put: vec![(keys::operation(&doc.uid), json!(doc))],
+                    ..Txn::default()
+                });
+            }
+            Meanwhile::Delete => {
+                let database = model::DatabaseUid(1);
+                world.request(&Intent::DeleteDatabase { database }).unwrap();
+            }
+        }
+        let (now, before) = (world.now, newest(&world));
+        assert_eq!(begin(&world.cluster(), &wanted, now), None);
+        let database = wanted.database;
+        let refusal = refuse(
+            &world.cluster(),
+            database,
+            &wanted.operation,
+            "too late",
+            now,
+        );
+        assert_eq!(refusal, None);
+        assert_eq!(newest(&world), before);
+        // Nor if it was planned from what was before.
+        let planned = begin(&prepared, &wanted, now).unwrap();
+        let stored = world.state.apply(&planned).unwrap();
+        assert!(matches!(stored, TxnResult::Conflict { .. }), "{stored:?}");
+        assert!(world.cluster().shards.iter().all(|s| s.moving.is_none()));
+    }
 }
 
 #[test]
