@@ -135,8 +135,8 @@ pub fn nodes_for_shards(
 
 /// The nodes of new replicas of primaries that exist: never the primary's own, nor one of its rack if
 /// the database is rack-aware; the one with the most
-/// memory left, then with the fewest shards, then the lowest uid. `primaries`: node and memory limit of
-/// each.
+/// memory left, then with the fewest shards, then the lowest uid. `primaries`: node of each, and the memory
+/// limit that it has and will have, bytes: what counts is what is left once they have that.
 ///
 /// # Errors
 /// `insufficient_resources` with the reason for each node.
@@ -144,12 +144,28 @@ pub fn nodes_for_replicas(
     state: &ClusterState,
     observed: &Observations,
     engine: &EngineId,
-    (primaries, rack_aware): (&[(NodeUid, u64)], bool),
+    (primaries, rack_aware): (&[(NodeUid, u64, u64)], bool),
     now: Instant,
 ) -> Result<Vec<NodeUid>, ApiError> {
     let mut rooms = rooms(state, observed, engine, now);
-    let (nodes, shares): (Vec<NodeUid>, Vec<u64>) = primaries.iter().copied().unzip();
+    for room in &mut rooms {
+        room.left = left_with(state, room.node, primaries);
+    }
+    let nodes: Vec<NodeUid> = primaries.iter().map(|(node, _, _)| *node).collect();
+    let shares: Vec<u64> = primaries.iter().map(|(_, _, wanted)| *wanted).collect();
     place_replicas(&mut rooms, &shares, (&nodes, rack_aware))
+}
+
+/// Memory of a node that is promised to nobody when shards there have other limits: where each is, what it has
+/// and what it will have, bytes.
+fn left_with(state: &ClusterState, node: NodeUid, changed: &[(NodeUid, u64, u64)]) -> u64 {
+    let memory = state.node(node).map_or(0, |node| node.memory_bytes);
+    let here = changed.iter().filter(|(there, _, _)| *there == node);
+    let (has, will) = here.fold((0_u64, 0_u64), |(has, will), (_, one, other)| {
+        (has.saturating_add(*one), will.saturating_add(*other))
+    });
+    let others = state.promised_memory(node).saturating_sub(has);
+    memory.saturating_sub(others.saturating_add(will))
 }
 
 /// Chooses nodes for copies of many shards, one after the other: what was promised to the one before is

@@ -25,7 +25,7 @@ pub(crate) fn switch_on(
     let primaries: Vec<_> = sets
         .iter()
         .zip(&shares)
-        .map(|(set, share)| (set.primary.node, *share))
+        .map(|(set, share)| (set.primary.node, set.primary.memory_bytes, *share))
         .collect();
     let nodes = placement::nodes_for_replicas(
         state,

@@ -2,12 +2,13 @@
 
 use crate::world::World;
 use jiff::Timestamp;
-use model::documents::{Event, OperationStatus, Persistence, Role, Shard, keys};
+use model::documents::{Event, OperationStatus, Persistence, Role, Shard, ShardsPlacement, keys};
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent};
 use model::limits::FAILOVERS_MAX;
 use model::observation::KeeperObservation;
 use model::replication::ReplicationObservation;
 use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
+use serde_json::json;
 use store::Txn;
 
 const PRIMARY: ShardUid = ShardUid(1);
@@ -483,6 +484,70 @@ fn replication_is_switched_off_and_on() {
     assert_eq!(replica.memory_bytes, 1 << 30);
     assert_ne!(replica.node, shard(&world, PRIMARY).node);
     assert_eq!(world.settle(), "");
+}
+
+fn with_memory(world: &mut World, bytes: u64) {
+    let nodes = world.cluster().nodes.clone();
+    let put = nodes.into_iter().map(|node| {
+        let mut doc = node.doc;
+        doc.memory_bytes = bytes;
+        (keys::node(doc.uid), json!(doc))
+    });
+    let put = put.collect();
+    world.apply(&Txn {
+        put,
+        ..Txn::default()
+    });
+}
+
+/// Primaries on each of two nodes, without replicas.
+fn alone() -> World {
+    let mut world = World::with_nodes(2);
+    let spec = DatabaseSpec {
+        name: "demo".into(),
+        memory_size: 2 << 30,
+        shards_count: Some(2),
+        shards_placement: Some(ShardsPlacement::Sparse),
+        ..DatabaseSpec::default()
+    };
+    world.request(&Intent::CreateDatabase(spec)).unwrap();
+    world.settle();
+    world
+}
+
+/// Nothing is left on any node, but each primary gives half of its own away.
+#[test]
+fn replicas_take_the_room_that_their_primaries_give_away() {
+    let mut world = alone();
+    with_memory(&mut world, 1 << 30);
+    switch(&mut world, true, None).unwrap();
+    world.settle();
+    let cluster = world.cluster();
+    for node in &cluster.nodes {
+        assert_eq!(cluster.shards_on(node.uid), 2);
+        assert_eq!(cluster.promised_memory(node.uid), 1 << 30);
+    }
+}
+
+/// Primaries grow by the same command: what they will have is not given to replicas too.
+#[test]
+fn room_that_primaries_will_have_is_not_promised_to_replicas() {
+    let mut world = alone();
+    // Each primary will have 2 GB, and there is 1 GB beside it.
+    with_memory(&mut world, 3 << 30);
+    let before = world.state.clone();
+    assert_eq!(
+        switch(&mut world, true, Some(8 << 30)),
+        Err(ErrorCode::InsufficientResources)
+    );
+    assert_eq!(world.state, before);
+    with_memory(&mut world, 4 << 30);
+    switch(&mut world, true, Some(8 << 30)).unwrap();
+    world.settle();
+    let cluster = world.cluster();
+    for node in &cluster.nodes {
+        assert_eq!(cluster.promised_memory(node.uid), 4 << 30);
+    }
 }
 
 /// As many as one transaction of the store can hold.
