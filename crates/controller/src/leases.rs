@@ -38,13 +38,15 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// This node is the primary node, in this term.
-    pub fn in_term(&mut self, term: u64, now: Instant) {
-        if self.term != Some(term) {
+    /// This node is the primary node, in this term. Returns whether that is news.
+    pub fn in_term(&mut self, term: u64, now: Instant) -> bool {
+        let news = self.term != Some(term);
+        if news {
             self.term = Some(term);
             self.since = Some(now);
             self.given.clear();
         }
+        news
     }
 
     /// Since when this node has been the primary node, at the latest.

@@ -1,5 +1,6 @@
 //! What was heard of each node, and when. Lives in memory of the primary node alone: a new primary
-//! node starts with nothing, and nothing vetoes.
+//! node starts with nothing, and nothing vetoes. One that was the primary node before is new too: another one may
+//! have led in between, and what was heard before that proves nothing.
 
 use crate::leases::Leases;
 use model::NodeUid;
@@ -38,6 +39,16 @@ pub struct Observations {
 }
 
 impl Observations {
+    /// This node is the primary node, in this term. What was heard before it does not count any more, but for how
+    /// long nodes have been silent.
+    pub fn in_term(&mut self, term: u64, now: Instant) {
+        if self.leases.in_term(term, now) {
+            self.unlinked.clear();
+            self.linked.clear();
+            self.offsets.clear();
+        }
+    }
+
     /// Takes in a heartbeat.
     pub fn record(&mut self, observation: NodeObservation, now: Instant) {
         for seen in &observation.shards {
@@ -133,11 +144,14 @@ impl Observations {
         self.nodes.values()
     }
 
-    /// The last observation of a node that is not too old to plan from.
+    /// The last observation of a node that is not too old to plan from, nor older than this node's time as
+    /// primary node.
     #[must_use]
     pub fn fresh(&self, node: NodeUid, now: Instant) -> Option<&NodeObservation> {
         let heard = self.nodes.get(&node)?;
-        (now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST).then_some(&*heard.observation)
+        let of_this_time = self.leases.since().is_none_or(|since| heard.at >= since);
+        let young = now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST;
+        (of_this_time && young).then_some(&*heard.observation)
     }
 
     /// How long a node has been silent; one that was never heard, since this node is the primary node. The

@@ -114,9 +114,15 @@ impl Controller {
     /// Takes in a heartbeat.
     pub fn heard(&self, observation: model::observation::NodeObservation) {
         let ahead = observation.taken.as_millisecond() - jiff::Timestamp::now().as_millisecond();
+        let status = self.store.status();
         let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if status.is_leader {
+            // Before it is taken in: else what is heard first would count as heard before.
+            observed.in_term(status.term, now);
+        }
         observed.record_clock(observation.node, ahead);
-        observed.record(observation, Instant::now());
+        observed.record(observation, now);
         drop(observed);
         self.nudge.notify_one();
     }
@@ -141,7 +147,7 @@ impl Controller {
             return LeaseOutcome::Unknown;
         };
         let now = Instant::now();
-        observed.leases.in_term(status.term, now);
+        observed.in_term(status.term, now);
         match observed.leases.give(proxy, applied, ordered, now) {
             Ok(news) => {
                 if news {
@@ -389,7 +395,6 @@ impl Controller {
             self.observed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .leases
                 .in_term(status.term, Instant::now());
             let mut plan = plan::plan(&state, &self.observations(), Instant::now(), now);
             let steps = std::mem::take(&mut plan.steps);

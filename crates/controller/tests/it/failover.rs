@@ -1,6 +1,8 @@
 //! Replica sets: created, synced, recorded, and what happens when one of them is gone.
 
 use crate::world::World;
+use controller::database::plan::{self, Step};
+use controller::observed::Observations;
 use jiff::Timestamp;
 use model::documents::{Event, OperationStatus, Persistence, Role, Shard, ShardsPlacement, keys};
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent};
@@ -9,6 +11,7 @@ use model::observation::KeeperObservation;
 use model::replication::ReplicationObservation;
 use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
+use std::time::{Duration, Instant};
 use store::Txn;
 
 const PRIMARY: ShardUid = ShardUid(1);
@@ -672,4 +675,76 @@ fn a_move_waits_for_a_replica_that_syncs() {
     (replica.link_up, replica.sync_in_progress) = (true, false);
     world.settle();
     assert_eq!(shard(&world, REPLICA).serving, Some(Epoch(2)));
+}
+
+/// This node led, another one did, now this one does again, all within the time for which a heartbeat counts.
+/// Meanwhile the primary was started again. What was heard before proves nothing.
+#[test]
+fn what_was_heard_before_another_node_led_does_not_count() {
+    let mut world = created();
+    let before = world.nodes.clone();
+    // Under the other one: no replica had the data, so the primary's new process began an epoch of its own.
+    let mut doc = shard(&world, REPLICA);
+    doc.synced = None;
+    world.apply(&Txn {
+        put: vec![(keys::shard(REPLICA), json!(doc))],
+        ..Txn::default()
+    });
+    world.restart(PRIMARY);
+    world.settle();
+    let cluster = world.cluster();
+    assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(2)));
+    let replica = shard(&world, REPLICA);
+    assert!(replica.synced.is_some());
+
+    let start = Instant::now();
+    let after = |milliseconds| start + Duration::from_millis(milliseconds);
+    let mut observed = Observations::default();
+    observed.in_term(1, start);
+    for node in before.values() {
+        observed.record(node.clone(), after(500));
+    }
+    observed.in_term(3, after(1_500));
+    // The replica's node is the first to tell.
+    observed.record(world.nodes[&replica.node].clone(), after(1_600));
+    let plan = plan::plan(&cluster, &observed, after(1_700), world.now);
+    let stores = |step: &&Step| matches!(step, Step::Store { .. });
+    assert_eq!(plan.steps.iter().find(stores), None);
+    // All have told: there is nothing to do either.
+    for node in world.nodes.values() {
+        observed.record(node.clone(), after(1_800));
+    }
+    let plan = plan::plan(&cluster, &observed, after(1_900), world.now);
+    assert_eq!(plan.steps.iter().find(stores), None);
+}
+
+/// For how long a replica has followed, or not, counts from when this node leads: what was in between is not
+/// known.
+#[test]
+fn links_count_from_when_this_node_leads() {
+    let mut world = created();
+    let second = Duration::from_secs(1);
+    let start = Instant::now();
+    let mut observed = Observations::default();
+    let record = |observed: &mut Observations, world: &World, at: Instant| {
+        for node in world.nodes.values() {
+            observed.record(node.clone(), at);
+        }
+    };
+    observed.in_term(1, start);
+    record(&mut observed, &world, start);
+    assert_eq!(observed.follows_for(REPLICA, start + second), second);
+    observed.in_term(3, start + second);
+    assert_eq!(
+        observed.follows_for(REPLICA, start + second),
+        Duration::ZERO
+    );
+    assert!(observed.last_offset(PRIMARY).is_none());
+    world.link(REPLICA, false, false);
+    record(&mut observed, &world, start + second);
+    assert_eq!(observed.unlinked_since(REPLICA), Some(start + second));
+    observed.in_term(3, start + 2 * second);
+    assert_eq!(observed.unlinked_since(REPLICA), Some(start + second));
+    observed.in_term(5, start + 2 * second);
+    assert_eq!(observed.unlinked_since(REPLICA), None);
 }
