@@ -10,11 +10,11 @@ use crate::switchover::execute as switchover;
 use model::command::AgentCommand;
 use model::observation::ShardObservation;
 use model::{NodeUid, ShardUid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{Store, TxnResult};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 /// First pause after an order failed; doubled each time up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
@@ -36,11 +36,18 @@ pub enum Ended {
         shard: ShardUid,
         /// Whether it was to be removed.
         removal: bool,
+        /// This primary node's term when it was ordered.
+        term: u64,
         /// What the agent said.
-        result: Box<Result<Option<ShardObservation>, NodeError>>,
+        result: Box<Answer>,
     },
     /// A move between two shards; how, is in the store.
-    Move([ShardUid; 2]),
+    Move {
+        /// The two.
+        parties: [ShardUid; 2],
+        /// Whether it came to its end.
+        whole: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -48,6 +55,20 @@ struct Tried {
     under_way: bool,
     not_before: Instant,
     pause: Duration,
+    /// Whether it was a move that broke off: the next one waits for the pause too.
+    broke_off: bool,
+}
+
+/// What a task works on.
+#[derive(Debug)]
+enum Task {
+    Order {
+        node: NodeUid,
+        shard: ShardUid,
+        removal: bool,
+        term: u64,
+    },
+    Move([ShardUid; 2]),
 }
 
 /// Orders under way and pauses after failures. In memory only: a new primary node orders again,
@@ -58,9 +79,13 @@ pub struct Executor {
     nodes: Arc<dyn Nodes>,
     observed: Arc<Mutex<Observations>>,
     tried: BTreeMap<ShardUid, Tried>,
-    orders: JoinSet<Ended>,
-    moves: JoinSet<[ShardUid; 2]>,
+    orders: JoinSet<Answer>,
+    moves: JoinSet<()>,
+    /// What the tasks of both work on: that is free again whatever ends a task.
+    tasks: HashMap<Id, Task>,
 }
+
+type Answer = Result<Option<ShardObservation>, NodeError>;
 
 impl Executor {
     /// An executor with nothing under way.
@@ -73,6 +98,7 @@ impl Executor {
             tried: BTreeMap::new(),
             orders: JoinSet::new(),
             moves: JoinSet::new(),
+            tasks: HashMap::new(),
         }
     }
 
@@ -125,22 +151,27 @@ impl Executor {
         parties: [ShardUid; 2],
         work: impl Future<Output = ()> + Send + 'static,
     ) {
-        let busy = |uid: &ShardUid| self.tried.get(uid).is_some_and(|t| t.under_way);
+        let now = Instant::now();
+        let rests = |tried: &Tried| tried.broke_off && now < tried.not_before;
+        let busy = |uid: &ShardUid| {
+            let tried = self.tried.get(uid);
+            tried.is_some_and(|tried| tried.under_way || rests(tried))
+        };
         if parties.iter().any(busy) || self.moves.len() >= MOVES_MAX {
             return;
         }
         for uid in parties {
+            let before = self.tried.get(&uid).filter(|tried| tried.broke_off);
             let tried = Tried {
                 under_way: true,
-                not_before: Instant::now(),
-                pause: PAUSE_FIRST,
+                not_before: now,
+                pause: before.map_or(PAUSE_FIRST, |tried| tried.pause),
+                broke_off: before.is_some(),
             };
             self.tried.insert(uid, tried);
         }
-        self.moves.spawn(async move {
-            work.await;
-            parties
-        });
+        let task = self.moves.spawn(work);
+        self.tasks.insert(task.id(), Task::Move(parties));
     }
 
     async fn write(&self, txn: store::Txn, reason: &str) -> bool {
@@ -181,51 +212,100 @@ impl Executor {
             under_way: true,
             not_before: now,
             pause: PAUSE_FIRST,
+            broke_off: false,
         });
         tried.under_way = true;
+        tried.broke_off = false;
         let nodes = Arc::clone(&self.nodes);
         let removal = matches!(command, AgentCommand::RemoveEngine { .. });
-        self.orders.spawn(async move {
-            let result = nodes.order(node, command).await;
-            Ended::Order {
-                node,
-                shard,
-                removal,
-                result: Box::new(result),
-            }
-        });
+        let task = self
+            .orders
+            .spawn(async move { nodes.order(node, command).await });
+        let work = Task::Order {
+            node,
+            shard,
+            removal,
+            term: self.store.status().term,
+        };
+        self.tasks.insert(task.id(), work);
     }
 
     /// Waits for an order to end; for ever while none is under way. May be given up at any moment:
     /// what has ended is then returned the next time.
     pub async fn ended(&mut self) -> Ended {
         loop {
-            tokio::select! {
-                Some(joined) = self.orders.join_next(), if !self.orders.is_empty() => match joined {
-                    Ok(ended) => return ended,
-                    Err(error) => tracing::error!(%error, "an order ended without an answer"),
-                },
-                Some(joined) = self.moves.join_next(), if !self.moves.is_empty() => match joined {
-                    Ok(parties) => return Ended::Move(parties),
-                    Err(error) => tracing::error!(%error, "a move ended without an answer"),
-                },
+            let ended = tokio::select! {
+                Some(joined) = self.orders.join_next_with_id(), if !self.orders.is_empty() => {
+                    self.order_ended(joined)
+                }
+                Some(joined) = self.moves.join_next_with_id(), if !self.moves.is_empty() => {
+                    self.move_ended(joined)
+                }
                 else => return std::future::pending().await,
+            };
+            if let Some(ended) = ended {
+                return ended;
             }
+        }
+    }
+
+    fn order_ended(&mut self, joined: Result<(Id, Answer), JoinError>) -> Option<Ended> {
+        let (id, result) = joined.unwrap_or_else(|error| {
+            tracing::error!(%error, "an order ended without an answer");
+            (error.id(), Err(NodeError::Unreachable(error.to_string())))
+        });
+        match self.tasks.remove(&id)? {
+            Task::Order {
+                node,
+                shard,
+                removal,
+                term,
+            } => Some(Ended::Order {
+                node,
+                shard,
+                removal,
+                term,
+                result: Box::new(result),
+            }),
+            Task::Move(_) => None,
+        }
+    }
+
+    fn move_ended(&mut self, joined: Result<(Id, ()), JoinError>) -> Option<Ended> {
+        let whole = joined.is_ok();
+        let id = joined.map_or_else(
+            |error| {
+                tracing::error!(%error, "a move broke off: how it ended is found out anew");
+                error.id()
+            },
+            |(id, ())| id,
+        );
+        match self.tasks.remove(&id)? {
+            Task::Move(parties) => Some(Ended::Move { parties, whole }),
+            Task::Order { .. } => None,
         }
     }
 
     /// Takes in what the agent said.
     pub async fn take_in(&mut self, ended: Ended) {
-        let (node, shard, removal, result) = match ended {
+        let (node, shard, removal, term, result) = match ended {
             Ended::Order {
                 node,
                 shard,
                 removal,
+                term,
                 result,
-            } => (node, shard, removal, *result),
-            Ended::Move(parties) => {
+            } => (node, shard, removal, term, *result),
+            Ended::Move { parties, whole } => {
                 for uid in parties {
-                    self.tried.remove(&uid);
+                    if whole {
+                        self.tried.remove(&uid);
+                        continue;
+                    }
+                    self.rests(uid);
+                    if let Some(tried) = self.tried.get_mut(&uid) {
+                        tried.broke_off = true;
+                    }
                 }
                 return;
             }
@@ -234,22 +314,30 @@ impl Executor {
             Ok(seen) => {
                 self.tried.remove(&shard);
                 let gone = removal && seen.is_none();
-                self.observed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .record_shard(node, shard, seen);
+                // What was true before another primary node led may be true no more.
+                if term == self.store.status().term {
+                    self.observed
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .record_shard(node, shard, seen);
+                }
                 if gone {
                     self.forget(shard).await;
                 }
             }
             Err(error) => {
                 tracing::warn!(%node, %shard, %error, "an order was not carried out");
-                if let Some(tried) = self.tried.get_mut(&shard) {
-                    tried.under_way = false;
-                    tried.not_before = Instant::now() + tried.pause;
-                    tried.pause = (tried.pause * 2).min(PAUSE_MAX);
-                }
+                self.rests(shard);
             }
+        }
+    }
+
+    /// Nothing is under way of a shard any more; what failed is tried again after a pause.
+    fn rests(&mut self, shard: ShardUid) {
+        if let Some(tried) = self.tried.get_mut(&shard) {
+            tried.under_way = false;
+            tried.not_before = Instant::now() + tried.pause;
+            tried.pause = (tried.pause * 2).min(PAUSE_MAX);
         }
     }
 

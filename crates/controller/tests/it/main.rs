@@ -6,6 +6,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod executor;
 mod failover;
 mod life;
 mod maintenance;
