@@ -11,7 +11,14 @@ use model::{limits, tuning};
 const PROXY_POLICIES: Kind = Kind::Choice(&["single", "all-master-shards", "all-nodes"]);
 const PLACEMENTS: Kind = Kind::Choice(&["dense", "sparse"]);
 const SWITCH: Kind = Kind::Choice(&["enabled", "disabled"]);
-const PERSISTENCE: Kind = Kind::Choice(&["disabled", "aof", "aof-every-write", "snapshot"]);
+const PERSISTENCE: Kind = Kind::Choice(&[
+    "disabled",
+    "aof",
+    "aof-every-write",
+    "snapshot",
+    "snapshot-6h",
+    "snapshot-12h",
+]);
 const EVICTION: Kind = Kind::Choice(&[
     "noeviction",
     "allkeys-lru",
@@ -240,7 +247,7 @@ pub const COMMANDS: &[Command] = &[
                 "persistence",
                 "",
                 PERSISTENCE,
-                "What survives a restart; aof syncs each second.",
+                "What survives a restart; aof syncs each second, snapshot is hourly.",
             ),
             Field::one(
                 "eviction_policy",
@@ -554,7 +561,7 @@ pub const COMMANDS: &[Command] = &[
                 "persistence",
                 "",
                 PERSISTENCE,
-                "What survives a restart; aof syncs each second.",
+                "What survives a restart; aof syncs each second, snapshot is hourly.",
             ),
             Field::one(
                 "password",

@@ -17,11 +17,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long an address may take to answer PING.
 const PING_WAIT: Duration = Duration::from_secs(1);
-/// The rule of `persistence snapshot`: hourly, if anything changed.
-const HOURLY: SnapshotPolicy = SnapshotPolicy {
-    secs: 3600,
-    writes: 1,
-};
+/// The rule of a snapshot each so many hours, if anything changed.
+const fn each(hours: u32) -> SnapshotPolicy {
+    SnapshotPolicy {
+        secs: hours * 3600,
+        writes: 1,
+    }
+}
 
 /// `create db`.
 ///
@@ -161,17 +163,18 @@ fn settings(context: &Context, invocation: &Invocation) -> Result<BdbRequest, Fa
         let secret = password(&context.screen, invocation.text("password"), "Password")?;
         request.authentication_redis_pass = Some(secret.expose().to_owned());
     }
-    let (persistence, sync) = match invocation.text("persistence") {
-        Some("aof") => ("aof", Some("appendfsync-every-sec")),
-        Some("aof-every-write") => ("aof", Some("appendfsync-always")),
-        Some(other) => (other, None),
+    let (persistence, sync, hours) = match invocation.text("persistence") {
+        Some("aof") => ("aof", Some("appendfsync-every-sec"), None),
+        Some("aof-every-write") => ("aof", Some("appendfsync-always"), None),
+        Some("snapshot") => ("snapshot", None, Some(1)),
+        Some("snapshot-6h") => ("snapshot", None, Some(6)),
+        Some("snapshot-12h") => ("snapshot", None, Some(12)),
+        Some(other) => (other, None, None),
         None => return Ok(request),
     };
     request.data_persistence = Some(persistence.to_owned());
     request.aof_policy = sync.map(str::to_owned);
-    if persistence == "snapshot" {
-        request.snapshot_policy = Some(vec![HOURLY]);
-    }
+    request.snapshot_policy = hours.map(|hours| vec![each(hours)]);
     Ok(request)
 }
 

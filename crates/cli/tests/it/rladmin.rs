@@ -171,6 +171,31 @@ fn tune_a_database() {
     assert_eq!(code, 2);
 }
 
+/// Each of the operator's words for persistence, and what it means to REST.
+#[test]
+fn words_for_persistence() {
+    let each = |hours: u32| json!([{ "secs": hours * 3600, "writes": 1 }]);
+    let sync = "appendfsync-every-sec";
+    for (word, field, value) in [
+        ("aof", "aof_policy", json!(sync)),
+        ("aof-every-write", "aof_policy", json!("appendfsync-always")),
+        ("snapshot", "snapshot_policy", each(1)),
+        ("snapshot-6h", "snapshot_policy", each(6)),
+        ("snapshot-12h", "snapshot_policy", each(12)),
+    ] {
+        let node = FakeNode::new();
+        Cluster::well().show(&node);
+        node.answer("PUT /v1/bdbs/1", &demo());
+        node.output(&format!("tune db demo persistence {word}"));
+        let persistence = word.split('-').next();
+        let wanted = json!({ "data_persistence": persistence, field: value });
+        assert_eq!(sent(&node, 0), wanted, "{word}");
+    }
+    let node = FakeNode::new();
+    let (code, _) = node.failure("tune db demo persistence snapshot-2h");
+    assert_eq!(code, 2);
+}
+
 #[test]
 fn delete_a_database() {
     let node = FakeNode::new();
