@@ -13,7 +13,7 @@ use model::ShardUid;
 use model::command::{AgentCommand, AgentRefusal};
 use model::limits::{ACK_LAG_MAX, SHARDS_PER_NODE_MAX};
 use model::node_config::NodeConfig;
-use model::observation::{HostFacts, ServiceObservation, ShardObservation};
+use model::observation::{HostFacts, ServiceObservation, ShardObservation, StallKind};
 use model::release::EngineId;
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -101,6 +101,16 @@ fn without_counters(mut observation: ShardObservation) -> ShardObservation {
     observation.keys = 0;
     observation.connections = 0;
     observation.loading_percent = 0.0;
+    // Of one that hangs each second counts.
+    if let Some(stall) = observation
+        .stall
+        .as_mut()
+        .filter(|stall| stall.kind != StallKind::Silent)
+    {
+        stall.milliseconds = 0;
+        stall.cpu_ticks = None;
+        stall.process_state = None;
+    }
     if let Some(replication) = &mut observation.replication {
         replication.offset = 0;
         replication.last_io_seconds = 0;

@@ -122,6 +122,15 @@ impl Launch {
     }
 }
 
+/// Why a recorded process is not adopted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum NotAdopted {
+    /// It is gone, or what is there is not it.
+    Other(String),
+    /// It could not be looked at: it may be there.
+    Unseen(String),
+}
+
 /// A living engine process. Dropping it leaves the process alone.
 #[derive(Debug)]
 pub(crate) struct EngineProcess {
@@ -148,33 +157,45 @@ impl EngineProcess {
     /// Recognises a process that was started by an agent before this one.
     ///
     /// # Errors
-    /// Why the recorded process is not there any more.
-    pub(crate) fn adopt(record: &ProcessRecord, boot_id: &str) -> Result<Self, String> {
+    /// Why that is not the recorded process, or that it cannot be looked at.
+    pub(crate) fn adopt(record: &ProcessRecord, boot_id: &str) -> Result<Self, NotAdopted> {
         let pid = record.pid;
+        let other = |why: String| Err(NotAdopted::Other(why));
         if record.boot_id != boot_id {
-            return Err(format!("process {pid} was started before the host was"));
+            return other(format!("process {pid} was started before the host was"));
         }
-        let process = Self::open(pid, record.process_group)
-            .map_err(|error| format!("process {pid}: {error}"))?;
+        let process = match Self::open(pid, record.process_group) {
+            Ok(process) => process,
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+                return other(format!("process {pid} is gone"));
+            }
+            Err(error) => return Err(NotAdopted::Unseen(format!("process {pid}: {error}"))),
+        };
         // Only now, with the pidfd in hand: the pid cannot change its owner between.
-        let stat = ProcessStat::of(pid).ok_or_else(|| format!("process {pid} is gone"))?;
+        let Some(stat) = ProcessStat::of(pid) else {
+            let why = format!("process {pid} cannot be looked at");
+            return Err(NotAdopted::Unseen(why));
+        };
         if stat.is_dead() {
             process.reap();
-            return Err(format!("process {pid} is dead, its parent has not noticed"));
+            return other(format!("process {pid} is dead, its parent has not noticed"));
         }
         if stat.start_time != record.start_time {
-            return Err(format!(
+            return other(format!(
                 "pid {pid} belongs to a process that was started later"
             ));
         }
         match executable_of(pid) {
             Some(path) if path == record.executable => Ok(process),
-            Some(path) => Err(format!(
+            Some(path) => other(format!(
                 "process {pid} runs {} instead of {}",
                 path.display(),
                 record.executable.display()
             )),
-            None => Err(format!("the program of process {pid} cannot be read")),
+            None => {
+                let why = format!("the program of process {pid} cannot be read");
+                Err(NotAdopted::Unseen(why))
+            }
         }
     }
 
@@ -261,6 +282,17 @@ pub(crate) fn lock_holders(lock: &Path) -> io::Result<Vec<u32>> {
         }
     }
     Ok(holders)
+}
+
+/// Whether those that hold a shard's lock are all fork children of the recorded process: members of the
+/// group that it led, which none of them does. They serve nobody.
+pub(crate) fn only_children_hold(lock: &Path, record: &ProcessRecord) -> io::Result<bool> {
+    let holders = lock_holders(lock)?;
+    let is_child = |pid: &u32| {
+        let stat = ProcessStat::of(*pid);
+        *pid != record.process_group && stat.is_none_or(|s| s.group == record.process_group)
+    };
+    Ok(!holders.is_empty() && holders.iter().all(is_child))
 }
 
 /// Kills what holds a shard's lock: an engine that could not be recognised, or fork children of a

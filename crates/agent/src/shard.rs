@@ -22,7 +22,7 @@ use crate::engine_process::EngineProcess;
 use crate::ledger::Ledger;
 use crate::shard_folder::ShardFolder;
 use model::command::{AgentCommand, AgentRefusal};
-use model::observation::{EngineState, ShardObservation};
+use model::observation::{EngineStall, EngineState, ShardObservation};
 use model::{Generation, ShardUid};
 use std::io;
 use std::sync::Arc;
@@ -71,6 +71,29 @@ enum Life {
     Ends,
 }
 
+/// Why it is not known whether an engine runs. As long as it is not, nobody may take its place as if it
+/// were gone: it may take writes.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Doubt {
+    /// It cannot be looked at.
+    #[error("{0}")]
+    Unseen(String),
+    /// Somebody has its folder who is not the engine of the ledger, and no child of it.
+    #[error("{0}")]
+    Stranger(String),
+}
+
+/// Questions that the engine has left without an answer since its last one.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    /// When the first of them was asked.
+    since: Instant,
+    /// Processor time that the engine had used then.
+    cpu: Option<u64>,
+    /// How many it was given time for.
+    questions: u32,
+}
+
 /// Starts that failed in a row.
 #[derive(Clone, Copy, Debug)]
 struct Failures {
@@ -93,6 +116,8 @@ pub(crate) struct ShardTask {
     ledger: Option<Ledger>,
     /// Why the ledger cannot be used.
     broken: Option<String>,
+    /// Why it is not known whether an engine runs.
+    doubt: Option<Doubt>,
     engine: Option<EngineProcess>,
     client: Option<EngineClient>,
     state: EngineState,
@@ -100,8 +125,11 @@ pub(crate) struct ShardTask {
     info: Option<EngineInfo>,
     /// When it answered last, or was started.
     heard: Instant,
-    /// Processor time that it had used then.
-    cpu_then: u64,
+    /// When it answered last that it serves, or was started.
+    well: Instant,
+    unanswered: Option<Unanswered>,
+    /// That it has not served lately.
+    stall: Option<EngineStall>,
     /// Whether this process has ever answered this agent.
     answered: bool,
     /// Whether it has ever been seen with its data loaded.
@@ -133,13 +161,16 @@ impl ShardTask {
             presses: Arc::new(Semaphore::new(acks::AT_ONCE)),
             ledger: None,
             broken: None,
+            doubt: None,
             engine: None,
             client: None,
             state: EngineState::Stopped,
             error: None,
             info: None,
             heard: Instant::now(),
-            cpu_then: 0,
+            well: Instant::now(),
+            unanswered: None,
+            stall: None,
             answered: false,
             ran: false,
             role_confirmed: false,
@@ -183,9 +214,8 @@ impl ShardTask {
                     self.buried();
                     Life::GoesOn
                 }
-                _ = ticks.tick(), if self.engine.is_some() => {
-                    self.probe().await;
-                    Life::GoesOn
+                _ = ticks.tick(), if self.engine.is_some() || self.doubt.is_some() => {
+                    self.tick().await
                 }
                 _ = looks.tick(), if self.is_watched() || self.is_linked() => {
                     looked = looked.wrapping_add(1);
@@ -204,6 +234,14 @@ impl ShardTask {
             }
             self.publish();
         }
+    }
+
+    async fn tick(&mut self) -> Life {
+        if self.doubt.is_some() {
+            return self.recover().await;
+        }
+        self.probe().await;
+        Life::GoesOn
     }
 
     async fn take(&mut self, order: Order) -> Life {
@@ -263,7 +301,8 @@ impl ShardTask {
         command: AgentCommand,
         arrived: Instant,
     ) -> (Result<(), AgentRefusal>, Life) {
-        if self.broken.is_some() && self.recover().await == Life::GoesOn && self.broken.is_some() {
+        let unclear = self.broken.is_some() || self.doubt.is_some();
+        if unclear && self.recover().await == Life::GoesOn && self.broken.is_some() {
             let reason = self.broken.clone().unwrap_or_default();
             return (Err(AgentRefusal::Failed { reason }), Life::GoesOn);
         }

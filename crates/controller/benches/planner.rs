@@ -282,5 +282,6 @@ fn of_shard(state: &ClusterState, shard: &Shard, silent: Option<NodeUid>) -> Sha
             alone: true,
         }),
         data_written: None,
+        stall: None,
     }
 }

@@ -27,7 +27,6 @@ use model::{
     ApiError, DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Secret, ShardUid,
     validate,
 };
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Instant;
 use store::Txn;
@@ -389,6 +388,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         lost_since: None,
         failovers: Vec::new(),
         trouble: None,
+        stalled: None,
         moving: None,
         fence: None,
         removed_by: None,
@@ -650,10 +650,7 @@ fn update_cluster(
         change.event(
             Severity::Info,
             "cluster_updated",
-            &[(
-                "fields",
-                json!(serde_json::to_value(wanted).unwrap_or_default()),
-            )],
+            &[("fields", serde_json::to_value(wanted).unwrap_or_default())],
         );
     }
     Ok((change.into_txn(), IntentOutcome::default()))

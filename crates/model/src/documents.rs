@@ -5,12 +5,14 @@
 //! test from the last release.
 
 use crate::ids::{DatabaseUid, NodeUid, OperationUid, ShardUid, UserUid};
+use crate::limits;
 use crate::release::EngineId;
 use crate::secret::Secret;
 use crate::tuning::{DatabaseTuning, ProxySettings};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 mod operation;
 mod shard;
@@ -18,8 +20,8 @@ mod slave_ha;
 
 pub use operation::{Migration, MoveReport, Operation, OperationKind, OperationStatus};
 pub use shard::{
-    EngineUsers, Fence, KEEPER, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, keeper_user,
-    proxy_user,
+    EngineUsers, Fence, KEEPER, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, Stalled,
+    keeper_user, proxy_user,
 };
 pub use slave_ha::{Lost, NodeLoss, SlaveHa};
 
@@ -173,6 +175,26 @@ pub enum Sensitivity {
     High,
     /// Networks with jitter.
     Low,
+}
+
+impl Sensitivity {
+    /// After how long without a heartbeat a node's primaries may be replaced.
+    #[must_use]
+    pub const fn node_silent(self) -> Duration {
+        match self {
+            Self::High => limits::NODE_SILENT,
+            Self::Low => limits::NODE_SILENT_LOW,
+        }
+    }
+
+    /// After how long without an answer an engine counts as hanging or busy.
+    #[must_use]
+    pub const fn engine_stalled(self) -> Duration {
+        match self {
+            Self::High => limits::ENGINE_STALLED,
+            Self::Low => limits::ENGINE_STALLED_LOW,
+        }
+    }
 }
 
 /// A node, as the cluster knows it. What changes by itself is an observation, not stored.

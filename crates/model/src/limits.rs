@@ -53,8 +53,21 @@ pub const FAILOVERS_MAX: usize = 2;
 /// See [`FAILOVERS_MAX`].
 pub const FAILOVERS_WITHIN: Duration = Duration::from_secs(60);
 /// After how long without a heartbeat the primaries of a node may be replaced, if their replicas have lost
-/// them too.
+/// them too; with high sensitivity ([`crate::documents::Sensitivity`]). Nobody counts as heard for longer.
 pub const NODE_SILENT: Duration = Duration::from_millis(1_500);
+/// The same with low sensitivity.
+pub const NODE_SILENT_LOW: Duration = Duration::from_millis(4_500);
+/// After how long without an answer an engine counts as hanging if it does not compute either, or as busy;
+/// with high sensitivity.
+pub const ENGINE_STALLED: Duration = Duration::from_secs(5);
+/// The same with low sensitivity.
+pub const ENGINE_STALLED_LOW: Duration = Duration::from_secs(15);
+/// How many questions in a row an engine that hangs must have left without an answer: time alone may have
+/// passed while its agent was stopped.
+pub const HANG_QUESTIONS: u32 = 3;
+/// How long the agent of an engine that hangs may take to end it; after that its primary is replaced as if
+/// it were not heard. Longer than an agent waits for the end of a process.
+pub const KILL_WITHIN: Duration = Duration::from_secs(15);
 /// How long a replica may hear nothing from its primary before it counts as having lost it, seconds. A
 /// primary pings its replicas every second.
 pub const REPLICA_SILENT: i64 = 3;

@@ -93,7 +93,7 @@ pub enum EngineState {
     Stopped,
     /// It does not start; `error` says why.
     Failed,
-    /// Alive, but does not answer in time.
+    /// Alive, but does not answer in time; without a process: its agent does not know whether it runs.
     Unresponsive,
 }
 
@@ -140,6 +140,55 @@ pub struct ShardObservation {
     /// role since.
     #[serde(default)]
     pub data_written: Option<Timestamp>,
+    /// That it has not served lately, though its process is there; `None`: it has, or its agent does not
+    /// tell, as up to 1.1.0.
+    #[serde(default)]
+    pub stall: Option<EngineStall>,
+}
+
+impl ShardObservation {
+    /// Whether its agent does not know what has become of its engine: it may be there and take writes.
+    #[must_use]
+    pub const fn is_in_doubt(&self) -> bool {
+        match self.state {
+            EngineState::Unresponsive => self.pid.is_none(),
+            // Up to 1.1.0 an agent that could not read its ledger said so, of no database, whether an
+            // engine ran or not.
+            EngineState::Failed => self.pid.is_some() || self.database.0 == 0,
+            EngineState::Stopped => self.pid.is_some(),
+            EngineState::Starting | EngineState::Loading | EngineState::Running => false,
+        }
+    }
+}
+
+/// An engine that has not served for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStall {
+    /// How it stalls.
+    pub kind: StallKind,
+    /// For how long, by its agent's clock, ms.
+    pub milliseconds: u64,
+    /// Questions in a row that it left without an answer within the time that it has for one.
+    pub questions: u32,
+    /// State letter of its process, as in `/proc/<pid>/stat`; `None`: not known.
+    pub process_state: Option<char>,
+    /// Processor time that it has used meanwhile, clock ticks; `None`: not known.
+    pub cpu_ticks: Option<u64>,
+}
+
+/// How an engine stalls.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StallKind {
+    /// It does not answer.
+    Silent,
+    /// It answers `BUSY`: a script or function takes long.
+    Busy,
+    /// It answers that it loads its data.
+    Loading,
+    /// What a newer release tells of.
+    #[serde(other)]
+    Other,
 }
 
 /// The user by which proxies get an engine's promise; see [`crate::lease`].
@@ -443,4 +492,58 @@ pub struct ServiceObservation {
     pub pid: Option<u32>,
     /// When it was started.
     pub start_time: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What an agent of 1.1.0 tells of an engine.
+    fn told(more: &serde_json::Value) -> ShardObservation {
+        let mut told = json!({
+            "shard": 1, "database": 7, "generation": 1, "state": "running", "role": null,
+            "epoch": null, "pid": 77, "run_id": "r", "engine": "valkey-9.1.2", "used_memory": 0,
+            "fragmentation": 0.0, "keys": 0, "connections": 0, "loading_percent": 0.0,
+            "error": null, "replication": null, "keeper": null
+        });
+        for (name, value) in more.as_object().unwrap() {
+            told[name] = value.clone();
+        }
+        serde_json::from_value(told).unwrap()
+    }
+
+    #[test]
+    fn the_last_release_tells_nothing_of_stalls() {
+        assert_eq!(told(&json!({ "state": "unresponsive" })).stall, None);
+        let newer = json!({ "stall": {
+            "kind": "lame", "milliseconds": 1, "questions": 0, "process_state": "S",
+            "cpu_ticks": null, "more": 1
+        } });
+        let stall = told(&newer).stall.unwrap();
+        assert_eq!(
+            (stall.kind, stall.process_state),
+            (StallKind::Other, Some('S'))
+        );
+    }
+
+    /// Only what has no process, and is of a database, is gone: an agent of 1.1.0 that could not read its
+    /// ledger said `failed`, of database 0, of an engine that lived.
+    #[test]
+    fn what_an_agent_does_not_know_is_in_doubt() {
+        for (state, pid, database, in_doubt) in [
+            ("running", Some(1), 7, false),
+            ("unresponsive", Some(1), 7, false),
+            ("unresponsive", None, 7, true),
+            ("unresponsive", None, 0, true),
+            ("stopped", None, 7, false),
+            ("stopped", None, 0, false),
+            ("failed", None, 7, false),
+            ("failed", None, 0, true),
+            ("failed", Some(1), 7, true),
+        ] {
+            let seen = told(&json!({ "state": state, "pid": pid, "database": database }));
+            assert_eq!(seen.is_in_doubt(), in_doubt, "{state} {pid:?} {database}");
+        }
+    }
 }

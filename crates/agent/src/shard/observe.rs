@@ -27,7 +27,7 @@ impl ShardTask {
             shard: self.shard,
             database: ledger.spec.database,
             generation: process.map_or(ledger.spec.generation, |process| process.generation),
-            state: self.state,
+            state: self.shown_state(),
             role: role.map(|record| record.role),
             epoch: role.map(|record| record.epoch),
             pid: self.engine.as_ref().map(EngineProcess::pid),
@@ -52,6 +52,7 @@ impl ShardTask {
                 .map(|info| info.replication.clone()),
             keeper: self.keeper.seen(),
             data_written: self.data_written(),
+            stall: self.stall.clone(),
         })
     }
 
@@ -62,6 +63,15 @@ impl ShardTask {
         let given = ledger.role.as_ref().map(|role| role.run_id.as_str());
         let same = given == Some(loaded.by.as_str()) && process.run_id.as_deref() != given;
         (same && self.engine.is_some()).then_some(loaded.written)
+    }
+
+    /// What is gone for sure is told from what may be there: the controller replaces only the former at once.
+    fn shown_state(&self) -> EngineState {
+        if self.doubt.is_some() {
+            EngineState::Unresponsive
+        } else {
+            self.state
+        }
     }
 
     /// The engine that runs, as it was started.
@@ -82,7 +92,7 @@ impl ShardTask {
             shard: self.shard,
             database: DatabaseUid(0),
             generation: Generation(0),
-            state: EngineState::Failed,
+            state: self.shown_state(),
             role: None,
             epoch: None,
             pid: None,
@@ -97,6 +107,7 @@ impl ShardTask {
             replication: None,
             keeper: None,
             data_written: None,
+            stall: None,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Asking the engine how it is.
 
 use super::follow::follows;
-use super::{COMMAND_PATIENCE, PROBE_PATIENCE, ShardTask, not_yet};
+use super::{COMMAND_PATIENCE, PROBE_PATIENCE, ShardTask, Unanswered, not_yet};
 use crate::engine_client::{EngineClient, EngineError};
 use crate::engine_info::{EngineInfo, is_at_rest};
 use crate::engine_process::ProcessStat;
@@ -9,7 +9,7 @@ use crate::engine_users::AGENT;
 use crate::ledger::{Intent, RoleRecord};
 use model::command::AgentRefusal;
 use model::documents::{Role, proxy_user};
-use model::observation::EngineState;
+use model::observation::{EngineStall, EngineState, StallKind};
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,6 +20,11 @@ impl ShardTask {
         if self.engine.is_none() {
             return;
         }
+        let asked = Unanswered {
+            since: Instant::now(),
+            cpu: self.process_stat().map(|stat| stat.cpu_ticks),
+            questions: 0,
+        };
         match self.ask(PROBE_PATIENCE).await {
             Ok(info) => {
                 if let Err(refusal) = self.heard_from(info).await {
@@ -32,11 +37,12 @@ impl ShardTask {
             Err(error) if error.is_busy() => {
                 self.note_answer();
                 self.state = EngineState::Running;
+                self.stalls(StallKind::Busy, self.well.elapsed());
                 self.error = Some(format!(
                     "it runs a script or function that is slow: {error}"
                 ));
             }
-            Err(error) => self.not_heard(&error),
+            Err(error) => self.not_heard(asked, &error),
         }
     }
 
@@ -107,8 +113,11 @@ impl ShardTask {
         self.note_answer();
         if info.loading {
             self.state = EngineState::Loading;
+            self.stalls(StallKind::Loading, self.well.elapsed());
         } else {
             self.state = EngineState::Running;
+            self.well = Instant::now();
+            self.stall = None;
             self.ran = true;
             self.failures = None;
         }
@@ -235,23 +244,35 @@ impl ShardTask {
     fn note_answer(&mut self) {
         self.heard = Instant::now();
         self.answered = true;
-        if let Some(engine) = &self.engine {
-            self.cpu_then = ProcessStat::of(engine.pid()).map_or(0, |stat| stat.cpu_ticks);
-        }
+        self.unanswered = None;
+        let is_silence = |stall: &mut EngineStall| stall.kind == StallKind::Silent;
+        drop(self.stall.take_if(is_silence));
     }
 
     /// It did not answer. For a while that means nothing; then it says what the process does, so
     /// that a busy engine is not taken for a dead one.
-    fn not_heard(&mut self, error: &EngineError) {
+    fn not_heard(&mut self, asked: Unanswered, error: &EngineError) {
+        let stat = self.process_stat();
+        let unanswered = self.unanswered.get_or_insert(asked);
+        match error {
+            EngineError::Silent(_) => unanswered.questions = unanswered.questions.saturating_add(1),
+            // That is an answer, if none to what was asked.
+            EngineError::Refused(_) => unanswered.questions = 0,
+            // Not the engine, but the way to it.
+            EngineError::Lost(_) => {}
+        }
+        let unanswered = *unanswered;
+        if unanswered.questions > 0 {
+            self.stalls(StallKind::Silent, unanswered.since.elapsed());
+        }
         let silent = self.heard.elapsed();
         if silent < self.shared.config.unresponsive_after {
             return;
         }
-        let Some(engine) = &self.engine else { return };
-        let doing = ProcessStat::of(engine.pid()).map_or_else(
+        let doing = stat.map_or_else(
             || "its process is gone".to_owned(),
             |stat| {
-                let ticks = stat.cpu_ticks.saturating_sub(self.cpu_then);
+                let ticks = stat.cpu_ticks.saturating_sub(unanswered.cpu.unwrap_or(0));
                 format!(
                     "process state {}, {ticks} clock ticks of CPU used meanwhile",
                     stat.state
@@ -263,5 +284,25 @@ impl ShardTask {
             "no answer for {} s: {error}; {doing}",
             silent.as_secs()
         ));
+    }
+
+    /// It has not served for this long.
+    fn stalls(&mut self, kind: StallKind, long: Duration) {
+        let stat = self.process_stat();
+        let used = |then: u64| Some(stat?.cpu_ticks.saturating_sub(then));
+        self.stall = Some(EngineStall {
+            kind,
+            milliseconds: u64::try_from(long.as_millis()).unwrap_or(u64::MAX),
+            questions: self.unanswered.map_or(0, |unanswered| unanswered.questions),
+            process_state: stat.map(|stat| stat.state),
+            cpu_ticks: self
+                .unanswered
+                .and_then(|unanswered| unanswered.cpu)
+                .and_then(used),
+        });
+    }
+
+    fn process_stat(&self) -> Option<ProcessStat> {
+        ProcessStat::of(self.engine.as_ref()?.pid())
     }
 }

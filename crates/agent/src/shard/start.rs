@@ -1,6 +1,8 @@
 //! Seeing that the wanted engine runs, and starting it without a role.
 
-use super::{COMMAND_PATIENCE, Failures, PROBE_PATIENCE, ShardTask, blocking, not_yet, stale};
+use super::{
+    COMMAND_PATIENCE, Doubt, Failures, PROBE_PATIENCE, ShardTask, blocking, not_yet, stale,
+};
 use crate::catalogue::CatalogueEngine;
 use crate::engine_config::{self, DataPlan};
 use crate::engine_process::{EngineProcess, Launch, ProcessStat, kill_lock_holders};
@@ -64,6 +66,10 @@ impl ShardTask {
                 "{} is longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have",
                 socket.display()
             )));
+        }
+        if let Some(Doubt::Unseen(why)) = &self.doubt {
+            // It may serve clients.
+            return not_yet(why.clone());
         }
         self.check_backoff(&spec)?;
         if self.engine.is_some() {
@@ -328,7 +334,10 @@ impl ShardTask {
                 Ok(lock)
             });
             match lock.await {
-                Ok(Some(lock)) => return Ok(lock),
+                Ok(Some(lock)) => {
+                    self.doubt = None;
+                    return Ok(lock);
+                }
                 Ok(None) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
                 Ok(None) => {
                     return Err(AgentRefusal::failed(format!(

@@ -3,7 +3,7 @@
 use crate::bench::*;
 use model::command::AgentCommand;
 use model::documents::Persistence;
-use model::observation::EngineState;
+use model::observation::{EngineState, ShardObservation, StallKind};
 use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
@@ -70,6 +70,15 @@ async fn a_hanging_engine_is_told_from_a_dead_one() {
     assert_eq!(hung.pid, Some(pid));
     let error = hung.error.unwrap();
     assert!(error.contains("process state T, 0 clock ticks"), "{error}");
+    let several = |shard: &ShardObservation| {
+        let stall = shard.stall.as_ref();
+        stall.is_some_and(|stall| stall.questions > 2)
+    };
+    let stall = seen(&agent, several).await.stall.unwrap();
+    assert_eq!(stall.kind, StallKind::Silent);
+    assert_eq!((stall.process_state, stall.cpu_ticks), (Some('T'), Some(0)));
+    // Two of the questions have had a second each.
+    assert!(stall.milliseconds >= 2_000, "{stall:?}");
     // It can be neither promoted nor left without an answer.
     let refused = agent
         .execute(make_primary(shard.run_id.as_deref().unwrap(), 2))
@@ -81,6 +90,7 @@ async fn a_hanging_engine_is_told_from_a_dead_one() {
         (back.pid, back.error, back.role),
         (Some(pid), None, shard.role)
     );
+    assert_eq!(back.stall, None);
     // One connection of the agent's all the while.
     let mut cnm = node.as_cnm();
     let list: String = say(&mut cnm, "CLIENT LIST").unwrap();
@@ -112,9 +122,43 @@ async fn a_slow_script_is_no_hang() {
     let says_busy = |error: &Option<String>| error.as_ref().is_some_and(|e| e.contains("script"));
     let busy = seen(&agent, |shard| says_busy(&shard.error)).await;
     assert_eq!(busy.state, EngineState::Running);
+    assert_eq!(busy.stall.unwrap().kind, StallKind::Busy);
     say::<()>(&mut node.as_cnm(), "SCRIPT KILL").unwrap();
     assert!(script.join().unwrap().is_err());
-    seen(&agent, |shard| shard.error.is_none()).await;
+    let well = seen(&agent, |shard| shard.error.is_none()).await;
+    assert_eq!(well.stall, None);
+}
+
+/// It does not even say that it is busy; but it computes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_computes_is_told_from_one_that_hangs() {
+    let node = Node::new();
+    let agent = node.agent().await;
+    let pid = serve(&agent, &spec(newest()), 1).await.pid.unwrap();
+    let mut cnm = node.as_cnm();
+    let name = if newest().version.major < 7 {
+        "lua-time-limit"
+    } else {
+        "busy-reply-threshold"
+    };
+    say::<()>(&mut cnm, &format!("CONFIG SET {name} 600000")).unwrap();
+    let mut proxy = node.as_proxy(1).unwrap();
+    let script = std::thread::spawn(move || {
+        redis::cmd("EVAL")
+            .arg("while true do end")
+            .arg(0)
+            .exec(&mut proxy)
+    });
+    let several = |shard: &ShardObservation| {
+        let stall = shard.stall.as_ref();
+        stall.is_some_and(|stall| stall.questions > 2)
+    };
+    let stall = seen(&agent, several).await.stall.unwrap();
+    assert_eq!(stall.kind, StallKind::Silent);
+    assert!(stall.cpu_ticks.unwrap() > 0, "{stall:?}");
+    assert!(!matches!(stall.process_state, Some('T' | 'D')), "{stall:?}");
+    kill(pid, Signal::KILL);
+    assert!(script.join().unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,8 +198,14 @@ async fn a_damaged_ledger_stops_everything_and_deletes_nothing() {
         fs::write(node.shard_folder().ledger_path(), damage).unwrap();
         let agent = node.agent().await;
         let seen = &agent.shards()[0];
-        assert_eq!((seen.shard, seen.state), (SHARD, EngineState::Failed));
+        // Its engine is there and takes writes: nobody may count it as gone.
+        assert_eq!(
+            (seen.shard, seen.state, seen.pid),
+            (SHARD, EngineState::Unresponsive, None)
+        );
+        assert!(seen.is_in_doubt(), "{seen:?}");
         assert!(seen.error.as_ref().unwrap().contains(says), "{seen:?}");
+        set(&mut node.as_proxy(1).unwrap(), "a", "kept");
         for command in [
             AgentCommand::EnsureEngine(wanted.clone()),
             make_primary(shard.run_id.as_deref().unwrap(), 2),
@@ -177,6 +227,44 @@ async fn a_damaged_ledger_stops_everything_and_deletes_nothing() {
         get(&mut node.as_proxy(1).unwrap(), "a").as_deref(),
         Some("kept")
     );
+}
+
+/// Nobody orders anything: the agent looks again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_engine_is_seen_without_its_ledger() {
+    let node = Node::new();
+    let pid = run(&node.agent().await, &spec(newest())).await.pid.unwrap();
+    fs::write(node.shard_folder().ledger_path(), "{").unwrap();
+    let agent = node.agent().await;
+    assert!(agent.shards()[0].is_in_doubt());
+    kill(pid, Signal::KILL);
+    let gone = seen(&agent, |shard| shard.state == EngineState::Stopped).await;
+    assert!(!gone.is_in_doubt(), "{gone:?}");
+    assert!(gone.error.unwrap().contains("is damaged"));
+}
+
+/// It cannot be seen whether an engine runs: as little as without descriptors.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_cannot_be_looked_at_is_neither_gone_nor_touched() {
+    let node = Node::new();
+    let wanted = spec(newest());
+    let before = serve(&node.agent().await, &wanted, 1).await;
+    let (lock, aside) = (node.file("lock"), node.file("aside"));
+    fs::rename(&lock, &aside).unwrap();
+    // A link to itself cannot be opened by anybody.
+    std::os::unix::fs::symlink(&lock, &lock).unwrap();
+    let agent = node.agent().await;
+    let unseen = &agent.shards()[0];
+    assert_eq!(unseen.state, EngineState::Unresponsive);
+    assert!(unseen.is_in_doubt(), "{unseen:?}");
+    let refused = not_yet(agent.execute(AgentCommand::EnsureEngine(wanted)).await);
+    assert!(refused.contains("is not known"), "{refused}");
+    let unseen = &agent.shards()[0];
+    assert!(unseen.is_in_doubt(), "{unseen:?}");
+    set(&mut node.as_proxy(1).unwrap(), "a", "1");
+    fs::rename(&aside, &lock).unwrap();
+    let again = seen(&agent, |shard| shard.state == EngineState::Running).await;
+    assert_eq!((again.pid, again.role), (before.pid, before.role));
 }
 
 /// What cannot be written down is not done.

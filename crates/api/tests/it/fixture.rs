@@ -185,6 +185,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         lost_since: None,
         failovers: Vec::new(),
         trouble: None,
+        stalled: None,
         moving: None,
         fence: None,
         removed_by: None,
@@ -311,6 +312,7 @@ pub(crate) fn shard_observation() -> ShardObservation {
         replication: None,
         keeper: None,
         data_written: None,
+        stall: None,
         loading_percent: 0.0,
         error: None,
     }

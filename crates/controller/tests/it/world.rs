@@ -30,6 +30,9 @@ use store::{State, Txn, TxnResult};
 
 mod engines;
 
+/// Longer than anything that is waited for.
+const LONG: Duration = Duration::from_secs(100);
+
 #[derive(Debug)]
 struct FixedUsers;
 
@@ -47,6 +50,8 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) nodes: BTreeMap<NodeUid, NodeObservation>,
     pub(crate) silent: Vec<NodeUid>,
+    /// For how long they have been so.
+    pub(crate) silent_for: Duration,
     pub(crate) proxies_follow: bool,
     /// Whether proxies hold leases that they got before the newest change.
     pub(crate) proxies_lag: bool,
@@ -115,6 +120,7 @@ impl World {
             state,
             nodes,
             silent: Vec::new(),
+            silent_for: LONG,
             proxies_follow: true,
             proxies_lag: false,
             patient: false,
@@ -151,7 +157,7 @@ impl World {
 
     /// Observations as the primary node has them now: silent nodes were heard long ago.
     pub(crate) fn observed(&self) -> (Observations, Instant) {
-        let now = self.start + Duration::from_secs(100);
+        let now = self.start + LONG;
         let mut observed = Observations::default();
         observed.leases.in_term(1, self.start);
         for node in self.nodes.keys().filter(|uid| !self.silent.contains(uid)) {
@@ -171,7 +177,7 @@ impl World {
                 proxy.applied = Revision(self.state.revision.0);
             }
             let at = if self.silent.contains(uid) {
-                self.start
+                now - self.silent_for
             } else {
                 now
             };
@@ -353,6 +359,12 @@ impl World {
                 "promises"
             }
             AgentCommand::Configure { .. } => "configures",
+            AgentCommand::KillEngine { run_id, .. } => {
+                let seen = shards.iter().find(|s| s.shard == uid).unwrap();
+                assert_eq!(seen.run_id, Some(run_id), "an order to another process");
+                self.crash(uid);
+                "ends"
+            }
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
                 let txn = deletion::shard_removed(&self.cluster(), uid, self.now);
@@ -497,6 +509,8 @@ impl World {
         for node in self.nodes.values_mut() {
             for seen in node.shards.iter_mut().filter(|s| s.shard == uid) {
                 seen.state = EngineState::Stopped;
+                seen.pid = None;
+                seen.stall = None;
                 seen.role = None;
                 seen.epoch = None;
                 seen.run_id = None;
@@ -536,6 +550,7 @@ fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         replication: None,
         keeper: None,
         data_written: None,
+        stall: None,
     }
 }
 

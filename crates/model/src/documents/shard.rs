@@ -90,6 +90,9 @@ pub struct Shard {
     /// Why nobody has the role of its primary, if something keeps it: an alert.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Of a primary that does not serve though its process is there: an alert, until it answers again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Stalled>,
     /// Of a primary: the move of its role that was begun, until it is known how it ended.
     #[serde(default)]
     pub moving: Option<RoleMove>,
@@ -133,6 +136,17 @@ impl Shard {
     pub fn proxy_user(&self) -> String {
         proxy_user(self.epoch)
     }
+}
+
+/// See [`Shard::stalled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stalled {
+    /// Since when, as far as can be told.
+    pub since: Timestamp,
+    /// Whether it hangs, so that a replica may take its place; otherwise it is busy, and is left alone.
+    pub hangs: bool,
+    /// What its agent saw, in words.
+    pub reason: String,
 }
 
 /// See [`Shard::fence`].
@@ -231,4 +245,34 @@ pub struct EngineUsers {
     pub repl: Secret,
     /// Of `proxy@e<epoch>`.
     pub proxy: Secret,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A document as 1.1.0 stores it, which knows nothing of engines that stall.
+    #[test]
+    fn a_shard_of_the_last_release_reads_and_is_written_back_the_same() {
+        let stored = json!({
+            "schema": 1, "uid": 1, "database": 1, "node": 1, "port": 20000, "role": "primary",
+            "slots": { "first": 0, "last": 16383 }, "epoch": 2, "generation": 1,
+            "engine": "valkey-9.1.2", "memory_bytes": 1, "run_id": "r", "serving": 2,
+            "synced": null, "role_since": null, "failovers": [], "trouble": null,
+            "moving": null, "fence": { "fence": "withheld", "since": "2026-01-01T00:00:00Z" },
+            "removed_by": null, "lost": null,
+            "users": { "cnm": "c", "repl": "r", "proxy": "p" }, "of_a_newer_one": true
+        });
+        let mut shard: Shard = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(shard.stalled, None);
+        assert_eq!(json!(shard), stored);
+        shard.stalled = Some(Stalled {
+            since: Timestamp::UNIX_EPOCH,
+            hangs: true,
+            reason: "it is stopped".into(),
+        });
+        let read: Shard = serde_json::from_value(json!(shard)).unwrap();
+        assert_eq!(read, shard);
+    }
 }
