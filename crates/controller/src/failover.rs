@@ -2,3 +2,4 @@
 
 pub mod plan;
 mod restarted;
+pub mod stall;

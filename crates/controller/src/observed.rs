@@ -4,7 +4,7 @@
 
 use crate::leases::Leases;
 use model::NodeUid;
-use model::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST, NODE_SILENT};
+use model::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST, NODE_SILENT, NODE_SILENT_LOW};
 use model::observation::{NodeObservation, ProxyObservation, ShardObservation};
 use model::{Epoch, ShardUid};
 use std::collections::BTreeMap;
@@ -179,14 +179,18 @@ impl Observations {
         self.fresh(node, now).is_none() && silence.is_some_and(|silence| silence >= HEARTBEAT_LOST)
     }
 
-    /// How soon time alone may change what is planned: a node will have been silent for [`NODE_SILENT`] if
-    /// nothing more is heard of it, or leases end.
+    /// How soon time alone may change what is planned: a node will have been silent for [`NODE_SILENT`], or
+    /// the longer time of low sensitivity, if nothing more is heard of it, or leases end.
     #[must_use]
     pub fn next_news(&self, now: Instant) -> Option<Duration> {
         let nodes = self.nodes.keys().copied();
         let nodes = nodes.chain(self.led.map(|(node, _)| node));
         let silences = nodes.filter_map(|node| self.silence(node, now));
-        let silent = silences.filter_map(|silence| NODE_SILENT.checked_sub(silence));
+        let left = |silence| {
+            let limits = [NODE_SILENT, NODE_SILENT_LOW].into_iter();
+            limits.filter_map(move |limit| limit.checked_sub(silence))
+        };
+        let silent = silences.flat_map(left);
         silent.chain(self.leases.next_end(now)).min()
     }
 

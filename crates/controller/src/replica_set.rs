@@ -2,7 +2,7 @@
 
 use crate::observed::{self, Observations};
 use crate::state::{ClusterState, Stored};
-use model::documents::{Database, Role, Shard, keeper_user};
+use model::documents::{Database, Role, Sensitivity, Shard, keeper_user};
 use model::limits::{HEARTBEAT_EVERY, NODE_SILENT, REPLICA_SILENT};
 use model::observation::{EngineState, ShardObservation};
 use model::{Epoch, ShardUid};
@@ -69,7 +69,7 @@ pub fn address(state: &ClusterState, shard: &Shard) -> Option<SocketAddr> {
 /// What is known of the process that holds the role of a primary.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate<'a> {
-    /// Nothing that counts: its node is not heard.
+    /// Nothing that counts: its node is not heard, or does not know itself.
     Unknown(String),
     /// It never had the role, so it cannot be lost.
     NotYet,
@@ -91,6 +91,7 @@ pub fn fate<'a>(observed: &'a Observations, shard: &Shard, instant: Instant) -> 
     let name = format!("redis:{}", shard.uid);
     match observed::shard(node, shard.uid) {
         None => Fate::Gone(format!("{name} is not on node:{}", shard.node)),
+        Some(seen) if seen.is_in_doubt() => Fate::Unknown(doubt(seen, shard)),
         Some(seen) => match (seen.state, &seen.run_id) {
             (EngineState::Stopped | EngineState::Failed, _) => {
                 Fate::Gone(format!("{name} has stopped"))
@@ -101,18 +102,32 @@ pub fn fate<'a>(observed: &'a Observations, shard: &Shard, instant: Instant) -> 
     }
 }
 
-/// Why a primary may be replaced though nobody says that it is gone: its node has been silent for
-/// [`NODE_SILENT`], and each recorded replica is heard and has lost it. `None`: it may not.
+fn doubt(seen: &ShardObservation, shard: &Shard) -> String {
+    let why = seen.error.as_deref().unwrap_or("no reason known");
+    let (node, uid) = (shard.node, shard.uid);
+    format!("node:{node} does not know whether redis:{uid} runs ({why})")
+}
+
+/// Why a primary may be replaced though nobody says that it is gone: its node has been silent for as long as
+/// the cluster's sensitivity says, or does not know what has become of it, and each recorded replica is heard
+/// and has lost it. `None`: it may not.
 #[must_use]
-pub fn unheard(observed: &Observations, set: &ReplicaSet<'_>, instant: Instant) -> Option<String> {
-    let silent = |shard: &Shard| {
-        let silence = observed.silence(shard.node, instant);
-        silence.is_some_and(|silence| silence >= NODE_SILENT)
-    };
+pub fn unheard(
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    sensitivity: Sensitivity,
+    instant: Instant,
+) -> Option<String> {
     let primary = set.primary;
-    if !silent(primary) {
-        return None;
-    }
+    let silence = observed.silence(primary.node, instant);
+    let silent = silence.is_some_and(|silence| silence >= sensitivity.node_silent());
+    let seen = observed.fresh(primary.node, instant);
+    let seen = seen.and_then(|node| observed::shard(node, primary.uid));
+    let why = match seen.filter(|seen| seen.is_in_doubt()) {
+        _ if silent => format!("node:{} is not heard", primary.node),
+        Some(seen) => doubt(seen, primary),
+        None => return None,
+    };
     let served = set.last_served();
     let recorded = |shard: &&&Stored<Shard>| {
         let record = shard.synced.as_ref();
@@ -123,11 +138,8 @@ pub fn unheard(observed: &Observations, set: &ReplicaSet<'_>, instant: Instant) 
     recorded
         .all(|shard| has_lost_its_primary(observed, shard, instant))
         .then(|| {
-            let names = (primary.node, primary.uid);
-            format!(
-                "node:{} is not heard, and no replica hears redis:{}",
-                names.0, names.1
-            )
+            let uid = primary.uid;
+            format!("{why}, and no replica hears redis:{uid}")
         })
 }
 
@@ -210,6 +222,10 @@ pub fn candidate<'a>(
         return gone();
     };
     match (seen.state, &seen.run_id) {
+        _ if seen.is_in_doubt() => {
+            let reason = format!("{name} has the data, but {}", doubt(seen, shard));
+            return Some(Err(Doubt::Frozen(reason)));
+        }
         (EngineState::Stopped | EngineState::Failed, _) => return gone(),
         (_, Some(run_id)) if *run_id != record.run_id => return gone(),
         (EngineState::Running, Some(_)) => {}

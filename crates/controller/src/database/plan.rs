@@ -205,6 +205,9 @@ impl View<'_> {
                 Verdict::Stays => needs.push(self.primary_need(&set)),
                 // It may not come back now: it would begin without what its replicas have.
                 Verdict::Waits(reason) => needs.push(Need::Wait(reason)),
+                Verdict::Order(command, reason) => {
+                    needs.push(Need::Step(order(set.primary, *command, reason)));
+                }
                 Verdict::Store(txn, reason) => {
                     needs.push(Need::Step(Step::Store { txn, reason }));
                     continue;
@@ -244,16 +247,13 @@ impl View<'_> {
             let replaced = shard.lost.is_some();
             return (!replaced).then(|| Need::Wait(format!("node:{} is not heard", shard.node)));
         }
-        Some(Need::Step(Step::Command {
-            node: shard.node,
+        let command = AgentCommand::RemoveEngine {
             shard: shard.uid,
-            command: AgentCommand::RemoveEngine {
-                shard: shard.uid,
-                generation: shard.generation,
-                operation,
-            },
-            reason: format!("redis:{} is not wanted any more", shard.uid),
-        }))
+            generation: shard.generation,
+            operation,
+        };
+        let reason = format!("redis:{} is not wanted any more", shard.uid);
+        Some(Need::Step(order(shard, command, reason)))
     }
 
     fn is_lost(&self, shard: &Shard) -> bool {
@@ -276,15 +276,10 @@ impl View<'_> {
         shard: &Stored<Shard>,
         seen: &ShardObservation,
     ) -> Need {
-        let Some((command, reason)) = leases::keeper(self.database, set, shard, seen) else {
-            return Need::Nothing;
-        };
-        Need::Step(Step::Command {
-            node: shard.node,
-            shard: shard.uid,
-            command,
-            reason,
-        })
+        match leases::keeper(self.database, set, shard, seen) {
+            Some((command, reason)) => Need::Step(order(shard, command, reason)),
+            None => Need::Nothing,
+        }
     }
 
     fn lease_need(&self, sets: &[ReplicaSet<'_>]) -> Option<Need> {
@@ -328,12 +323,9 @@ impl View<'_> {
             }
         };
         match need {
-            replication::Need::Order(command, reason) => Need::Step(Step::Command {
-                node: replica.node,
-                shard: replica.uid,
-                command,
-                reason,
-            }),
+            replication::Need::Order(command, reason) => {
+                Need::Step(order(replica, command, reason))
+            }
             replication::Need::Store(txn, reason) => Need::Step(Step::Store { txn, reason }),
             replication::Need::Wait(reason) => keeper.unwrap_or(Need::Wait(reason)),
             replication::Need::Nothing => keeper.unwrap_or(Need::Nothing),
@@ -348,35 +340,48 @@ impl View<'_> {
                 shard.node
             ))));
         };
-        let order = |reason: String| Step::Command {
-            node: shard.node,
-            shard: shard.uid,
-            command: AgentCommand::EnsureEngine(spec(self.database, shard)),
-            reason,
+        let start = |reason: String| {
+            let command = AgentCommand::EnsureEngine(spec(self.database, shard));
+            order(shard, command, reason)
         };
-        let ensure = |reason: String| Err(Box::new(Need::Step(order(reason))));
+        let ensure = |reason: String| Err(Box::new(Need::Step(start(reason))));
+        let again = |reason: String| Err(Box::new(Need::Again(start(reason.clone()), reason)));
         let Some(seen) = observed::shard(node, shard.uid) else {
             return ensure(format!(
                 "redis:{} does not run on node:{}",
                 shard.uid, shard.node
             ));
         };
+        let why = seen.error.as_deref().unwrap_or("no reason known");
+        if seen.is_in_doubt() && seen.state == EngineState::Unresponsive {
+            // Its agent does not touch it before it knows.
+            return again(format!(
+                "node:{} does not know whether redis:{} runs: {why}",
+                shard.node, shard.uid
+            ));
+        }
         if seen.generation < shard.generation {
             return ensure(format!("redis:{} runs an older description", shard.uid));
         }
         let wait = |what: &str| Err(Box::new(Need::Wait(format!("redis:{} {what}", shard.uid))));
         match seen.state {
             EngineState::Stopped => ensure(format!("redis:{} has stopped", shard.uid)),
-            EngineState::Failed => {
-                let why = seen.error.as_deref().unwrap_or("no reason known");
-                let reason = format!("redis:{} does not start: {why}", shard.uid);
-                Err(Box::new(Need::Again(order(reason.clone()), reason)))
-            }
+            EngineState::Failed => again(format!("redis:{} does not start: {why}", shard.uid)),
             EngineState::Starting => wait("is starting"),
             EngineState::Loading => wait("is loading its data"),
             EngineState::Unresponsive => wait("does not answer"),
             EngineState::Running => Ok(seen),
         }
+    }
+}
+
+/// An order to a shard's agent.
+fn order(shard: &Shard, command: AgentCommand, reason: String) -> Step {
+    Step::Command {
+        node: shard.node,
+        shard: shard.uid,
+        command,
+        reason,
     }
 }
 
@@ -397,12 +402,8 @@ fn role_need(
         return new_process(state, set, run_id, now);
     }
     if !observed::is_primary_of(seen, shard.epoch) {
-        return Need::Step(Step::Command {
-            node: shard.node,
-            shard: shard.uid,
-            command: primary_order(shard, run_id),
-            reason: format!("redis:{} has no role in epoch {}", shard.uid, shard.epoch),
-        });
+        let reason = format!("redis:{} has no role in epoch {}", shard.uid, shard.epoch);
+        return Need::Step(order(shard, primary_order(shard, run_id), reason));
     }
     if shard.serving != Some(shard.epoch) {
         let mut doc = shard.doc.clone();
@@ -478,6 +479,7 @@ fn new_process(state: &ClusterState, set: &ReplicaSet<'_>, run_id: &str, now: Ti
     doc.run_id = Some(run_id.to_owned());
     doc.synced = None;
     doc.trouble = None;
+    doc.stalled = None;
     // It begins with data of its own: what replicas have is of another history.
     for replica in &set.replicas {
         let member = Shard {

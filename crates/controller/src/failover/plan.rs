@@ -13,15 +13,20 @@
 //!
 //! After a power cut the replicas may be back as other processes, with the data that they had on disk, while the
 //! primary's node is not: see [`super::restarted`].
+//!
+//! A primary whose engine hangs ([`super::stall`]) is replaced too, if a replica can take its place: it is
+//! stored that no proxy may use it, its agent ends it, and then it is gone. An agent that does not get that
+//! done is not waited for without end: the primary is replaced as one that is not heard.
 
-use super::restarted;
+use super::{restarted, stall};
 use crate::observed::{self, Observations};
 use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
 use jiff::{SignedDuration, Timestamp};
 use model::Revision;
+use model::command::AgentCommand;
 use model::documents::{Fence, Role, Severity, Shard, keys};
-use model::limits::{FAILOVERS_KEPT, FAILOVERS_MAX, FAILOVERS_WITHIN};
+use model::limits::{FAILOVERS_KEPT, FAILOVERS_MAX, FAILOVERS_WITHIN, KILL_WITHIN};
 use model::observation::ShardObservation;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -34,6 +39,8 @@ pub enum Verdict {
     Stays,
     /// Its primary is gone and may not be replaced yet; nor may it come back.
     Waits(String),
+    /// Its agent is to end it, and why.
+    Order(Box<AgentCommand>, String),
     /// A transaction, and why.
     Store(Txn, String),
 }
@@ -47,18 +54,12 @@ pub fn plan(
     instant: Instant,
     now: Timestamp,
 ) -> Verdict {
+    if let Some((txn, reason)) = stall::news(state, observed, set, instant, now) {
+        return Verdict::Store(txn, reason);
+    }
     let served = set.last_served();
-    let loss = match replica_set::fate(observed, set.primary, instant) {
-        Fate::Gone(cause) => Loss::Gone(cause),
-        Fate::NotYet => return Verdict::Stays,
-        // It was named, has not served, and lost meanwhile what it was named for.
-        Fate::Alive(seen) if let Some(cause) = has_other_data(observed, set, seen, instant) => {
-            Loss::Gone(cause)
-        }
-        Fate::Alive(_) | Fate::Unknown(_) => match replica_set::unheard(observed, set, instant) {
-            Some(cause) => Loss::Unheard(cause),
-            None => return restored_or_back(state, observed, set, (instant, now)),
-        },
+    let Some(loss) = loss(state, observed, set, instant) else {
+        return restored_or_back(state, observed, set, (instant, now));
     };
     let cause = loss.cause();
     let mut candidates = Vec::new();
@@ -71,7 +72,7 @@ pub fn plan(
         }
     }
     let Some(best) = replica_set::best(&candidates) else {
-        if matches!(loss, Loss::Unheard(_)) {
+        if loss.may_live() {
             return restored_or_back(state, observed, set, (instant, now));
         }
         if !frozen.is_empty() {
@@ -92,8 +93,9 @@ pub fn plan(
         );
         return held(state, set, reason, now);
     }
-    if matches!(loss, Loss::Unheard(_))
-        && let Some(verdict) = not_fenced(state, observed, set, cause, (instant, now))
+    let hangs = matches!(loss, Loss::Hangs(_));
+    if loss.may_live()
+        && let Some(verdict) = not_fenced(state, observed, set, (cause, hangs), (instant, now))
     {
         return verdict;
     }
@@ -105,11 +107,14 @@ fn not_fenced(
     state: &ClusterState,
     observed: &Observations,
     set: &ReplicaSet<'_>,
-    cause: &str,
+    (cause, hangs): (&str, bool),
     (instant, now): (Instant, Timestamp),
 ) -> Option<Verdict> {
-    if !set.primary.is_withheld() {
+    let Some(Fence::Withheld { since }) = set.primary.fence else {
         return Some(withhold(state, set, cause, now));
+    };
+    if hangs && now.duration_since(since).unsigned_abs() < KILL_WITHIN {
+        return Some(kill(set, cause));
     }
     let revision = Revision(set.primary.revision);
     let reason = observed.leases.all_know(revision, instant).err()?;
@@ -139,7 +144,7 @@ fn replace_by_restarted(
 ) -> Verdict {
     let (old, new) = (set.primary, next.shard);
     let cause = &next.cause;
-    if let Some(verdict) = not_fenced(state, observed, set, cause, times) {
+    if let Some(verdict) = not_fenced(state, observed, set, (cause, false), times) {
         return verdict;
     }
     let as_primary = AsPrimary {
@@ -171,6 +176,49 @@ fn replace_by_restarted(
     Verdict::Store(change.into_txn(), reason)
 }
 
+/// Whether a set has lost its primary.
+fn loss(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+) -> Option<Loss> {
+    let sensitivity = state.cluster.settings.failure_detection_sensitivity;
+    match replica_set::fate(observed, set.primary, instant) {
+        Fate::Gone(cause) => {
+            let hung = set.primary.stalled.as_ref().filter(|stalled| stalled.hangs);
+            let before = hung.filter(|_| set.primary.is_withheld());
+            let why = before.map(|stalled| format!("{}; {cause}", stalled.reason));
+            return Some(Loss::Gone(why.unwrap_or(cause)));
+        }
+        Fate::NotYet => return None,
+        // It was named, has not served, and lost meanwhile what it was named for.
+        Fate::Alive(seen) if let Some(cause) = has_other_data(observed, set, seen, instant) => {
+            return Some(Loss::Gone(cause));
+        }
+        Fate::Alive(_) | Fate::Unknown(_) => {}
+    }
+    if let Some(cause) = replica_set::unheard(observed, set, sensitivity, instant) {
+        return Some(Loss::Unheard(cause));
+    }
+    let hanging = stall::hanging(state, observed, set, instant)?;
+    Some(Loss::Hangs(hanging.reason))
+}
+
+/// The order that ends a primary that hangs: it is fenced when that is done.
+fn kill(set: &ReplicaSet<'_>, cause: &str) -> Verdict {
+    let primary = set.primary;
+    let Some(run_id) = primary.run_id.clone() else {
+        return Verdict::Stays;
+    };
+    let command = AgentCommand::KillEngine {
+        shard: primary.uid,
+        generation: primary.generation,
+        run_id,
+    };
+    Verdict::Order(Box::new(command), format!("{cause}: it is ended"))
+}
+
 /// Why a new primary that has not served yet cannot be promoted any more.
 fn has_other_data(
     observed: &Observations,
@@ -194,13 +242,20 @@ enum Loss {
     Gone(String),
     /// Nobody has heard of it for some time.
     Unheard(String),
+    /// Its agent is heard: its engine hangs.
+    Hangs(String),
 }
 
 impl Loss {
     fn cause(&self) -> &str {
         match self {
-            Self::Gone(cause) | Self::Unheard(cause) => cause,
+            Self::Gone(cause) | Self::Unheard(cause) | Self::Hangs(cause) => cause,
         }
+    }
+
+    /// Whether it may take writes still.
+    const fn may_live(&self) -> bool {
+        !matches!(self, Self::Gone(_))
     }
 }
 
@@ -225,7 +280,7 @@ fn withhold(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timest
 }
 
 /// A primary that was withheld, and not replaced, is used again when its node or a replica hears it, or when
-/// nobody can take its place.
+/// nobody can take its place. What kept one from being replaced that is there after all is over.
 fn back(
     state: &ClusterState,
     observed: &Observations,
@@ -233,7 +288,14 @@ fn back(
     instant: Instant,
     now: Timestamp,
 ) -> Verdict {
-    if !set.primary.is_withheld() {
+    let held = set.primary.trouble.is_some() && set.primary.is_serving();
+    let there = || {
+        matches!(
+            replica_set::fate(observed, set.primary, instant),
+            Fate::Alive(_)
+        )
+    };
+    if !(set.primary.is_withheld() || held && there()) {
         return Verdict::Stays;
     }
     if let Fate::Unknown(reason) = replica_set::fate(observed, set.primary, instant)
@@ -244,6 +306,7 @@ fn back(
     }
     let mut doc = set.primary.doc.clone();
     doc.fence = None;
+    doc.trouble = None;
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
     let reason = format!("redis:{} is heard again", doc.uid);
@@ -307,15 +370,12 @@ fn promotion(
     (instant, now): (Instant, Timestamp),
 ) -> Verdict {
     let cause = loss.cause();
-    let unheard = matches!(loss, Loss::Unheard(_));
     let record = best.shard.synced.as_ref();
-    let silence = observed.silence(set.primary.node, instant);
     let as_primary = AsPrimary {
         run_id: record.map(|record| record.run_id.clone()),
         history: Some(&best.history),
-        fence: unheard.then_some(Fence::Promises),
-        // A process that has ended is heard of at once.
-        lost_since: Some(before(now, silence.filter(|_| unheard).unwrap_or_default())),
+        fence: loss.may_live().then_some(Fence::Promises),
+        lost_since: Some(lost_since(observed, set, loss, (instant, now))),
     };
     let mut change = new_primary(state, set, best.shard, as_primary, now);
     let heard = replica_set::heard_its_primary_ago(observed, best.shard, instant);
@@ -335,7 +395,7 @@ fn promotion(
             ("last_known_offset", json!(last_heard)),
             ("unproven_from", json!(heard.map(|ago| before(now, ago)))),
             ("unproven_to", json!(now)),
-            ("confirmed", json!(!unheard)),
+            ("confirmed", json!(!loss.may_live())),
         ],
     );
     let reason = format!(
@@ -357,6 +417,22 @@ struct AsPrimary<'a> {
     fence: Option<Fence>,
     /// See [`Shard::lost_since`].
     lost_since: Option<Timestamp>,
+}
+
+/// Since when nobody has written to the primary, as far as is known. Of a process that has ended it is heard at once.
+fn lost_since(
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    loss: &Loss,
+    (instant, now): (Instant, Timestamp),
+) -> Timestamp {
+    let hung = set.primary.stalled.as_ref().filter(|stalled| stalled.hangs);
+    let silence = observed.silence(set.primary.node, instant);
+    match (loss, hung) {
+        (_, Some(stalled)) => stalled.since.min(now),
+        (Loss::Unheard(_), None) => before(now, silence.unwrap_or_default()),
+        (Loss::Gone(_) | Loss::Hangs(_), None) => now,
+    }
 }
 
 fn before(now: Timestamp, ago: Duration) -> Timestamp {
@@ -384,6 +460,7 @@ fn new_primary(
         doc.epoch = epoch;
         doc.role_since = Some(now);
         doc.trouble = None;
+        doc.stalled = None;
         doc.fence = None;
         doc.lost_since = None;
         if member.uid == next.uid {

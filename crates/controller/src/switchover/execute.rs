@@ -404,6 +404,9 @@ fn process<'a>(
     run_id: &str,
 ) -> Option<Option<&'a ReplicationObservation>> {
     let seen = answer.as_ref().ok()?.as_ref();
+    if seen.is_some_and(ShardObservation::is_in_doubt) {
+        return None;
+    }
     let meant = seen.filter(|seen| {
         seen.run_id.as_deref() == Some(run_id)
             && !matches!(seen.state, EngineState::Stopped | EngineState::Failed)

@@ -8,6 +8,7 @@
 
 mod executor;
 mod failover;
+mod hangs;
 mod life;
 mod maintenance;
 mod many;

@@ -81,7 +81,7 @@ pub struct Shard {
     pub role_since: Option<Timestamp>,
     /// Of a primary named by a failover, until it serves: since when nobody has written to its predecessor, as far as is
     /// known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Timestamp>,
     /// The last automatic failovers of its replica set, oldest first, at most
     /// [`crate::limits::FAILOVERS_KEPT`].

@@ -10,6 +10,7 @@ mod bootstrap;
 mod cut_moves;
 mod databases;
 mod finding;
+mod hangs;
 mod installed;
 mod kills;
 mod load;

@@ -1,0 +1,110 @@
+//! What if an engine hangs, and what if it is only busy?
+
+use crate::load::{Writer, go_on, stop, value, writer};
+use crate::replicas::{create, masters};
+use crate::story::{served, shards_ok};
+use model::rest::{LogEvent, ShardInfo};
+use std::time::Duration;
+use testkit::cluster::Cluster;
+use testkit::wait;
+
+const PORT: u16 = 12_000;
+
+fn signal(pid: Option<u32>, signal: rustix::process::Signal) {
+    let pid = i32::try_from(pid.expect("a process")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn events(cluster: &Cluster, kind: &str) -> Result<Vec<LogEvent>, String> {
+    let all: Vec<LogEvent> = cluster.nodes[0]
+        .get("/v1/logs")
+        .map_err(|e| e.to_string())?;
+    Ok(all.into_iter().filter(|event| event.kind == kind).collect())
+}
+
+fn told(cluster: &Cluster, kind: &str) -> LogEvent {
+    wait::until(kind, Duration::from_secs(60), || {
+        let event = events(cluster, kind)?.pop();
+        event.ok_or_else(|| "not told of yet".to_owned())
+    })
+    .unwrap()
+}
+
+fn writers(cluster: &Cluster) -> Vec<Writer> {
+    let writers: Vec<Writer> = (0..3)
+        .map(|number| writer(cluster, number, PORT, format!("chain:{number}")))
+        .collect();
+    go_on(&writers, "they write");
+    writers
+}
+
+/// Nothing that was acknowledged is lost.
+fn whole(cluster: &Cluster, writers: Vec<Writer>) {
+    let mut connection = served(cluster, 0, PORT);
+    for written in stop(writers) {
+        let there = value(&mut connection, &written.key);
+        assert!(
+            (written.acknowledged..=written.sent).contains(&there),
+            "{there} of {written:?}"
+        );
+        println!("{}: longest wait {:?}", written.key, written.worst);
+    }
+}
+
+#[test]
+fn a_replica_takes_the_place_of_a_primary_that_hangs() {
+    let cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    let writers = writers(&cluster);
+    let hung = masters(&cluster).remove(0);
+    signal(hung.pid, rustix::process::Signal::STOP);
+    wait::until("another primary", Duration::from_secs(60), || {
+        let now = masters(&cluster).remove(0);
+        if now.uid != hung.uid && now.detailed_status == "ok" {
+            return Ok(());
+        }
+        Err(format!("{now:?}"))
+    })
+    .unwrap();
+    go_on(&writers, "they write again");
+    shards_ok(&cluster);
+    let reason = told(&cluster, "shard_hangs").facts["reason"].to_string();
+    assert!(reason.contains("process state T"), "{reason}");
+    // Its agent has ended it: it was fenced before the other one began.
+    let failover = told(&cluster, "shard_failover");
+    assert_eq!(failover.facts["confirmed"], true, "{failover:?}");
+    let old: ShardInfo = cluster.nodes[0]
+        .get(&format!("/v1/shards/{}", hung.uid))
+        .unwrap();
+    assert_ne!(old.pid, hung.pid);
+    whole(&cluster, writers);
+}
+
+#[test]
+fn a_primary_that_is_busy_keeps_its_role() {
+    let cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    let writers = writers(&cluster);
+    let busy = masters(&cluster).remove(0);
+    let mut client = served(&cluster, 1, PORT);
+    let script = std::thread::spawn(move || {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg("while true do end").arg(0).exec(&mut client)
+    });
+    told(&cluster, "shard_busy");
+    let mut killer = served(&cluster, 0, PORT);
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut killer).unwrap();
+    assert!(script.join().unwrap().is_err());
+    go_on(&writers, "they write again");
+    told(&cluster, "shard_answers_again");
+    let now = masters(&cluster).remove(0);
+    assert_eq!(
+        (now.uid, now.pid, now.epoch),
+        (busy.uid, busy.pid, busy.epoch)
+    );
+    for kind in ["shard_hangs", "shard_withheld", "shard_failover"] {
+        assert_eq!(events(&cluster, kind).unwrap().len(), 0, "{kind}");
+    }
+    whole(&cluster, writers);
+}
