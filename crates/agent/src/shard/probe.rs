@@ -246,7 +246,7 @@ impl ShardTask {
         self.answered = true;
         self.unanswered = None;
         let is_silence = |stall: &mut EngineStall| stall.kind == StallKind::Silent;
-        drop(self.stall.take_if(is_silence));
+        self.stall.take_if(is_silence);
     }
 
     /// It did not answer. For a while that means nothing; then it says what the process does, so

@@ -24,7 +24,8 @@ impl ShardTask {
         patience: Duration,
     ) -> Result<Option<String>, AgentRefusal> {
         if self.engine.is_none() {
-            return Ok(None);
+            // One that cannot be looked at cannot be told to end.
+            return Ok(self.doubt.as_ref().map(ToString::to_string));
         }
         self.record(|ledger| ledger.intent = Intent::Stop).await?;
         let deadline = Instant::now() + patience;

@@ -262,6 +262,9 @@ async fn an_engine_that_cannot_be_looked_at_is_neither_gone_nor_touched() {
     let unseen = &agent.shards()[0];
     assert!(unseen.is_in_doubt(), "{unseen:?}");
     set(&mut node.as_proxy(1).unwrap(), "a", "1");
+    let stopped = node.agent().await.stop_all_engines(DEADLINE).await;
+    let trouble = stopped[0].trouble.as_ref().unwrap();
+    assert!(trouble.contains("is not known"), "{trouble}");
     fs::rename(&aside, &lock).unwrap();
     let again = seen(&agent, |shard| shard.state == EngineState::Running).await;
     assert_eq!((again.pid, again.role), (before.pid, before.role));

@@ -77,7 +77,10 @@ fn detailed_status(
         EngineState::Running if shard.role == Role::Replica && shard.synced.is_none() => {
             ("loading", because("it has not all data of its master yet"))
         }
-        EngineState::Running => ("ok", None),
+        EngineState::Running => match &shard.stalled {
+            Some(stalled) => ("timeout", Some(stalled.reason.clone())),
+            None => ("ok", None),
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::fixture::{self, GIB};
 use api::shape;
 use insta::assert_json_snapshot;
-use model::documents::{ProxyPolicy, Role, Shard, SlotRange};
+use model::documents::{ProxyPolicy, Role, Shard, SlotRange, Stalled};
 use model::history::{HistoryAnswer, Interval};
 use model::observation::{EngineState, ShardObservation};
 use model::rest::SHARD_KEY_RULES;
@@ -171,6 +171,20 @@ fn an_engines_own_reason_is_shown() {
     seen.error = Some("cannot bind 127.0.1.2:20001".to_owned());
     let info = shape::shard::info(&view, &view.shards[0].clone());
     assert_eq!(info.error.as_deref(), Some("cannot bind 127.0.1.2:20001"));
+}
+
+/// It answers that it is busy, and has been for long: an alert stands.
+#[test]
+fn an_engine_that_stalls_is_not_ok() {
+    let mut view = fixture::view();
+    view.shards[0].stalled = Some(Stalled {
+        since: jiff::Timestamp::UNIX_EPOCH,
+        hangs: false,
+        reason: "it runs a script".to_owned(),
+    });
+    let info = shape::shard::info(&view, &view.shards[0].clone());
+    assert_eq!(info.detailed_status, "timeout");
+    assert_eq!(info.error.as_deref(), Some("it runs a script"));
 }
 
 #[test]

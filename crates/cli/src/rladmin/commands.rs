@@ -503,7 +503,7 @@ pub const COMMANDS: &[Command] = &[
                 "failure_detection_sensitivity",
                 "",
                 Kind::Choice(&["high", "low"]),
-                "How fast failures are judged.",
+                "How fast failures are judged; low: where the network stutters.",
             ),
             slave_ha::ON,
             slave_ha::GRACE,

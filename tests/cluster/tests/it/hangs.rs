@@ -88,12 +88,12 @@ fn a_primary_that_is_busy_keeps_its_role() {
     let writers = writers(&cluster);
     let busy = masters(&cluster).remove(0);
     let mut client = served(&cluster, 1, PORT);
+    let mut killer = served(&cluster, 0, PORT);
     let script = std::thread::spawn(move || {
         let mut eval = redis::cmd("EVAL");
         eval.arg("while true do end").arg(0).exec(&mut client)
     });
     told(&cluster, "shard_busy");
-    let mut killer = served(&cluster, 0, PORT);
     redis::cmd("SCRIPT").arg("KILL").exec(&mut killer).unwrap();
     assert!(script.join().unwrap().is_err());
     go_on(&writers, "they write again");
