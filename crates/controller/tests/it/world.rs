@@ -302,19 +302,7 @@ impl World {
         let run_id = format!("run-{}", self.processes);
         let shards = &mut self.nodes.get_mut(&node).unwrap().shards;
         match command {
-            AgentCommand::EnsureEngine(spec) => {
-                let running = shards.iter_mut().find(|s| s.shard == uid);
-                match running {
-                    Some(seen) if seen.state == EngineState::Running => {
-                        seen.generation = spec.generation;
-                        return "reconfigures";
-                    }
-                    _ => {}
-                }
-                shards.retain(|s| s.shard != uid);
-                shards.push(started(spec, run_id));
-                "starts"
-            }
+            AgentCommand::EnsureEngine(spec) => ensure(shards, spec, run_id),
             AgentCommand::MakePrimary { epoch, run_id, .. } => {
                 let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
                 // The same process has its data still.
@@ -528,6 +516,20 @@ impl World {
             .unwrap()
             .epoch
     }
+}
+
+fn ensure(shards: &mut Vec<ShardObservation>, spec: EngineSpec, run_id: String) -> &'static str {
+    let running = shards.iter_mut().find(|s| s.shard == spec.shard);
+    match running {
+        Some(seen) if seen.state == EngineState::Running => {
+            seen.generation = spec.generation;
+            return "reconfigures";
+        }
+        _ => {}
+    }
+    shards.retain(|s| s.shard != spec.shard);
+    shards.push(started(spec, run_id));
+    "starts"
 }
 
 fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
