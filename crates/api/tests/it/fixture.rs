@@ -211,6 +211,7 @@ pub(crate) fn operation(uid: &str, database: u64, status: OperationStatus) -> Op
         moved: Vec::new(),
         immediate: false,
         override_policy: None,
+        planner_version: None,
         slave_ha: false,
         node: None,
         group: None,

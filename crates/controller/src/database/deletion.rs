@@ -2,6 +2,7 @@
 
 use super::plan::{Next, Step, end_operation};
 use crate::observed::Observations;
+use crate::operation::plan::is_known;
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::ShardUid;
@@ -22,12 +23,14 @@ pub(super) fn next(
     let Some(operation) = database.operation.clone() else {
         return Next::Wait("the deletion has no operation record: nothing is deleted".to_owned());
     };
-    let known = state
-        .operations
-        .iter()
-        .any(|o| o.uid == operation && o.kind == OperationKind::DeleteDatabase);
-    if !known {
+    let record = state
+        .operation(&operation)
+        .filter(|record| record.kind == OperationKind::DeleteDatabase);
+    let Some(record) = record else {
         return Next::Wait("the deletion has no operation record: nothing is deleted".to_owned());
+    };
+    if let Err(reason) = is_known(record) {
+        return Next::Wait(reason);
     }
     let mut steps = Vec::new();
     let mut unheard = None;

@@ -239,6 +239,13 @@ impl View<'_> {
     /// A shard that an operation removes.
     fn removal(&self, shard: &Stored<Shard>) -> Option<Need> {
         let operation = shard.removed_by.clone()?;
+        if let Some(Err(reason)) = self
+            .state
+            .operation(&operation)
+            .map(|o| operation::is_known(o))
+        {
+            return Some(Need::Wait(reason));
+        }
         if self.is_lost(shard) {
             return gone_with_its_node(self.state, shard, self.now).map(Need::Step);
         }

@@ -3,7 +3,7 @@
 
 use crate::database::plan::Step;
 use crate::observed::Observations;
-use crate::operation::plan::{begin, of_database};
+use crate::operation::plan::{begin, is_known, of_database};
 use crate::placement::copies;
 use crate::placement::plan::{self as placement, Coming};
 use crate::replica_set::{self, ReplicaSet};
@@ -39,6 +39,9 @@ pub fn next(
     let Some(operation) = of_database(state, database) else {
         return Doing::Done;
     };
+    if let Err(reason) = is_known(operation) {
+        return Doing::Wait(reason);
+    }
     match operation.status {
         OperationStatus::Paused => {
             return Doing::Wait(operation.error.clone().unwrap_or_default());

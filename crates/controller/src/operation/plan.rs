@@ -12,6 +12,25 @@ use serde_json::json;
 /// Most databases that are taken by one transaction.
 const TAKEN_AT_ONCE: usize = 40;
 
+/// Version of this planner. It rises when operations are carried out otherwise, so that an older planner must
+/// not go on with what this one has begun.
+pub(crate) const PLANNER_VERSION: u32 = 1;
+
+/// Whether this planner may go on with an operation; if not, why.
+///
+/// # Errors
+/// A newer one is needed.
+pub(crate) fn is_known(operation: &Operation) -> Result<(), String> {
+    let needed = operation.needs_planner();
+    if needed <= PLANNER_VERSION {
+        return Ok(());
+    }
+    Err(format!(
+        "a primary node of a newer release: it needs planner version {needed}, this one's is \
+         {PLANNER_VERSION} (`rladmin cluster master set <node>`, or upgrade this one)"
+    ))
+}
+
 /// The operation that works on a database.
 #[must_use]
 pub(crate) fn of_database<'a>(
@@ -34,6 +53,7 @@ pub(crate) fn new_operation(
         uid,
         kind,
         database,
+        planner_version: Some(PLANNER_VERSION),
         status: OperationStatus::Active,
         shards: Vec::new(),
         migrations: Vec::new(),
@@ -65,7 +85,8 @@ pub(crate) fn taken(state: &ClusterState, now: Timestamp) -> Option<Step> {
     let waiting = state
         .operations
         .iter()
-        .filter(|operation| operation.status == OperationStatus::Pending);
+        .filter(|operation| operation.status == OperationStatus::Pending)
+        .filter(|operation| is_known(operation).is_ok());
     for operation in waiting {
         let database = state.database(operation.database);
         match database.filter(|d| d.status != DatabaseStatus::DeletePending) {
@@ -107,7 +128,7 @@ pub(crate) fn overdue(
     now: Timestamp,
 ) -> Option<Step> {
     let operation = of_database(state, database)?;
-    let runs = operation.status == OperationStatus::Active;
+    let runs = operation.status == OperationStatus::Active && is_known(operation).is_ok();
     if !runs || !operation.kind.moves() || !operation.overdue(now) {
         return None;
     }

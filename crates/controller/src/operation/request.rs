@@ -1,6 +1,6 @@
 //! An operator has an operation go on, or gives it up. Pure: what is refused changes nothing.
 
-use super::plan::new_operation;
+use super::plan::{is_known, new_operation};
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
@@ -214,6 +214,13 @@ fn running<'a>(
         return Err(ApiError::new(
             ErrorCode::ActionEnded,
             format!("{what} has ended: there is nothing to go on with or to give up"),
+        ));
+    }
+    // What giving it up means is known to who began it.
+    if let Some(reason) = running.iter().find_map(|o| is_known(o).err()) {
+        return Err(ApiError::new(
+            ErrorCode::UpgradeNotComplete,
+            format!("{what} waits for {reason}"),
         ));
     }
     Ok(running)

@@ -205,7 +205,8 @@ impl<'a> View<'a> {
     /// Operations that make replicas anew now.
     fn running(&self) -> impl Iterator<Item = &'a Stored<Operation>> {
         let active = |operation: &&Stored<Operation>| {
-            operation.slave_ha && operation.status == OperationStatus::Active
+            let known = crate::operation::plan::is_known(operation).is_ok();
+            operation.slave_ha && operation.status == OperationStatus::Active && known
         };
         self.state.operations.iter().filter(active)
     }

@@ -520,3 +520,103 @@ fn replicas_of_some_databases_go_all_the_same() {
             .all(|s| s.database.0 == 2 && s.role == Role::Replica)
     );
 }
+
+/// A newer release has begun it, and an older node leads: it leaves that alone, says so, and serves the
+/// database as ever.
+#[test]
+fn what_needs_a_newer_planner_is_left_alone() {
+    let mut world = world(true);
+    let free = (1..=3)
+        .find(|n| world.cluster().shards.iter().all(|s| s.node.0 != *n))
+        .unwrap();
+    let operation = migrate(&mut world, 1, free);
+    let needs = |world: &mut World, version: Option<u32>| {
+        let mut doc = newest(world);
+        doc.planner_version = version;
+        world.apply(&Txn {
+            put: vec![(keys::operation(&doc.uid), json!(doc))],
+            ..Txn::default()
+        });
+    };
+    assert_eq!(newest(&world).planner_version, Some(1));
+    needs(&mut world, Some(2));
+    pass(&mut world, 600);
+    insta::assert_snapshot!(world.settle(), @"op-2 waits: a primary node of a newer release: it needs planner version 2, this one's is 1 (`rladmin cluster master set <node>`, or upgrade this one)");
+    assert_eq!(copies(&world).len(), 2);
+    for intent in [retry(&operation), abort(&operation)] {
+        let (code, why) = refused(&mut world, &intent);
+        assert_eq!(code, ErrorCode::UpgradeNotComplete);
+        assert!(why.contains("master set"), "{why}");
+    }
+    // A failover is nothing of an operation.
+    world.restart(ShardUid(1));
+    let story = world.settle();
+    assert!(story.contains("redis:2 becomes primary"), "{story}");
+    // What it has under way, it has still: nothing is removed, nothing is taken up.
+    let mut doc = world.cluster().shards[0].doc.clone();
+    doc.removed_by = Some(operation.clone());
+    let removed = |world: &mut World, doc: &model::documents::Shard| {
+        world.apply(&Txn {
+            put: vec![(keys::shard(doc.uid), json!(doc))],
+            ..Txn::default()
+        });
+    };
+    removed(&mut world, &doc);
+    let story = world.settle();
+    assert!(!story.contains("removes"), "{story}");
+    doc.removed_by = None;
+    removed(&mut world, &doc);
+    // As release 1.1.0 stored it.
+    needs(&mut world, None);
+    world.settle();
+    assert_eq!(newest(&world).status, OperationStatus::Completed);
+    assert!(
+        copies(&world)
+            .iter()
+            .any(|c| c.contains(&format!("node:{free} ")))
+    );
+}
+
+#[test]
+fn a_deletion_that_needs_a_newer_planner_is_left_alone() {
+    let mut world = world(false);
+    let database = model::DatabaseUid(1);
+    world.request(&Intent::DeleteDatabase { database }).unwrap();
+    let mut doc = newest(&world);
+    doc.planner_version = Some(2);
+    world.apply(&Txn {
+        put: vec![(keys::operation(&doc.uid), json!(doc))],
+        ..Txn::default()
+    });
+    let story = world.settle();
+    assert!(
+        story.contains("waits: a primary node of a newer"),
+        "{story}"
+    );
+    assert_eq!(copies(&world).len(), 1);
+}
+
+/// One of many that wait for their database is not taken up either.
+#[test]
+fn what_waits_for_its_turn_and_needs_a_newer_planner_is_left_alone() {
+    for (version, taken) in [(2, false), (1, true)] {
+        let mut world = world(false);
+        let operation = migrate(&mut world, 1, 3);
+        let mut doc = newest(&world);
+        doc.planner_version = Some(version);
+        doc.status = OperationStatus::Pending;
+        let mut database = world.cluster().databases[0].doc.clone();
+        (database.operation, database.status) = (None, DatabaseStatus::Active);
+        world.apply(&Txn {
+            put: vec![
+                (keys::operation(&operation), json!(doc)),
+                (keys::database(database.uid), json!(database)),
+            ],
+            ..Txn::default()
+        });
+        world.settle();
+        let done = newest(&world).status == OperationStatus::Completed;
+        assert_eq!(done, taken);
+        assert_eq!(world.cluster().databases[0].operation, None);
+    }
+}

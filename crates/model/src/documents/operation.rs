@@ -89,6 +89,10 @@ pub struct Operation {
     pub kind: OperationKind,
     /// The database that it works on.
     pub database: DatabaseUid,
+    /// Version of the planner that it needs: an older one leaves it alone. `None`: 1, as before there were
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planner_version: Option<u32>,
     /// Where it is.
     pub status: OperationStatus,
     /// Shards that it still has to do.
@@ -150,6 +154,12 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// See [`Operation::planner_version`].
+    #[must_use]
+    pub fn needs_planner(&self) -> u32 {
+        self.planner_version.unwrap_or(1)
+    }
+
     /// How far it is, percent.
     #[must_use]
     pub fn progress(&self) -> f64 {
@@ -221,7 +231,8 @@ mod tests {
             "created": "2026-01-01T00:00:00Z", "ended": null, "of_a_newer_release": {"kept": true},
         });
         let read: Operation = serde_json::from_value(stored.clone()).unwrap();
-        assert_eq!(read.override_policy, None);
+        assert_eq!((read.planner_version, read.override_policy), (None, None));
+        assert_eq!(read.needs_planner(), 1);
         assert_eq!(serde_json::to_value(&read).unwrap(), stored);
     }
 }
