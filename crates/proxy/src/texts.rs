@@ -66,6 +66,10 @@ pub(crate) const MONITORING: &[u8] =
 /// Commands inside a transaction that the proxy holds until `EXEC`.
 pub(crate) const TOO_MUCH_INSIDE: &[u8] =
     b"-ERR too many commands in this transaction that are answered by the proxy\r\n";
+/// A reply that is made of those of several shards.
+pub(crate) const TOO_LARGE_TOGETHER: &[u8] =
+    b"-ERR the replies of the shards are together larger than the 256 MiB that the proxy puts together; \
+      the command has run\r\n";
 /// Tracking for another connection.
 pub(crate) const NO_REDIRECT: &[u8] =
     b"-ERR CLIENT TRACKING with REDIRECT is not available through the proxy: use RESP3\r\n";

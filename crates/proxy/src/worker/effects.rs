@@ -60,7 +60,6 @@ impl Worker {
         let last =
             backend.usage == Use::Leaving && backend.book.is_empty() && backend.out.is_empty();
         if let Some(client) = self.find(id) {
-            let confirmed = matches!(effect, Effect::Confirm(..));
             if rewrite != Rewrite::None {
                 self.rewrite(index, client, rewrite, discard, bytes);
             }
@@ -83,7 +82,7 @@ impl Worker {
             if known.blocking > 0 && self.clients[self.front_of(client)].ended {
                 self.queue_client(client);
             }
-            if !discard || confirmed {
+            if !discard {
                 self.given(client, 1, bytes);
             }
             self.check_barrier(client);

@@ -12,12 +12,14 @@
 //! | [`order`] | replies in the order of the commands, and merging |
 //! | [`transaction`] | `WATCH`, `MULTI` and `EXEC` on one of several shards |
 //! | [`carry`] | going to another process |
-//! | [`messages`] | subscriptions, invalidations, `MONITOR`: what shards send unasked |
+//! | [`subscriptions`] | what a client is subscribed to |
+//! | [`messages`] | messages, invalidations, `MONITOR`: what shards send unasked |
 
 mod carry;
 mod command;
 mod messages;
 mod order;
+mod subscriptions;
 mod transaction;
 
 use super::Worker;
@@ -56,7 +58,7 @@ pub(crate) struct Fan {
     transaction: Queue,
     /// The shard whose keys are watched.
     watched: Option<usize>,
-    subscribed: messages::Names,
+    subscribed: subscriptions::Names,
     /// `OPTIN` (yes) or `OPTOUT` (no) of `CLIENT TRACKING`.
     optin: Option<bool>,
     /// The same, as the last one asked for it.
@@ -65,7 +67,7 @@ pub(crate) struct Fan {
     caching: Option<Vec<u8>>,
     /// Part of a reply has gone out: no message may come between.
     mid: bool,
-    /// Messages that wait for the end of that reply, or for the confirmation of what they come from.
+    /// Messages that wait for the end of that reply.
     messages: VecDeque<Vec<u8>>,
     /// Confirmations that are due.
     opening: usize,
@@ -112,14 +114,52 @@ pub(crate) struct Leg {
     /// Place of its front.
     front: usize,
     pub(super) shard: usize,
-    /// Whole replies that wait for their turn.
-    replies: VecDeque<Vec<u8>>,
+    /// What waits for its turn, in the order in which the shard sent it. The first one is a reply: a message
+    /// that is behind none waits for nothing.
+    waiting: VecDeque<Waiting>,
     /// The beginning of the next one.
     part: Vec<u8>,
+    /// The rest of that one is dropped.
+    drops: bool,
     /// A message, or the beginning of one.
     message: Vec<u8>,
     /// The `CLIENT CACHING` for the command that is being sent is on its way.
     cached: bool,
+}
+
+/// Something whole that a leg keeps.
+#[derive(Debug)]
+enum Waiting {
+    Reply(Vec<u8>),
+    /// It came behind a reply that waits. Before it, an invalidation would be about something that the client
+    /// does not have yet, and what it then gets would stay with it for ever.
+    Message(Vec<u8>),
+}
+
+impl Waiting {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Reply(bytes) | Self::Message(bytes) => bytes,
+        }
+    }
+}
+
+impl Leg {
+    /// Bytes that it keeps until it is its turn.
+    fn holds(&self) -> usize {
+        let waiting = self.waiting.iter().map(|waiting| waiting.bytes().len());
+        self.part.len() + waiting.sum::<usize>()
+    }
+
+    fn has_whole(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether messages wait behind replies.
+    pub(super) fn has_messages(&self) -> bool {
+        let is_message = |waiting: &Waiting| matches!(waiting, Waiting::Message(_));
+        self.waiting.iter().any(is_message)
+    }
 }
 
 /// What a client is due.
@@ -139,8 +179,12 @@ enum How {
     Merge(Merge),
     /// The same, and messages begin with it.
     Opening(Merge),
-    /// The legs have nothing to say, or an error; this is what is said.
-    Confirmed(Vec<u8>),
+    /// The legs have nothing to say, or an error. Without one, this is so from now on.
+    Confirmed(subscriptions::Change),
+    /// It was a merge, and would have been too large: the client hears that.
+    TooLarge,
+    /// The same as `Confirmed`, of a client that came from another process: it is so already, and this is said.
+    Told(Vec<u8>),
 }
 
 /// A part of a command.
@@ -213,8 +257,9 @@ impl Worker {
         let part = Part::Leg(Box::new(Leg {
             front,
             shard,
-            replies: VecDeque::new(),
+            waiting: VecDeque::new(),
             part: Vec::new(),
+            drops: false,
             message: Vec::new(),
             cached: false,
         }));

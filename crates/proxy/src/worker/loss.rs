@@ -191,6 +191,9 @@ impl Worker {
             }
             return;
         }
+        if let Some(keep) = &mut known.keep {
+            keep.unsubscribed();
+        }
         if own.transaction != Transaction::No {
             own.transaction = Transaction::Lost;
             own.select_queued = None;

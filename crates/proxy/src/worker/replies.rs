@@ -94,7 +94,7 @@ impl Worker {
                 self.pause(front, index);
                 false
             }
-            Use::Own(_) if self.too_much(client, self.holds(client)) => {
+            Use::Own(_) if self.leg_is_full(client) => {
                 self.pause(client, index);
                 false
             }

@@ -23,6 +23,11 @@ impl Moves {
     }
 
     fn turn(&mut self, meanwhile: impl FnOnce()) {
+        self.turn_within(60_000, meanwhile);
+    }
+
+    /// Clients wait no longer than that.
+    fn turn_within(&mut self, patience_ms: u32, meanwhile: impl FnOnce()) {
         let uid = ShardUid(2);
         let rights = model::documents::PROXY_RIGHTS.join(" ");
         let mut direct = Client::connect(self.node.more[0].direct);
@@ -44,7 +49,7 @@ impl Moves {
         order(GateOrder::Hold {
             shard: uid,
             epoch: Epoch(self.epoch),
-            patience_ms: 60_000,
+            patience_ms,
         });
         user(self.epoch, "");
         meanwhile();
@@ -157,5 +162,65 @@ fn messages_and_invalidations_of_all_shards_go_on() {
         writer.text(&format!("SET {} {round}", key(2, "t")));
         let told = cache.raw();
         assert!(told.starts_with(b">2\r\n$10\r\ninvalidate\r\n*1"));
+    }
+}
+
+/// What a tracked client is told after a move comes behind the replies that wait for another shard.
+#[test]
+fn what_waits_is_forgotten_too() {
+    let mut moves = Moves::start();
+    let (slow, here) = (key(0, "t"), key(1, "t"));
+    let mut cache = moves.node.client();
+    cache.ask("HELLO 3");
+    assert_eq!(cache.text("CLIENT TRACKING ON"), "+OK\r\n");
+    moves.node.client().text(&format!("SET {here} old"));
+    let mut direct = Client::connect(moves.node.more[0].direct);
+    moves.node.engine.freeze(true);
+    cache.send(&words(&format!("GET {slow}")));
+    cache.send(&words(&format!("GET {here}")));
+    until("the shard has answered", || {
+        let info = direct.text("INFO stats");
+        info.contains("tracking_total_items:1\r\n")
+    });
+    moves.turn(|| {});
+    moves.node.engine.freeze(false);
+    assert_eq!(cache.raw(), b"_\r\n");
+    assert_eq!(cache.raw(), b"$3\r\nold\r\n");
+    assert_eq!(cache.raw(), b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+    assert_eq!(cache.text("PING"), "+PONG\r\n");
+}
+
+/// A shard whose gate is closed for too long refuses the end of a subscription: it goes on everywhere.
+#[test]
+fn the_end_of_a_subscription_is_refused() {
+    let mut moves = Moves::start();
+    for resp in [2, 3] {
+        let mut subscriber = moves.node.client();
+        subscriber.ask(&format!("HELLO {resp}"));
+        subscriber.send(&words("SUBSCRIBE a b"));
+        subscriber.raw();
+        subscriber.raw();
+        moves.turn_within(100, || {
+            subscriber.send(&words("UNSUBSCRIBE a x"));
+            let got = String::from_utf8(subscriber.raw()).unwrap();
+            assert!(got.starts_with("-TRYAGAIN"), "{got}");
+        });
+        let engines = [
+            moves.node.engine.direct,
+            moves.node.more[0].direct,
+            moves.node.more[1].direct,
+        ];
+        for (number, engine) in engines.into_iter().enumerate() {
+            let mut direct = Client::connect(engine);
+            until("it is subscribed", || {
+                let counts = direct.text("PUBSUB NUMSUB a b x");
+                counts == "*6\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:1\r\n$1\r\nx\r\n:0\r\n"
+            });
+            direct.text(&format!("PUBLISH a {number}"));
+            let got = String::from_utf8(subscriber.raw()).unwrap();
+            assert!(got.ends_with(&format!("\r\n{number}\r\n")), "{got}");
+        }
+        subscriber.send(&words("UNSUBSCRIBE a"));
+        assert!(subscriber.raw().ends_with(b":1\r\n"));
     }
 }

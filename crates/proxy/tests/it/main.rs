@@ -8,6 +8,7 @@
     reason = "one test program"
 )]
 
+mod caching;
 mod concealed;
 mod connections;
 mod differential;

@@ -3,7 +3,7 @@
 
 use crate::support::client::{Client, command, words};
 use crate::support::node::{Node, VALKEY};
-use crate::support::until;
+use crate::support::{process, until};
 use resp::slot::key_slot;
 use resp::value::Value;
 use std::collections::BTreeSet;
@@ -531,4 +531,31 @@ fn a_nested_multi_decides_nothing() {
         assert_eq!(client.text(&format!("INCR {key}")), "+QUEUED\r\n");
         assert_eq!(client.text("EXEC"), "*1\r\n:1\r\n");
     }
+}
+
+/// What would be put together and is larger than what is held of it gets an error; the client goes on.
+#[test]
+fn a_reply_that_is_too_large_to_be_put_together() {
+    let node = Node::sharded(VALKEY, SHARDS);
+    let keys = keys(&node, "large");
+    let mut client = node.client();
+    for key in &keys {
+        client.text(&format!("SETRANGE {key} {} x", (8 << 20) - 1));
+    }
+    let line = format!("MGET {}", keys.join(" "));
+    for _ in 0..2 {
+        client.send(&words(&format!("{line}{}", &line[4..].repeat(9))));
+        client.send(&words("ECHO next"));
+        let got = String::from_utf8(client.raw()).unwrap();
+        assert!(
+            got.starts_with("-ERR the replies of the shards are together larger"),
+            "{got:.80}"
+        );
+        assert_eq!(client.raw(), b"$4\r\nnext\r\n");
+    }
+    // As much as can be held is put together.
+    client.send(&words(&format!("{line}{}", &line[4..].repeat(5))));
+    assert_eq!(client.raw().len(), 5 + 24 * ((8 << 20) + 12));
+    let peak = process::memory(node.server(), "VmHWM:");
+    assert!(peak < 1 << 30, "{peak}");
 }

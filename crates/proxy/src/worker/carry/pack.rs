@@ -4,7 +4,7 @@ use super::runs::{may_go, write_later, write_run};
 use super::{Carried, write_session};
 use crate::bounds;
 use crate::handover::record::{
-    BackendRecord, Bytes, ClientRecord, FanRecord, FlowRecord, LaneRecord, LegRecord,
+    BackendRecord, Bytes, ClientRecord, FlowRecord, LaneRecord, LegRecord,
 };
 use crate::stats::Answered;
 use crate::worker::Worker;
@@ -147,7 +147,8 @@ impl Worker {
         sockets.extend(taken.socket.take());
         let fan = match taken.part {
             Part::Front(fan) => {
-                let mut fan: FanRecord = fan.write();
+                let (mut fan, subscriptions) = fan.write(taken.session.resp);
+                taken.session.own.subscriptions = subscriptions;
                 for leg in legs {
                     let Some(packed) = self.pack_part(leg) else {
                         continue;

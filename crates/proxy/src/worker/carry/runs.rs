@@ -78,7 +78,11 @@ pub(super) fn write_rewrite(rewrite: Rewrite) -> Option<RewriteRecord> {
 
 /// Whether it can be written.
 pub(super) fn may_go(run: &Run) -> bool {
-    write_effect(run.effect).is_some() && !matches!(run.rewrite, Rewrite::Exec | Rewrite::LastId(_))
+    // 1.1.0 takes every confirmation for one that the client is due.
+    let unheard = run.discard && matches!(run.effect, Effect::Confirm(..));
+    write_effect(run.effect).is_some()
+        && !unheard
+        && !matches!(run.rewrite, Rewrite::Exec | Rewrite::LastId(_))
 }
 
 pub(super) fn write_run(run: Run, clock: u64) -> RunRecord {

@@ -1,10 +1,11 @@
 //! Clients of several shards go to another process.
 
-use super::{Due, Fan, How, Leg, Queue, Unsent, messages};
+use super::{Due, Fan, How, Leg, Queue, Unsent, Waiting, subscriptions};
 use crate::handover::record::{
     Bytes, DueRecord, FanRecord, HowRecord, LegRecord, MergeRecord, QueueRecord,
 };
 use crate::merge::Merge;
+use crate::worker::session::Subscriptions;
 use std::collections::VecDeque;
 
 /// `None`: it is made of commands that are answered soon.
@@ -29,7 +30,8 @@ const fn read_merge(record: MergeRecord) -> Merge {
     }
 }
 
-fn write_due(due: Due) -> DueRecord {
+/// A record tells what will be said, and what the client is subscribed to then.
+fn write_due(due: Due, subscribed: &mut subscriptions::Names, resp: u8) -> DueRecord {
     // What cannot be written has been looked for before.
     let merge = |merge: Merge| write_merge(&merge).unwrap_or(MergeRecord::Same);
     match due {
@@ -39,7 +41,11 @@ fn write_due(due: Due) -> DueRecord {
             how: match how {
                 How::Merge(how) => HowRecord::Merge(merge(how)),
                 How::Opening(how) => HowRecord::Opening(merge(how)),
-                How::Confirmed(text) => HowRecord::Confirmed(Bytes(text)),
+                How::Confirmed(change) => {
+                    HowRecord::Confirmed(Bytes(subscribed.change(change, resp)))
+                }
+                How::Told(text) => HowRecord::Confirmed(Bytes(text)),
+                How::TooLarge => HowRecord::Merge(MergeRecord::Same),
             },
         },
         Due::Text(text) => DueRecord::Text(Bytes(text.into_vec())),
@@ -54,7 +60,7 @@ fn read_due(record: DueRecord) -> Due {
             merge: match how {
                 HowRecord::Merge(how) => How::Merge(read_merge(how)),
                 HowRecord::Opening(how) => How::Opening(read_merge(how)),
-                HowRecord::Confirmed(text) => How::Confirmed(text.0),
+                HowRecord::Confirmed(text) => How::Told(text.0),
             },
         },
         DueRecord::Text(text) => Due::Text(text.0.into()),
@@ -69,6 +75,10 @@ impl Fan {
                 merge: How::Merge(merge) | How::Opening(merge),
                 ..
             } => write_merge(merge).is_some(),
+            Due::Merged {
+                merge: How::TooLarge,
+                ..
+            } => false,
             Due::Merged { .. } | Due::Replies { .. } | Due::Text(_) => true,
         })
     }
@@ -78,8 +88,8 @@ impl Fan {
         self.held
     }
 
-    /// Its record, but for the legs.
-    pub(in crate::worker) fn write(self) -> FanRecord {
+    /// Its record, but for the legs; and what the client is subscribed to.
+    pub(in crate::worker) fn write(self, resp: u8) -> (FanRecord, Subscriptions) {
         let Self {
             order,
             // Those are written by themselves.
@@ -91,15 +101,18 @@ impl Fan {
             streaming,
             transaction,
             watched,
-            subscribed,
+            mut subscribed,
             optin,
             optin_asked,
             caching,
             mid,
             messages,
         } = self;
-        FanRecord {
-            order: order.into_iter().map(write_due).collect(),
+        let write = |due| write_due(due, &mut subscribed, resp);
+        let order = order.into_iter().map(write).collect();
+        let counts = subscribed.counts();
+        let record = FanRecord {
+            order,
             legs: Vec::new(),
             unsent: unsent
                 .into_iter()
@@ -119,7 +132,8 @@ impl Fan {
             caching: caching.map(Bytes),
             mid,
             messages: messages.into_iter().map(Bytes).collect(),
-        }
+        };
+        (record, counts)
     }
 
     /// From a record, without legs.
@@ -138,10 +152,19 @@ impl Fan {
             mid,
             messages,
         } = record;
-        let order: VecDeque<Due> = order.into_iter().map(read_due).collect();
-        let opens = |due: &&Due| matches!(due, Due::Merged { merge, .. } if !matches!(merge, How::Merge(_)));
-        let opening = order.iter().filter(opens).count();
-        let messages: VecDeque<Vec<u8>> = messages.into_iter().map(|message| message.0).collect();
+        let mut order: VecDeque<Due> = order.into_iter().map(read_due).collect();
+        let opens =
+            |due: &Due| matches!(due, Due::Merged { merge, .. } if !matches!(merge, How::Merge(_)));
+        let opening = order.iter().filter(|due| opens(due)).count();
+        let mut messages: VecDeque<Vec<u8>> =
+            messages.into_iter().map(|message| message.0).collect();
+        // In 1.1.0 they waited for confirmations, too, as which they may come from.
+        if let Some(last) = order.iter().rposition(opens)
+            && !messages.is_empty()
+        {
+            let text = messages.drain(..).collect::<Vec<_>>().concat();
+            order.insert(last + 1, Due::Text(text.into()));
+        }
         let fan = Self {
             order,
             legs: Vec::new(),
@@ -163,7 +186,7 @@ impl Fan {
                 QueueRecord::Lost => Queue::Lost,
             },
             watched,
-            subscribed: messages::Names::read(names),
+            subscribed: subscriptions::Names::read(names),
             optin,
             optin_asked,
             caching: caching.map(|frame| frame.0),
@@ -190,14 +213,23 @@ impl Leg {
         let Self {
             front: _,
             shard,
-            replies,
+            waiting,
             part,
+            // Only while it is due that is too large.
+            drops: _,
             message,
             cached,
         } = self;
         LegRecord {
             shard,
-            replies: replies.into_iter().map(Bytes).collect(),
+            replies: waiting
+                .into_iter()
+                .filter_map(|waiting| match waiting {
+                    Waiting::Reply(reply) => Some(Bytes(reply)),
+                    // A leg with one of these does not go.
+                    Waiting::Message(_) => None,
+                })
+                .collect(),
             part: Bytes(part),
             message: Bytes(message),
             cached,
@@ -216,12 +248,108 @@ impl Leg {
         let leg = Self {
             front,
             shard,
-            replies: replies.into_iter().map(|reply| reply.0).collect(),
+            waiting: replies
+                .into_iter()
+                .map(|reply| Waiting::Reply(reply.0))
+                .collect(),
             part: part.0,
+            drops: false,
             message: message.0,
             cached,
         };
-        let holds = leg.part.len() + leg.replies.iter().map(Vec::len).sum::<usize>();
+        let holds = leg.holds();
         (leg, holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resp::command::Subscription;
+
+    fn confirmation(what: &str, name: &str, count: u8) -> String {
+        let (long, length) = (what.len(), name.len());
+        format!("*3\r\n${long}\r\n{what}\r\n${length}\r\n{name}\r\n:{count}\r\n")
+    }
+
+    fn text(bytes: &Bytes) -> String {
+        String::from_utf8(bytes.0.clone()).unwrap()
+    }
+
+    /// A record says how it will be when the shards have confirmed, as in 1.1.0.
+    #[test]
+    fn what_is_not_confirmed_is_written_as_if_it_were() {
+        let mut fan = Fan::default();
+        let mut due = |on, names: &[&str]| {
+            let names = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let change = subscriptions::Change::new(Subscription::Channel, on, names);
+            fan.order.push_back(Due::Merged {
+                shards: [0, 1].into(),
+                merge: How::Confirmed(change),
+            });
+        };
+        due(true, &["a", "b"]);
+        due(false, &["a"]);
+        fan.opening = 2;
+        let (record, counts) = fan.write(2);
+        let said: Vec<String> = record
+            .order
+            .iter()
+            .map(|due| match due {
+                DueRecord::Merged {
+                    how: HowRecord::Confirmed(said),
+                    ..
+                } => text(said),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let both = confirmation("subscribe", "a", 1) + &confirmation("subscribe", "b", 2);
+        assert_eq!(said, [both, confirmation("unsubscribe", "a", 1)]);
+        assert_eq!(counts.channels, 1);
+        assert_eq!(record.names[0], [Bytes(b"b".to_vec())]);
+        let (fan, _) = Fan::read(record);
+        assert_eq!(fan.opening, 2);
+        let told = |due: &Due| {
+            matches!(
+                due,
+                Due::Merged {
+                    merge: How::Told(_),
+                    ..
+                }
+            )
+        };
+        assert!(fan.order.iter().all(told));
+    }
+
+    /// In 1.1.0 messages waited for all confirmations that were due.
+    #[test]
+    fn messages_of_the_release_before_come_behind_the_confirmations() {
+        let merged = |how| DueRecord::Merged {
+            shards: vec![0, 1],
+            how,
+        };
+        let record = |order, mid| FanRecord {
+            order,
+            mid,
+            messages: vec![Bytes(b"one".to_vec()), Bytes(b"two".to_vec())],
+            ..FanRecord::default()
+        };
+        let confirmed = merged(HowRecord::Confirmed(Bytes(b"so".to_vec())));
+        let later = DueRecord::Replies { shard: 0, count: 1 };
+        let (fan, _) = Fan::read(record(vec![confirmed, later], false));
+        assert!(fan.messages.is_empty() && fan.held == 0);
+        let texts: Vec<&[u8]> = fan
+            .order
+            .iter()
+            .map(|due| match due {
+                Due::Merged { .. } => &b"merged"[..],
+                Due::Text(text) => text,
+                Due::Replies { .. } => b"replies",
+            })
+            .collect();
+        assert_eq!(texts, [&b"merged"[..], b"onetwo", b"replies"]);
+        let part = DueRecord::Replies { shard: 0, count: 1 };
+        let (fan, _) = Fan::read(record(vec![part], true));
+        assert_eq!((fan.messages.len(), fan.held), (2, 6));
     }
 }

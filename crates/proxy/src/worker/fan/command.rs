@@ -50,6 +50,7 @@ impl Worker {
             && client.scanned == 0
             && client.framer.at_start()
             && client.streaming.is_none()
+            && !self.only_subscribes(front)
             && !self.served[client.served].pause.any();
         let plain = plain
             && self.fan(front).is_some_and(|fan| {
@@ -121,13 +122,16 @@ impl Worker {
             return self.fan_reply(front, texts::MONITORING);
         }
         let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
-        if session.subscribed_in_resp2() && !subscribing && !leaving {
+        if self.only_subscribes(front) && !subscribing && !leaving {
             // The engine has the right words for what is not allowed now. Which shard knows of a
-            // subscription is seen by its confirmation.
+            // subscription, and whether there is one, is seen by its confirmation.
             if !self.barrier(front) {
                 return Flow::Hold;
             }
-            return self.at_shard(front, self.subscribed_shard(front), frame);
+            // Any other shard would do it, wherever the keys are.
+            if let Some(shard) = self.subscribed_shard(front) {
+                return self.at_shard(front, shard, frame);
+            }
         }
         match class {
             Class::Foreign => self.foreign(front),
@@ -253,8 +257,16 @@ impl Worker {
     /// Sends what is left of a command. If a leg has to wait, the command is looked at again, and this goes
     /// on where it was.
     fn send_unsent(&mut self, front: usize, frame: &[u8]) -> Flow {
+        // What a shard has to say against these is told even to a client that wants no replies.
+        let confirms = matches!(
+            Args::of(frame).next().map(command::classify),
+            Some(Class::Subscribe(_) | Class::Unsubscribe(_))
+        );
         while let Some(part) = self.fan_mut(front).and_then(|fan| fan.unsent.pop_front()) {
             let flow = self.send_part(front, part.shard, |worker, leg| {
+                if confirms {
+                    worker.clients[leg].session.reply = ReplyMode::On;
+                }
                 worker.command(leg, part.frame.as_deref().unwrap_or(frame))
             });
             if flow == Flow::Hold {
@@ -318,6 +330,7 @@ impl Worker {
         let client = &self.clients[front];
         let transaction = self.fan(front).map(|fan| &fan.transaction);
         let straight = client.session.authenticated
+            && !self.only_subscribes(front)
             && match transaction {
                 Some(Queue::No) => true,
                 Some(Queue::At(at)) => shard == Some(*at),

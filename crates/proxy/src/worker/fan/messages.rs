@@ -2,222 +2,21 @@
 //!
 //! A client subscribes on every shard, so whatever publishes — a client, a script, a transaction, a
 //! shard's own events of its keys — reaches it once. The legs' confirmations are kept back and the
-//! client gets one. Messages are handed on whole, between two replies.
+//! client gets one. Messages are handed on whole, between two replies, and behind the replies that their
+//! shard sent before them.
 
-use super::{Due, How, Part, Unsent};
-use crate::handover::record::Bytes;
+use super::{Due, How, Part, Unsent, Waiting};
 use crate::merge::Merge;
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
-use crate::worker::client::Lane;
 use crate::worker::conceal::is_greeting;
 use crate::worker::effects::Came;
 use crate::worker::lanes::Flow;
-use resp::command::Subscription;
-use resp::request::{Args, encode};
-use std::collections::{BTreeMap, BTreeSet};
+use resp::request::Args;
 use std::ops::Range;
 
-/// What a client is subscribed to.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    channels: BTreeSet<Vec<u8>>,
-    patterns: BTreeSet<Vec<u8>>,
-    shard_channels: BTreeSet<Vec<u8>>,
-}
-
-impl Names {
-    pub(super) fn write(self) -> [Vec<Bytes>; 3] {
-        let Self {
-            channels,
-            patterns,
-            shard_channels,
-        } = self;
-        [channels, patterns, shard_channels].map(|names| names.into_iter().map(Bytes).collect())
-    }
-
-    pub(super) fn read(names: [Vec<Bytes>; 3]) -> Self {
-        let [channels, patterns, shard_channels] =
-            names.map(|names| names.into_iter().map(|name| name.0).collect());
-        Self {
-            channels,
-            patterns,
-            shard_channels,
-        }
-    }
-
-    fn of(&mut self, kind: Subscription) -> &mut BTreeSet<Vec<u8>> {
-        match kind {
-            Subscription::Channel => &mut self.channels,
-            Subscription::Pattern => &mut self.patterns,
-            Subscription::Shard => &mut self.shard_channels,
-        }
-    }
-
-    /// The number that a confirmation tells: the engines count channels and patterns together.
-    fn count(&self, kind: Subscription) -> usize {
-        match kind {
-            Subscription::Channel | Subscription::Pattern => {
-                self.channels.len() + self.patterns.len()
-            }
-            Subscription::Shard => self.shard_channels.len(),
-        }
-    }
-
-    /// Subscribes to these names, or ends it; without names it ends all of the kind. Returns what the
-    /// engine would say.
-    fn change(&mut self, kind: Subscription, on: bool, names: &[&[u8]], resp: u8) -> Vec<u8> {
-        let mut text = Vec::new();
-        let all: Vec<Vec<u8>> = match names {
-            [] => self.of(kind).iter().cloned().collect(),
-            names => names.iter().map(|name| name.to_vec()).collect(),
-        };
-        for name in &all {
-            if on {
-                self.of(kind).insert(name.clone());
-            } else {
-                self.of(kind).remove(name);
-            }
-            confirm(kind, on, Some(name), self.count(kind), resp, &mut text);
-        }
-        if all.is_empty() {
-            confirm(kind, on, None, self.count(kind), resp, &mut text);
-        }
-        text
-    }
-}
-
-fn confirm(
-    kind: Subscription,
-    on: bool,
-    name: Option<&[u8]>,
-    count: usize,
-    resp: u8,
-    out: &mut Vec<u8>,
-) {
-    let word = match (kind, on) {
-        (Subscription::Channel, true) => "subscribe",
-        (Subscription::Channel, false) => "unsubscribe",
-        (Subscription::Pattern, true) => "psubscribe",
-        (Subscription::Pattern, false) => "punsubscribe",
-        (Subscription::Shard, true) => "ssubscribe",
-        (Subscription::Shard, false) => "sunsubscribe",
-    };
-    let head = if resp == 3 { '>' } else { '*' };
-    out.extend_from_slice(format!("{head}3\r\n${}\r\n{word}\r\n", word.len()).as_bytes());
-    match name {
-        Some(name) => {
-            out.extend_from_slice(format!("${}\r\n", name.len()).as_bytes());
-            out.extend_from_slice(name);
-            out.extend_from_slice(b"\r\n");
-        }
-        None if resp == 3 => out.extend_from_slice(b"_\r\n"),
-        None => out.extend_from_slice(b"$-1\r\n"),
-    }
-    out.extend_from_slice(format!(":{count}\r\n").as_bytes());
-}
-
 impl Worker {
-    /// `SUBSCRIBE` and its kind (`on`), and their ends.
-    pub(super) fn fan_subscribe(
-        &mut self,
-        front: usize,
-        kind: Subscription,
-        on: bool,
-        frame: &[u8],
-    ) -> Flow {
-        let words: Vec<&[u8]> = Args::of(frame).collect();
-        let Some((name, names)) = words.split_first() else {
-            return Flow::Next;
-        };
-        if on && names.is_empty() {
-            // The engine says that a name is missing.
-            return self.at_shard(front, self.any_shard(front), frame);
-        }
-        let resp = self.clients[front].session.resp;
-        let Some(fan) = self.fan_mut(front) else {
-            return Flow::Next;
-        };
-        let before: Vec<Vec<u8>> = fan.subscribed.of(kind).iter().cloned().collect();
-        let idle = before.is_empty() && !self.clients[front].session.own.subscriptions.any();
-        let parts = if !on && idle {
-            Vec::new()
-        } else if kind == Subscription::Shard {
-            let before: Vec<&[u8]> = before.iter().map(Vec::as_slice).collect();
-            self.by_shard(front, name, if names.is_empty() { &before } else { names })
-        } else {
-            let whole = |shard| Unsent { shard, frame: None };
-            (0..self.shards(front)).map(whole).collect()
-        };
-        let Some(fan) = self.fan_mut(front) else {
-            return Flow::Next;
-        };
-        let text = fan.subscribed.change(kind, on, names, resp);
-        let (channels, patterns, shard_channels) = (
-            fan.subscribed.channels.len() as u64,
-            fan.subscribed.patterns.len() as u64,
-            fan.subscribed.shard_channels.len() as u64,
-        );
-        let known = &mut self.clients[front].session.own.subscriptions;
-        known.channels = channels;
-        known.patterns = patterns;
-        known.shard_channels = shard_channels;
-        if parts.is_empty() {
-            self.say(front, text);
-            return Flow::Next;
-        }
-        let has_own = |leg: usize| matches!(self.clients[leg].lane, Lane::Own(_));
-        if on && !self.legs_of(front).any(has_own) {
-            let shards: Vec<usize> = parts.iter().map(|part| part.shard).collect();
-            self.open_together(self.clients[front].served, &shards, resp);
-        }
-        self.fan_send(front, parts.into(), How::Confirmed(text), frame)
-    }
-
-    /// The names of shard channels, each where its slot is.
-    fn by_shard(&self, front: usize, command: &[u8], names: &[&[u8]]) -> Vec<Unsent> {
-        let mut parts: BTreeMap<usize, Vec<&[u8]>> = BTreeMap::new();
-        for name in names {
-            let shard = self.shard_of(front, resp::slot::key_slot(name));
-            parts
-                .entry(shard)
-                .or_insert_with(|| vec![command])
-                .push(name);
-        }
-        let encoded = |(shard, words): (usize, Vec<&[u8]>)| {
-            let mut frame = Vec::new();
-            encode(words, &mut frame);
-            Unsent {
-                shard,
-                frame: Some(frame),
-            }
-        };
-        parts.into_iter().map(encoded).collect()
-    }
-
-    /// Says something in its turn, even to a client that wants no replies.
-    fn say(&mut self, front: usize, text: Vec<u8>) {
-        let Some(fan) = self.fan_mut(front) else {
-            return;
-        };
-        if fan.order.is_empty() {
-            self.give(front, &text, &[]);
-        } else {
-            fan.order.push_back(Due::Text(text.into()));
-        }
-    }
-
-    /// A shard where the client is subscribed.
-    pub(super) fn subscribed_shard(&self, front: usize) -> usize {
-        let subscribed = |leg: &usize| self.clients[*leg].session.own.subscriptions.any();
-        let leg = self.legs_of(front).find(subscribed);
-        match leg.map(|leg| &self.clients[leg].part) {
-            Some(Part::Leg(leg)) => leg.shard,
-            _ => self.any_shard(front),
-        }
-    }
-
     pub(super) fn fan_monitor(&mut self, front: usize, frame: &[u8]) -> Flow {
         let whole = |shard| Unsent { shard, frame: None };
         let parts = (0..self.shards(front)).map(whole).collect();
@@ -367,11 +166,10 @@ impl Worker {
             return Ok(());
         }
         let message = std::mem::take(&mut leg.message);
-        let front = leg.front;
         match self.came(backend, client) {
             Came::Confirmation(_) => {}
             Came::Message if self.greets(client, &message) => {}
-            Came::Message => self.hand_on(front, message, bytes),
+            Came::Message => self.hand_on(client, message, bytes),
             Came::Reply => {
                 let asked = self.backends[backend].book.front();
                 if asked.is_some_and(|run| !run.discard) {
@@ -388,52 +186,66 @@ impl Worker {
         self.clients[leg].session.own.monitor && is_greeting(message)
     }
 
+    /// Gives a message of a leg to the client: behind the leg's replies that wait for their turn, else now or
+    /// when nothing is half-way to the client.
+    pub(in crate::worker) fn hand_on(&mut self, leg: usize, message: Vec<u8>, receive: &[u8]) {
+        let front = self.front_of(leg);
+        // `WAIT` tells a number that no message is about, and other shards may take for ever to tell theirs.
+        let counts = matches!(
+            self.fan(front).and_then(|fan| fan.order.front()),
+            Some(Due::Merged {
+                merge: How::Merge(Merge::Minimum | Merge::Minima),
+                ..
+            })
+        );
+        let Some(state) = self.leg_state(leg) else {
+            return;
+        };
+        if state.waiting.len() <= usize::from(counts) {
+            self.between_replies(front, message, receive);
+            return;
+        }
+        let length = message.len();
+        state.waiting.push_back(Waiting::Message(message));
+        self.holds_more(front, length);
+    }
+
     /// Gives a message to the client, now or when nothing is half-way to it.
-    pub(in crate::worker) fn hand_on(&mut self, front: usize, message: Vec<u8>, receive: &[u8]) {
+    fn between_replies(&mut self, front: usize, message: Vec<u8>, receive: &[u8]) {
         let Some(fan) = self.fan_mut(front) else {
             return;
         };
-        if fan.mid || fan.opening > 0 {
-            fan.held += message.len();
+        if fan.mid {
+            let length = message.len();
             fan.messages.push_back(message);
-            self.close_if_too_much(front);
+            self.holds_more(front, length);
         } else {
             self.give(front, &message, receive);
         }
     }
 
-    /// Gives the client the messages that waited.
+    /// Gives the client the messages that waited for the end of a reply.
     pub(super) fn release_messages(&mut self, front: usize, receive: &[u8]) {
         while let Some(fan) = self.fan_mut(front)
             && !fan.mid
-            && fan.opening == 0
             && let Some(message) = fan.messages.pop_front()
         {
             fan.held -= message.len();
             self.give(front, &message, receive);
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn confirmations_are_counted_as_the_engine_does() {
-        let mut names = Names::default();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let got = names.change(Subscription::Channel, true, &[b"a", b"b", b"a"], 2);
-        let one = |name: &str, count: u8| {
-            format!("*3\r\n$9\r\nsubscribe\r\n$1\r\n{name}\r\n:{count}\r\n")
-        };
-        assert_eq!(text(got), one("a", 1) + &one("b", 2) + &one("a", 2));
-        let got = names.change(Subscription::Pattern, true, &[b"p"], 3);
-        assert_eq!(text(got), ">3\r\n$10\r\npsubscribe\r\n$1\r\np\r\n:3\r\n");
-        let got = names.change(Subscription::Shard, true, &[b"s"], 3);
-        assert_eq!(text(got), ">3\r\n$10\r\nssubscribe\r\n$1\r\ns\r\n:1\r\n");
-        names.change(Subscription::Channel, false, &[], 2);
-        let got = names.change(Subscription::Channel, false, &[], 2);
-        assert_eq!(text(got), "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:1\r\n");
+    /// Gives the client the messages of a leg that no reply is before any more.
+    pub(super) fn release_first_messages(&mut self, front: usize, leg: usize, receive: &[u8]) {
+        while let Some(state) = self.leg_state(leg)
+            && let Some(Waiting::Message(message)) = state
+                .waiting
+                .pop_front_if(|waiting| matches!(waiting, Waiting::Message(_)))
+        {
+            if let Some(fan) = self.fan_mut(front) {
+                fan.held -= message.len();
+            }
+            self.between_replies(front, message, receive);
+        }
     }
 }

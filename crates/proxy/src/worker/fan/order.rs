@@ -3,10 +3,10 @@
 //! The oldest thing that a client is due says whose reply may go out. Replies of that leg go straight to
 //! the client; those of the others are held until it is their turn.
 
-use super::{Due, How, Part};
-use crate::bounds;
+use super::{Due, How, Part, Waiting};
 use crate::stats::ErrorKind;
 use crate::worker::Worker;
+use crate::{bounds, texts};
 
 impl Worker {
     /// Notes that the next replies are one shard's.
@@ -91,24 +91,67 @@ impl Worker {
         let Some(state) = self.leg_state(leg) else {
             return;
         };
-        state.part.extend_from_slice(bytes);
-        let Some(fan) = self.fan_mut(front) else {
+        if state.drops {
             return;
-        };
-        fan.held += bytes.len();
-        self.close_if_too_much(front);
+        }
+        state.part.extend_from_slice(bytes);
+        self.holds_more(front, bytes.len());
     }
 
-    pub(super) fn close_if_too_much(&mut self, front: usize) {
-        if self
-            .fan(front)
-            .is_some_and(|fan| fan.held > bounds::HELD_MAX)
-        {
+    /// So many bytes more are held for a client; what is too much closes it.
+    pub(super) fn holds_more(&mut self, front: usize, bytes: usize) {
+        if let Some(fan) = self.fan_mut(front) {
+            fan.held += bytes;
+        }
+        let too_much = |worker: &Self| {
+            let fan = worker.fan(front);
+            fan.is_some_and(|fan| fan.held > bounds::HELD_MAX)
+        };
+        if too_much(self) {
+            self.give_up_merging(front);
+        }
+        if too_much(self) {
             let peer = self.clients[front].session.peer;
-            tracing::warn!(%peer, "a client is closed: what waits for an earlier reply of another shard is too large");
+            let most = bounds::HELD_MAX;
+            tracing::warn!(%peer, most, "a client is closed: what waits for an earlier reply of another shard is more bytes than are held for one client");
             self.count_error(front, ErrorKind::Unread);
             self.doomed.push(self.client_id(front));
         }
+    }
+
+    /// If the client's next reply is made of those of several shards, it becomes an error: nothing of them is
+    /// held any more.
+    fn give_up_merging(&mut self, front: usize) {
+        let Some(Due::Merged { shards, merge }) =
+            self.fan_mut(front).and_then(|fan| fan.order.front_mut())
+        else {
+            return;
+        };
+        if !matches!(merge, How::Merge(_)) {
+            return;
+        }
+        *merge = How::TooLarge;
+        let mut freed = 0;
+        for shard in shards.clone() {
+            let leg = self.leg(front, shard);
+            let Some(state) = self.leg_state(leg) else {
+                continue;
+            };
+            let bytes = match state.waiting.front_mut() {
+                Some(Waiting::Reply(reply)) => std::mem::take(reply),
+                _ => {
+                    state.drops = true;
+                    std::mem::take(&mut state.part)
+                }
+            };
+            freed += bytes.len();
+        }
+        if let Some(fan) = self.fan_mut(front) {
+            fan.held -= freed;
+        }
+        let peer = self.clients[front].session.peer;
+        tracing::warn!(%peer, most = bounds::HELD_MAX, "a reply of several shards is too large to be put together: the client gets an error");
+        self.count_error(front, ErrorKind::Refused);
     }
 
     /// Gives a client a reply, or part of one, that is not in the receive buffer. What it has in
@@ -143,20 +186,26 @@ impl Worker {
         };
         if turn.is_some_and(|(turn, _)| turn == shard) {
             fan.mid = false;
-            if let Some(Due::Replies { count, .. }) = fan.order.front_mut() {
-                *count = count.saturating_sub(replies);
-                if *count == 0 {
-                    fan.order.pop_front();
-                    self.next_turn(front, receive);
+            let over = match fan.order.front_mut() {
+                Some(Due::Replies { count, .. }) => {
+                    *count = count.saturating_sub(replies);
+                    *count == 0
                 }
-            }
+                _ => false,
+            };
+            // They came before what legs hold.
             self.release_messages(front, receive);
+            if over && let Some(fan) = self.fan_mut(front) {
+                fan.order.pop_front();
+                self.next_turn(front, receive);
+            }
             return;
         }
         let merging = matches!(fan.order.front(), Some(Due::Merged { .. }));
         if let Some(state) = self.leg_state(leg) {
             let reply = std::mem::take(&mut state.part);
-            state.replies.push_back(reply);
+            state.drops = false;
+            state.waiting.push_back(Waiting::Reply(reply));
         }
         if merging {
             self.next_turn(front, receive);
@@ -181,28 +230,43 @@ impl Worker {
                 }
                 Due::Merged { shards, merge } => {
                     let Some(parts) = self.parts(front, &shards) else {
+                        for shard in &shards {
+                            let leg = self.leg(front, *shard);
+                            self.read_on(leg);
+                        }
                         if let Some(fan) = self.fan_mut(front) {
                             fan.order.push_front(Due::Merged { shards, merge });
                         }
                         break;
                     };
-                    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-                    let opening = !matches!(merge, How::Merge(_));
+                    let opening = !matches!(merge, How::Merge(_) | How::TooLarge);
                     let mut reply = Vec::new();
                     match merge {
                         How::Merge(merge) | How::Opening(merge) => {
+                            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
                             merge.combine(&parts, self.clients[front].session.resp, &mut reply);
                         }
-                        How::Confirmed(text) => {
-                            let error = parts.iter().find(|part| !part.is_empty());
-                            reply.extend_from_slice(error.unwrap_or(&text.as_slice()));
+                        How::Confirmed(change) => {
+                            reply = self.confirmed(front, change, &shards, &parts);
                         }
+                        How::TooLarge => reply.extend_from_slice(texts::TOO_LARGE_TOGETHER),
+                        How::Told(text) => match parts.iter().find(|part| !part.is_empty()) {
+                            Some(error) => {
+                                reply = error.clone();
+                                self.end_unknown(front);
+                            }
+                            None => reply = text,
+                        },
                     }
                     self.give(front, &reply, receive);
                     if let Some(fan) = self.fan_mut(front) {
                         fan.opening -= usize::from(opening);
                     }
-                    self.release_messages(front, receive);
+                    for shard in shards {
+                        let leg = self.leg(front, shard);
+                        self.release_first_messages(front, leg, receive);
+                        self.read_on(leg);
+                    }
                 }
             }
         }
@@ -217,11 +281,10 @@ impl Worker {
     fn release(&mut self, front: usize, shard: usize, mut count: u32, receive: &[u8]) -> u32 {
         let leg = self.leg(front, shard);
         while count > 0
-            && let Some(reply) = self
-                .leg_state(leg)
-                .and_then(|state| state.replies.pop_front())
+            && let Some(reply) = self.next_reply(leg)
         {
             self.release_bytes(front, &reply, receive);
+            self.release_first_messages(front, leg, receive);
             count -= 1;
         }
         if count > 0 {
@@ -234,12 +297,38 @@ impl Worker {
             }
             self.release_bytes(front, &part, receive);
         }
+        self.read_on(leg);
+        count
+    }
+
+    /// The oldest reply that a leg keeps.
+    fn next_reply(&mut self, leg: usize) -> Option<Vec<u8>> {
+        match self.leg_state(leg)?.waiting.pop_front()? {
+            Waiting::Reply(reply) => Some(reply),
+            // It would have been given when it became the first.
+            Waiting::Message(_) => None,
+        }
+    }
+
+    /// Reads the connections again that were not read since a leg holds much.
+    fn read_on(&mut self, leg: usize) {
         for backend in std::mem::take(&mut self.clients[leg].paused) {
             if self.backends.contains(backend) {
                 self.queue_backend(backend);
             }
         }
-        count
+    }
+
+    /// Whether a leg holds so much that it is to be read no more. What is made of parts of several legs
+    /// needs the whole of each, however much that is.
+    pub(in crate::worker) fn leg_is_full(&self, client: usize) -> bool {
+        let Part::Leg(leg) = &self.clients[client].part else {
+            return false;
+        };
+        let first = self.fan(leg.front).and_then(|fan| fan.order.front());
+        let needed = !leg.has_whole()
+            && matches!(first, Some(Due::Merged { shards, .. }) if shards.contains(&leg.shard));
+        !needed && self.too_much(client, leg.holds())
     }
 
     fn release_bytes(&mut self, front: usize, bytes: &[u8], receive: &[u8]) {
@@ -255,13 +344,14 @@ impl Worker {
     /// One whole reply of each of these legs, if all have one.
     fn parts(&mut self, front: usize, shards: &[usize]) -> Option<Vec<Vec<u8>>> {
         let legs: Vec<usize> = shards.iter().map(|shard| self.leg(front, *shard)).collect();
-        let whole = |leg: &usize| matches!(&self.clients[*leg].part, Part::Leg(leg) if !leg.replies.is_empty());
+        let whole =
+            |leg: &usize| matches!(&self.clients[*leg].part, Part::Leg(leg) if leg.has_whole());
         if !legs.iter().all(whole) {
             return None;
         }
         let parts: Vec<Vec<u8>> = legs
             .iter()
-            .filter_map(|leg| self.leg_state(*leg)?.replies.pop_front())
+            .filter_map(|leg| self.next_reply(*leg))
             .collect();
         let bytes: usize = parts.iter().map(Vec::len).sum();
         if let Some(fan) = self.fan_mut(front) {
@@ -278,7 +368,8 @@ impl Worker {
         };
         let front = state.front;
         let part = std::mem::take(&mut state.part);
-        if part.is_empty() {
+        let dropped = std::mem::take(&mut state.drops);
+        if part.is_empty() && !dropped {
             return false;
         }
         if let Some(fan) = self.fan_mut(front) {
@@ -305,7 +396,7 @@ impl Worker {
     /// Bytes that a leg keeps until it is its turn.
     pub(in crate::worker) fn holds(&self, client: usize) -> usize {
         match &self.clients[client].part {
-            Part::Leg(leg) => leg.part.len() + leg.replies.iter().map(Vec::len).sum::<usize>(),
+            Part::Leg(leg) => leg.holds(),
             Part::Whole | Part::Front(_) => 0,
         }
     }

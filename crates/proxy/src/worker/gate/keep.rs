@@ -97,6 +97,11 @@ impl Keep {
         self.caching = None;
     }
 
+    /// Subscriptions that were asked for are not there: their connection is lost.
+    pub(in crate::worker) fn unsubscribed(&mut self) {
+        self.names = Default::default();
+    }
+
     fn queue_up(&mut self, frame: &[u8]) {
         if self.overflow || self.queue.len() + frame.len() > bounds::TRANSACTION_KEPT {
             self.queue = Vec::new();

@@ -305,10 +305,7 @@ impl Worker {
             return;
         }
         match &self.clients[client].part {
-            Part::Leg(_) => {
-                let front = self.front_of(client);
-                self.hand_on(front, FORGET_ALL.to_vec(), &[]);
-            }
+            Part::Leg(_) => self.hand_on(client, FORGET_ALL.to_vec(), &[]),
             Part::Whole | Part::Front(_) => self.give(client, FORGET_ALL, &[]),
         }
     }
