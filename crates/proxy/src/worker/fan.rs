@@ -55,6 +55,8 @@ pub(crate) struct Fan {
     unsent: VecDeque<Unsent>,
     /// A long command goes to this shard as it comes.
     streaming: Option<usize>,
+    /// How much was known of a long command when it was looked in vain where it goes.
+    looked: usize,
     transaction: Queue,
     /// The shard whose keys are watched.
     watched: Option<usize>,

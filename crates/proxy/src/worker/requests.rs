@@ -261,6 +261,7 @@ impl Worker {
                 client.scanned = 0;
                 let end = scanned + consumed;
                 self.behind = end < bytes.len() || client.readable;
+                self.placed_at(index, 0);
                 match self.dispatch(index, &bytes[..end], shape) {
                     Flow::Next => {
                         count_kind(&bytes[..end], shape, commands);
@@ -291,7 +292,7 @@ impl Worker {
     /// not, or not now.
     fn begin_if_long(&mut self, index: usize, bytes: &[u8]) -> usize {
         let known = self.clients[index].scanned;
-        if bytes.len() <= bounds::STREAM_ABOVE || known == 0 {
+        if bytes.len() <= bounds::STREAM_ABOVE || known == 0 || !self.may_be_placed(index, known) {
             return 0;
         }
         match self.begin_stream(index, &bytes[..known]) {

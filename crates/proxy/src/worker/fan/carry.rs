@@ -97,6 +97,7 @@ impl Fan {
             // These are counted anew.
             held: _,
             opening: _,
+            looked: _,
             unsent,
             streaming,
             transaction,
@@ -177,6 +178,7 @@ impl Fan {
                 })
                 .collect(),
             streaming,
+            looked: 0,
             transaction: match transaction {
                 QueueRecord::No => Queue::No,
                 QueueRecord::Here(frames) => {

@@ -311,6 +311,21 @@ impl Worker {
         }
     }
 
+    /// Whether it is to be looked where a long command goes, of which so many bytes are known.
+    #[inline]
+    pub(in crate::worker) fn may_be_placed(&self, client: usize, known: usize) -> bool {
+        self.fan(client)
+            .is_none_or(|fan| is_worth_a_look(known, fan.looked))
+    }
+
+    /// It was looked in vain, or the command is over (0).
+    #[inline]
+    pub(in crate::worker) fn placed_at(&mut self, client: usize, known: usize) {
+        if let Some(fan) = self.fan_mut(client) {
+            fan.looked = known;
+        }
+    }
+
     /// Begins to pass on a command that is too long to be held, if it goes to one shard as it is. Others
     /// are held until they are whole, up to a bound.
     pub(in crate::worker) fn begin_fan_stream(
@@ -342,11 +357,13 @@ impl Worker {
                 self.clients[front].streaming = Some(Streaming::ToShard);
                 if let Some(fan) = self.fan_mut(front) {
                     fan.streaming = Some(shard);
+                    fan.looked = 0;
                 }
             }
             return flow;
         }
         if part.len() <= bounds::HELD_COMMAND_MAX {
+            self.placed_at(front, part.len());
             return Flow::More;
         }
         if !self.barrier(front) {
@@ -357,6 +374,7 @@ impl Worker {
             b"-ERR the command is too long to be split over shards\r\n",
         );
         self.clients[front].streaming = Some(Streaming::Skip);
+        self.placed_at(front, 0);
         Flow::Next
     }
 
@@ -377,6 +395,13 @@ impl Worker {
             fan.streaming = None;
         }
     }
+}
+
+/// Whether a long command is looked into again for its keys, after that was in vain when so many bytes of it
+/// were known. Each look begins at its start: so all of them together go over no more than twice its bytes.
+/// What is too long to be held is looked into in any case.
+const fn is_worth_a_look(known: usize, looked: usize) -> bool {
+    known >= looked.saturating_mul(2) || known > bounds::HELD_COMMAND_MAX
 }
 
 /// Whether a command reaches another numbered database than 0, the only one there is.
@@ -400,4 +425,34 @@ fn leaves_database(name: &[u8], frame: &[u8]) -> bool {
 fn may_publish(name: &[u8]) -> bool {
     const THEY_DO: [&[u8]; 4] = [b"PUBLISH", b"EVAL", b"EVALSHA", b"FCALL"];
     THEY_DO.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However a command comes, and however long it is, looking into it is no more work than reading it.
+    #[test]
+    fn a_long_command_is_not_read_again_and_again() {
+        for length in [bounds::STREAM_ABOVE + 1, 1 << 20, bounds::HELD_COMMAND_MAX] {
+            for piece in [1, 1460, bounds::RECEIVE] {
+                let (mut known, mut looked, mut read) = (bounds::STREAM_ABOVE, 0, 0);
+                while known < length {
+                    known = (known + piece).min(length);
+                    if is_worth_a_look(known, looked) {
+                        (looked, read) = (known, read + known);
+                    }
+                }
+                assert!(
+                    read <= 2 * length,
+                    "{read} of {length} in pieces of {piece}"
+                );
+                assert!(looked > length / 2 || looked == 0, "{looked} of {length}");
+            }
+        }
+        assert!(is_worth_a_look(
+            bounds::HELD_COMMAND_MAX + 1,
+            bounds::HELD_COMMAND_MAX
+        ));
+    }
 }
