@@ -7,7 +7,7 @@ use super::session::Session;
 use crate::buffer::OutBuffer;
 use crate::stats::WorkerStats;
 use mio::net::TcpStream;
-use resp::request::RequestFramer;
+use resp::request::{RequestError, RequestFramer};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub(crate) enum Streaming {
     ToShard,
     /// It goes nowhere: it has been answered.
     Skip,
+    /// What came of it is no command. That is said when the replies to the commands before it are there.
+    Broken(RequestError),
 }
 
 /// How far a client is that is to go to another process. Times are µs of the worker's clock.

@@ -6,7 +6,7 @@
 
 use super::Worker;
 use super::backend::{Phase, Rewrite, Run, Use};
-use super::client::{Lane, Wait};
+use super::client::{Lane, Streaming, Wait};
 use super::fan::Part;
 use super::link::NotOpened;
 use super::session::{Db, Transaction};
@@ -65,6 +65,9 @@ impl Worker {
     /// Whether a client has all its replies, and nothing is half-way to it.
     pub(super) fn settled(&self, index: usize) -> bool {
         let client = &self.clients[index];
+        if let Some(Streaming::Broken(_)) = client.streaming {
+            return self.settled_but_broken(index);
+        }
         if let Part::Front(fan) = &client.part {
             return fan.is_settled() && self.legs_of(index).all(|leg| self.settled(leg));
         }
@@ -73,6 +76,24 @@ impl Worker {
                 Lane::Own(backend) => self.backends[backend].framer.at_start(),
                 Lane::Shared | Lane::Gone => true,
             }
+    }
+
+    /// The same of a client whose command broke off while it was passed on: that one is never answered.
+    fn settled_but_broken(&self, index: usize) -> bool {
+        let carrier = self.carrier(index);
+        std::iter::once(index)
+            .chain(self.legs_of(index))
+            .all(|part| {
+                let client = &self.clients[part];
+                let (half, between) = match client.lane {
+                    Lane::Own(place) => {
+                        let backend = &self.backends[place];
+                        (backend.half_sent, backend.framer.at_start())
+                    }
+                    Lane::Shared | Lane::Gone => (false, true),
+                };
+                between && client.in_flight == u32::from(half && part == carrier)
+            })
     }
 
     /// Waits until the client has all its replies; `true`: it has.

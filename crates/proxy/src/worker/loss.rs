@@ -207,7 +207,7 @@ impl Worker {
         } else {
             Lane::Gone
         };
-        if known.streaming.is_some() {
+        if let Some(Streaming::ToShard) = known.streaming {
             known.streaming = Some(Streaming::Skip);
         }
         if phase == Phase::Ready {

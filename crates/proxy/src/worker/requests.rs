@@ -353,6 +353,13 @@ impl Worker {
 
     /// Passes on more of a long command. Returns the bytes used and whether it is whole.
     fn stream_on(&mut self, index: usize, bytes: &[u8]) -> Result<(usize, bool), RequestError> {
+        if let Some(Streaming::Broken(error)) = self.clients[index].streaming {
+            return if self.barrier(index) {
+                Err(error)
+            } else {
+                Ok((0, false))
+            };
+        }
         let carrier = self.carrier(index);
         let to_shard = matches!(self.clients[carrier].streaming, Some(Streaming::ToShard));
         let place = match self.clients[carrier].lane {
@@ -373,10 +380,13 @@ impl Worker {
         }
         let client = &mut self.clients[index];
         let limits = limits(client);
-        let progress = client.framer.advance(bytes, limits)?;
-        let (used, whole) = match progress {
-            Progress::Complete { consumed, .. } => (consumed, true),
-            Progress::Incomplete { consumed } => (consumed, false),
+        let (used, whole) = match client.framer.advance(bytes, limits) {
+            Ok(Progress::Complete { consumed, .. }) => (consumed, true),
+            Ok(Progress::Incomplete { consumed }) => (consumed, false),
+            Err(error) => {
+                client.streaming = Some(Streaming::Broken(error));
+                return self.stream_on(index, bytes);
+            }
         };
         if whole {
             self.streamed(index);

@@ -86,6 +86,15 @@ impl Worker {
         if busy {
             return Going::Later;
         }
+        // A record has no place for this, and it ends soon; nor for a message behind a reply.
+        if let Some(Streaming::Broken(_)) = client.streaming {
+            return Going::Soon;
+        }
+        if let Part::Leg(leg) = &client.part
+            && leg.has_messages()
+        {
+            return Going::Soon;
+        }
         let place = match client.lane {
             Lane::Own(place) => Some(place),
             Lane::Shared if client.in_flight > 0 => self.last_of(part),
