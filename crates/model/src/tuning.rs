@@ -179,7 +179,7 @@ pub struct ClientBuffer {
     pub hard: u64,
     /// Bytes above which its commands are not read.
     pub soft: u64,
-    /// After so many seconds in which it takes nothing, while replies of others wait behind its own, it
+    /// If replies of others wait behind its own above `hard`, it has so many seconds to take those; then it
     /// is closed.
     pub seconds: u32,
 }

@@ -284,6 +284,8 @@ pub(crate) struct Backend {
     pub(crate) passed_on: bool,
     /// Part of a command has been sent, the rest follows.
     pub(crate) half_sent: bool,
+    /// The last client that was too slow here while others waited behind its replies.
+    pub(crate) held_up_by: Option<ClientId>,
     /// Clients that wait for room in `out`.
     pub(crate) stalled: Vec<ClientId>,
     /// The engine will send no more.

@@ -313,6 +313,7 @@ impl Worker {
             user: user.into(),
             passed_on: false,
             half_sent: false,
+            held_up_by: None,
             stalled: Vec::new(),
             ended: false,
             readable: false,

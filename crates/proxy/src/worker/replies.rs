@@ -105,25 +105,44 @@ impl Worker {
                 true
             }
             Use::Leaving if waiting > self.limits(front).out_hard => {
-                if self.pause(front, index) == 1 {
-                    let (id, written) = (self.client_id(front), self.clients[front].written);
-                    let after = self.limits(front).stuck;
-                    self.timers.set(after, Timer::Stuck(id, written));
-                }
+                self.pause(front, index);
+                self.is_in_the_way(front, index);
                 false
             }
             _ => true,
         }
     }
 
-    /// Reads a connection no more until the client has taken what waits for it. Returns how many
-    /// connections wait so.
-    fn pause(&mut self, client: usize, backend: usize) -> usize {
+    /// Reads a connection no more until the client has taken what waits for it.
+    fn pause(&mut self, client: usize, backend: usize) {
         let paused = &mut self.clients[client].paused;
         if !paused.contains(&backend) {
             paused.push(backend);
         }
-        paused.len()
+    }
+
+    /// A client takes what comes over a connection too slowly. From the first time on it has so long to take
+    /// all that is before what others wait for, however often the connection is read again meanwhile.
+    fn is_in_the_way(&mut self, client: usize, backend: usize) {
+        let id = self.client_id(client);
+        if self.backends[backend].held_up_by == Some(id) || !self.others_wait(client, backend) {
+            return;
+        }
+        self.backends[backend].held_up_by = Some(id);
+        let (generation, after) = (self.backends[backend].generation, self.limits(client).stuck);
+        self.timers
+            .set(after, Timer::Stuck(id, backend, generation));
+    }
+
+    /// Whether replies of others come behind those of a client over a connection.
+    pub(super) fn others_wait(&self, client: usize, backend: usize) -> bool {
+        let mut runs = self.backends[backend]
+            .book
+            .iter()
+            .filter_map(|run| self.find(run.client))
+            .map(|part| self.front_of(part) == client)
+            .skip_while(|ours| !ours);
+        runs.any(|ours| !ours)
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! What happens later.
 
 use super::Worker;
-use super::backend::{Phase, Use};
+use super::backend::Phase;
 use super::client::{ClientId, Wait};
 use super::link::LinkId;
 use crate::stats::ErrorKind;
@@ -21,8 +21,8 @@ pub(crate) enum Timer {
     Connect(usize, u32),
     /// The connection of an earlier epoch must be gone by now.
     Retire(usize, u32),
-    /// The client must have taken bytes since so many were written.
-    Stuck(ClientId, u64),
+    /// The client must have taken by now what is before others' replies on this connection.
+    Stuck(ClientId, usize, u32),
     /// The shard's queue of connections was full: clients try again.
     Crowded(LinkId),
     /// The database may take commands again.
@@ -108,7 +108,11 @@ impl Worker {
                         self.lose(backend, "the shard's epoch has changed");
                     }
                 }
-                Timer::Stuck(client, written) => self.check_stuck(client, written),
+                Timer::Stuck(client, backend, generation) => {
+                    if self.is_backend(backend, generation) {
+                        self.check_stuck(client, backend);
+                    }
+                }
                 Timer::Crowded(link) => self.less_crowded(link),
                 Timer::Rate(database) => self.rate_allows(database),
                 Timer::Reap(link) => self.reap(link),
@@ -128,34 +132,17 @@ impl Worker {
             .is_some_and(|backend| backend.generation == generation)
     }
 
-    /// Closes a client that keeps others waiting and takes nothing.
-    fn check_stuck(&mut self, id: ClientId, written: u64) {
+    /// Closes a client behind whose replies those of others still wait.
+    fn check_stuck(&mut self, id: ClientId, backend: usize) {
         let Some(index) = self.find(id) else { return };
-        let client = &self.clients[index];
-        if client.paused.is_empty() {
+        if !self.others_wait(index, backend) {
             return;
         }
-        if client.written != written {
-            let (written, after) = (client.written, self.limits(index).stuck);
-            self.timers.set(after, Timer::Stuck(id, written));
-            return;
-        }
-        let legs: Vec<ClientId> = self.legs_of(index).map(|leg| self.client_id(leg)).collect();
-        let others = client.paused.iter().any(|backend| {
-            self.backends.get(*backend).is_some_and(|backend| {
-                let other = |client: ClientId| client != id && !legs.contains(&client);
-                backend.usage == Use::Leaving && backend.book.iter().any(|run| other(run.client))
-            })
-        });
-        if others {
-            let peer = client.session.peer;
-            tracing::warn!(%peer, "a client is closed: it takes no replies, and others wait behind them");
-            self.count_error(index, ErrorKind::Unread);
-            self.close_client(index);
-        } else {
-            let after = self.limits(index).stuck;
-            self.timers.set(after, Timer::Stuck(id, written));
-        }
+        let peer = self.clients[index].session.peer;
+        let left = self.clients[index].out.len();
+        tracing::warn!(%peer, left, "a client is closed: it takes its replies too slowly, and others have waited behind them for too long");
+        self.count_error(index, ErrorKind::Unread);
+        self.close_client(index);
     }
 
     /// Wakes clients whose shard did not come back in time: they get their error now.

@@ -1,7 +1,7 @@
 //! Large values, slow readers, deep pipelines: nothing grows without end, nobody waits for another.
 
 use crate::support::client::{Client, command, words};
-use crate::support::node::Node;
+use crate::support::node::{Node, VALKEY};
 use crate::support::{process, until};
 use std::io::{Read, Write};
 
@@ -108,9 +108,73 @@ fn what_waits_behind_a_stuck_client_is_freed() {
     assert_eq!(other.raw(), b"$6\r\nbehind\r\n");
     assert!(
         node.log()
-            .contains("a client is closed: it takes no replies")
+            .contains("a client is closed: it takes its replies too slowly")
     );
     assert_eq!(node.client().text("PING"), "+PONG\r\n");
+}
+
+/// A client that has many large replies in flight, and another one whose reply is behind them.
+fn one_behind(node: &Node, replies: usize) -> (Client, Client) {
+    let (mut first, mut behind) = (node.client(), node.client());
+    let commands = || {
+        node.exec
+            .last()
+            .map_or(0, |seen| seen.databases[0].commands)
+    };
+    let told = node.exec.count();
+    until("it was told since", || node.exec.count() > told + 1);
+    let before = commands();
+    node.engine.freeze(true);
+    first.send(&words("GET large").repeat(replies));
+    until("the commands are read", || {
+        commands() >= before + replies as u64
+    });
+    behind.send(&words("PING behind"));
+    until("the command is read", || {
+        commands() > before + replies as u64
+    });
+    (first, behind)
+}
+
+/// A client that takes its replies, but never fast enough, keeps those behind it no longer waiting than one
+/// that takes none.
+#[test]
+fn what_waits_behind_a_slow_client_is_freed() {
+    let node = Node::with(VALKEY, |config| {
+        config.databases[0].tuning.client_buffer.seconds = 2;
+    });
+    set_large(&mut node.client(), "large", 8 << 20);
+    // One that takes what comes is let be, whoever waits.
+    let (mut fast, mut behind) = one_behind(&node, 10);
+    node.engine.freeze(false);
+    for _ in 0..10 {
+        assert_eq!(fast.raw().len(), (8 << 20) + 12);
+    }
+    assert_eq!(behind.raw(), b"$6\r\nbehind\r\n");
+    assert!(fast.pings());
+    assert!(!node.log().contains("too slowly"));
+
+    let (slow, mut behind) = one_behind(&node, 200);
+    let mut stream = slow.stream.try_clone().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut taken = 0;
+        // As a slow line would: the pause is its speed.
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            taken += count;
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        taken
+    });
+    node.engine.freeze(false);
+    assert_eq!(behind.raw(), b"$6\r\nbehind\r\n");
+    assert!(
+        node.log()
+            .contains("a client is closed: it takes its replies too slowly")
+    );
+    drop(slow);
+    let taken = reading.join().unwrap();
+    assert!(taken > 0 && taken < 200 * (8 << 20));
 }
 
 #[test]

@@ -237,6 +237,8 @@ impl Worker {
             user,
             passed_on,
             half_sent,
+            // Nobody waits behind a client that goes.
+            held_up_by: _,
             stalled: _,
             ended: _,
             readable: _,

@@ -298,6 +298,7 @@ impl Worker {
             user: user.into(),
             passed_on,
             half_sent,
+            held_up_by: None,
             stalled: Vec::new(),
             ended: false,
             readable: false,
