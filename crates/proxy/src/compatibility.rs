@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 pub enum Kind {
     /// It is refused by name.
     Refused,
+    /// It is refused by name, but for some arguments.
+    Partly,
     /// It works, and something about it is different.
     Different,
 }
@@ -35,6 +37,16 @@ const fn refused(command: &'static str, why: &'static str) -> Difference {
     }
 }
 
+const fn partly(command: &'static str, what: &'static str, why: &'static str) -> Difference {
+    let kind = Kind::Partly;
+    Difference {
+        command,
+        kind,
+        what,
+        why,
+    }
+}
+
 const fn different(command: &'static str, what: &'static str, why: &'static str) -> Difference {
     let kind = Kind::Different;
     Difference {
@@ -48,7 +60,8 @@ const fn different(command: &'static str, what: &'static str, why: &'static str)
 const ROLES: &str = "the cluster decides which copy is the primary";
 const SAVING: &str = "the cluster saves the database as its settings say";
 const SETTINGS: &str = "settings belong to the database: `rladmin tune db` or the REST API";
-const EVENTS: &str = "settings belong to the database: `rladmin tune db` or the REST API; but `notify-keyspace-events`, alone and outside of `MULTI`, is taken: for the whole database and for good, with `OK` when it is in force on every shard";
+const HELPS: &str = "what it tells of is refused; on Redis 6.2 it is refused too";
+const ONLY_TEXT: &str = "it is only text";
 const USERS: &str = "users belong to the cluster";
 const INSIDE: &str = "it is about the engine itself, which is the cluster's";
 const CONNECTIONS: &str = "connections are the proxy's, those to the engine are shared";
@@ -56,6 +69,7 @@ const CONNECTIONS: &str = "connections are the proxy's, those to the engine are 
 /// All of them, by name.
 pub const DIFFERENCES: &[Difference] = &[
     refused("ACL", USERS),
+    different("ACL HELP", HELPS, ONLY_TEXT),
     different("ACL WHOAMI", "always `default`", USERS),
     different(
         "AUTH",
@@ -99,11 +113,21 @@ pub const DIFFERENCES: &[Difference] = &[
         "CLUSTER",
         "an endpoint is one server for its clients, however many shards there are",
     ),
+    different(
+        "COMMAND",
+        "tells of what is accepted here: what is refused by name has no place in it, in `COUNT`, `LIST` and `DOCS`, and is null in `INFO`; over several shards that is more. Inside a script it is the engine's. A reply of more than 4 MiB, as many names ask for, is an error",
+        "a client that chooses by it chooses right",
+    ),
     refused("COMMANDLOG", INSIDE),
+    different("COMMANDLOG HELP", HELPS, ONLY_TEXT),
     different("CONFIG GET", "passwords are empty", SETTINGS),
     refused("CONFIG RESETSTAT", SETTINGS),
     refused("CONFIG REWRITE", SETTINGS),
-    refused("CONFIG SET", EVENTS),
+    partly(
+        "CONFIG SET",
+        "refused by name; but `notify-keyspace-events`, alone and outside of `MULTI`, is taken: for the whole database and for good, with `OK` when it is in force on every shard",
+        SETTINGS,
+    ),
     refused("DEBUG", INSIDE),
     different(
         "EVAL",
@@ -181,6 +205,30 @@ pub fn difference(name: &str, sub: &str) -> Option<&'static Difference> {
     find(&full).or_else(|| find(name))
 }
 
+/// Whether a command is refused by name, whatever its arguments are: `sub` is that of a container. Of a container
+/// without one, whether all of it is.
+#[must_use]
+pub fn is_refused(name: &str, sub: Option<&str>) -> bool {
+    let mut all = None;
+    let mut taken = false;
+    for known in DIFFERENCES {
+        let (container, of) = match known.command.split_once(' ') {
+            Some((container, of)) => (container, Some(of)),
+            None => (known.command, None),
+        };
+        if !container.eq_ignore_ascii_case(name) {
+            continue;
+        }
+        let refused = known.kind == Kind::Refused;
+        match (of, sub) {
+            (None, _) => all = Some(refused),
+            (Some(of), Some(sub)) if of.eq_ignore_ascii_case(sub) => return refused,
+            (Some(_), _) => taken |= !refused,
+        }
+    }
+    all == Some(true) && (sub.is_some() || !taken)
+}
+
 /// `docs/compatibility.md`.
 #[must_use]
 pub fn page() -> String {
@@ -220,6 +268,36 @@ mod tests {
             Some(Kind::Refused)
         );
         assert!(difference("SET", "k").is_none());
+    }
+
+    #[test]
+    fn what_the_proxy_refuses_itself_is_there() {
+        for command in resp::command::all() {
+            let here = command.class == resp::command::Class::Refused;
+            assert!(!here || is_refused(command.name, None), "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn what_is_refused_as_a_whole() {
+        for (name, sub, wanted) in [
+            ("shutdown", None, true),
+            ("get", None, false),
+            // Some of it is taken.
+            ("acl", None, false),
+            ("acl", Some("whoami"), false),
+            ("acl", Some("list"), true),
+            ("config", None, false),
+            ("config", Some("get"), false),
+            ("config", Some("set"), false),
+            ("config", Some("rewrite"), true),
+            ("cluster", Some("info"), true),
+            ("client", Some("kill"), false),
+            ("client", Some("import-source"), true),
+            ("swapdb", None, false),
+        ] {
+            assert_eq!(is_refused(name, sub), wanted, "{name} {sub:?}");
+        }
     }
 
     #[test]

@@ -19,10 +19,12 @@
 //! | [`wishes`] | what clients wish of the whole database, on its way to `cnm_exec` |
 //! | [`worker`] | the data path itself |
 //! | [`compatibility`] | what differs from an engine on purpose |
+//! | [`accepted`] | what `COMMAND` tells of |
 //! | [`bounds`], [`texts`], [`buffer`] | sizes and times; the proxy's own answers; bytes on their way |
 //!
 //! `docs/life-of-a-request.md` follows one `GET` through it.
 
+mod accepted;
 pub mod bounds;
 mod buffer;
 pub mod compatibility;

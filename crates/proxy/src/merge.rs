@@ -19,12 +19,12 @@ mod latency;
 mod memory;
 mod scan;
 mod split;
-mod walk;
+pub(crate) mod walk;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use everywhere::keyless;
+pub(crate) use everywhere::{REFUSED, keyless};
 pub(crate) use split::split;
 pub(crate) use walk::items;
 
@@ -96,6 +96,4 @@ pub(crate) enum Merge {
     LatencyLatest,
     /// `LATENCY HISTORY`.
     LatencyHistory,
-    /// `LATENCY HISTOGRAM`.
-    LatencyHistogram,
 }

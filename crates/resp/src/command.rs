@@ -63,12 +63,12 @@ pub enum Class {
     Quit,
     /// Makes the connection as it was at its start.
     Reset,
+    /// `COMMAND`: of the commands that it tells of, only those that are accepted are shown.
+    Command,
     /// `CONFIG`: only reading.
     Config,
     /// `ACL`: only `WHOAMI`.
     Acl,
-    /// `MODULE`: only `LIST`.
-    Module,
     /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill. `EVAL`: it brings a script.
     Script,
     /// About the engine itself: it goes there, but some of it is not for clients, so the engine's
@@ -151,6 +151,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("BZPOPMIN", Class::Blocking),
     ("CLIENT", Class::Client),
     ("CLUSTER", Class::Refused),
+    ("COMMAND", Class::Command),
     ("COMMANDLOG", Class::Guarded),
     ("CONFIG", Class::Config),
     ("DEBUG", Class::Refused),
@@ -165,7 +166,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("LASTSAVE", Class::Guarded),
     ("LATENCY", Class::Guarded),
     ("MIGRATE", Class::Refused),
-    ("MODULE", Class::Module),
+    ("MODULE", Class::Refused),
     ("MONITOR", Class::Monitor),
     ("MULTI", Class::Multi),
     ("PFDEBUG", Class::Guarded),

@@ -83,7 +83,8 @@ def identity(s):
     s.see("INFO of the server", r.info("server")["redis_version"])
     s.see("CONFIG GET", r.config_get("maxmemory-samples"))
     s.true(r.time()[0] > 1_700_000_000, "TIME")
-    s.see("COMMAND COUNT", r.command_count())
+    # Through an endpoint it is less than the engine's.
+    s.true(r.command_count() > 150, "COMMAND COUNT")
     s.equal(r.memory_usage(k("none")), None)
     s.see("LATENCY", type(r.execute_command("LATENCY", "LATEST")).__name__)
     s.see("SLOWLOG", type(r.slowlog_get(1)).__name__)

@@ -11,8 +11,6 @@ const DIFFERENT: &[u8] =
 const UNREADABLE: &[u8] = b"-ERR the replies of this database's shards cannot be put together\r\n";
 /// What `SCRIPT KILL` says on a shard where nothing runs.
 const NOT_BUSY: &[u8] = b"-NOTBUSY ";
-/// What `LATENCY GRAPH` says on a shard that has not seen the event.
-const NO_SAMPLES: &[u8] = b"-ERR No samples available";
 
 impl Merge {
     /// Appends one reply. `parts` are the shards' replies, whole, in the order of the parts (or of the
@@ -28,7 +26,6 @@ impl Merge {
 
     fn try_combine(&self, parts: &[&[u8]], resp: u8, out: &mut Vec<u8>) -> Option<()> {
         let tells = |part: &&&[u8]| match self {
-            Self::Texts => walk::is_error(part) && !part.starts_with(NO_SAMPLES),
             Self::AnySuccess => false,
             _ => walk::is_error(part),
         };
@@ -60,7 +57,6 @@ impl Merge {
             Self::Running => running(parts, out),
             Self::LatencyLatest => latency::latest(parts, resp, out),
             Self::LatencyHistory => latency::history(parts, resp, out),
-            Self::LatencyHistogram => latency::histogram(parts, resp, out),
         }
     }
 }
@@ -239,9 +235,6 @@ fn texts(parts: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
     let mut whole = Vec::new();
     let mut kind = None;
     for (shard, part) in parts.iter().enumerate() {
-        if part.starts_with(NO_SAMPLES) {
-            continue;
-        }
         let (found, text) = walk::body(part)?;
         kind = kind.or(Some(found));
         if !whole.is_empty() {

@@ -12,6 +12,9 @@ const LOOKED_AT: usize = 3;
 /// Longest name of a command or subcommand that has a rule here.
 const NAME_MAX: usize = 16;
 
+/// Commands that are refused here and not on one shard.
+pub(crate) const REFUSED: &[&str] = &["SWAPDB"];
+
 /// Decides where a command without keys goes. One that is not named here goes to any one shard: it
 /// says nothing about data, or the shard's link refuses or answers it itself.
 pub(crate) fn keyless(name: &[u8], frame: &[u8], shards: u16) -> Plan {
@@ -24,24 +27,23 @@ pub(crate) fn keyless(name: &[u8], frame: &[u8], shards: u16) -> Plan {
     let merge = match &name[..] {
         b"SCAN" => return scan::plan(frame, shards),
         b"SELECT" => return select(args.get(1).copied()),
-        b"SWAPDB" => return Plan::Refuse(texts::refused_over_shards("SWAPDB")),
-        b"SCRIPT" if word(1) == b"DEBUG" => {
-            return Plan::Refuse(texts::refused_over_shards("SCRIPT DEBUG"));
+        other if REFUSED.iter().any(|known| known.as_bytes() == other) => {
+            return Plan::Refuse(texts::refused_over_shards(&texts::shown(other)));
         }
         b"DBSIZE" => Some(Merge::Sum),
         b"KEYS" => Some(Merge::Concatenation),
         b"RANDOMKEY" => Some(Merge::AnyKey),
         b"FLUSHDB" | b"FLUSHALL" => Some(Merge::Same),
-        b"WAIT" | b"LASTSAVE" => Some(Merge::Minimum),
+        b"WAIT" => Some(Merge::Minimum),
         b"WAITAOF" => Some(Merge::Minima),
         b"INFO" => Some(Merge::Info),
         b"SCRIPT" => script(&word(1)),
         b"FUNCTION" => function(&word(1)),
         b"PUBSUB" => pubsub(&word(1)),
         b"MEMORY" => memory(&word(1)),
-        b"CONFIG" => config(&word(1)),
+        b"CONFIG" if word(1) == b"GET" => Some(Merge::Config),
         b"LATENCY" => latency(&word(1)),
-        b"SLOWLOG" | b"COMMANDLOG" => log(&word(1), args.get(2).copied()),
+        b"SLOWLOG" => log(&word(1), args.get(2).copied()),
         _ => None,
     };
     merge.map_or(Plan::Anywhere, Plan::Everywhere)
@@ -92,20 +94,10 @@ fn memory(sub: &[u8]) -> Option<Merge> {
     }
 }
 
-fn config(sub: &[u8]) -> Option<Merge> {
-    match sub {
-        b"GET" => Some(Merge::Config),
-        b"SET" | b"RESETSTAT" | b"REWRITE" => Some(Merge::Same),
-        _ => None,
-    }
-}
-
 fn latency(sub: &[u8]) -> Option<Merge> {
     match sub {
         b"LATEST" => Some(Merge::LatencyLatest),
         b"HISTORY" => Some(Merge::LatencyHistory),
-        b"HISTOGRAM" => Some(Merge::LatencyHistogram),
-        b"DOCTOR" | b"GRAPH" => Some(Merge::Texts),
         b"RESET" => Some(Merge::Sum),
         _ => None,
     }

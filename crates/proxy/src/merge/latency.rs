@@ -1,4 +1,4 @@
-//! `LATENCY LATEST`, `HISTORY` and `HISTOGRAM`.
+//! `LATENCY LATEST` and `HISTORY`.
 
 use resp::value::Value;
 use std::collections::BTreeMap;
@@ -88,78 +88,4 @@ pub(super) fn history(parts: &[&[u8]], resp: u8, out: &mut Vec<u8>) -> Option<()
         .map(|(time, latency)| Value::Array(vec![Value::Integer(time), Value::Integer(latency)]));
     Value::Array(pairs.collect()).write(resp, out);
     Some(())
-}
-
-/// What one command took: calls, and how many of them took at most so many microseconds.
-#[derive(Default)]
-struct Histogram {
-    calls: i64,
-    /// Of each shard, by the upper end of a bucket; it counts all calls up to there.
-    buckets: Vec<BTreeMap<i64, i64>>,
-}
-
-/// Commands with their histograms. An engine names only the buckets in which something changes, so up
-/// to the end of another shard's bucket it has as many calls as up to its own bucket before.
-pub(super) fn histogram(parts: &[&[u8]], resp: u8, out: &mut Vec<u8>) -> Option<()> {
-    let mut commands: Vec<(Vec<u8>, Histogram)> = Vec::new();
-    for part in parts {
-        for (name, fields) in decode(part)?.pairs() {
-            let name = name.text()?;
-            let at = commands
-                .iter()
-                .position(|(known, _)| known == name)
-                .unwrap_or_else(|| {
-                    commands.push((name.to_vec(), Histogram::default()));
-                    commands.len() - 1
-                });
-            commands[at].1.add(fields)?;
-        }
-    }
-    let entries: Vec<(Value, Value)> = commands
-        .into_iter()
-        .map(|(name, histogram)| (Value::Bulk(name), histogram.value()))
-        .collect();
-    Value::Map(entries).write(resp, out);
-    Some(())
-}
-
-impl Histogram {
-    fn add(&mut self, fields: &Value) -> Option<()> {
-        for (field, value) in fields.pairs() {
-            match field.text()? {
-                b"calls" => self.calls = self.calls.saturating_add(integer(value)?),
-                b"histogram_usec" => {
-                    let buckets = value.pairs().into_iter();
-                    let buckets: Option<BTreeMap<i64, i64>> = buckets
-                        .map(|(end, count)| Some((integer(end)?, integer(count)?)))
-                        .collect();
-                    self.buckets.push(buckets?);
-                }
-                _ => {}
-            }
-        }
-        Some(())
-    }
-
-    fn value(&self) -> Value {
-        // All ends in order; at each, what changes in the sum of the shards.
-        let mut changes: BTreeMap<i64, i64> = BTreeMap::new();
-        for buckets in &self.buckets {
-            let mut before = 0_i64;
-            for (end, count) in buckets {
-                let change = changes.entry(*end).or_default();
-                *change = change.saturating_add(count.saturating_sub(before));
-                before = *count;
-            }
-        }
-        let mut sum = 0_i64;
-        let buckets = changes.into_iter().map(|(end, change)| {
-            sum = sum.saturating_add(change);
-            (Value::Integer(end), Value::Integer(sum))
-        });
-        Value::Map(vec![
-            (Value::bulk("calls"), Value::Integer(self.calls)),
-            (Value::bulk("histogram_usec"), Value::Map(buckets.collect())),
-        ])
-    }
 }

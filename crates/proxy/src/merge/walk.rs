@@ -7,7 +7,7 @@ use resp::reply::{ReplyFramer, simple_run};
 const VALUE_MIN: usize = 3;
 
 /// The length of the reply at the start of `bytes`, if it is whole.
-pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     if let (length, 1, _) = simple_run(bytes, 1) {
         return Some(length);
     }
@@ -16,33 +16,33 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Whether `bytes` are one whole reply and nothing else.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
     length(bytes) == Some(bytes.len())
 }
 
 /// Whether a reply is an error.
-pub(super) fn is_error(reply: &[u8]) -> bool {
+pub(crate) fn is_error(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'-' | b'!'))
 }
 
 /// Whether a reply is a null of any kind.
-pub(super) fn is_null(reply: &[u8]) -> bool {
+pub(crate) fn is_null(reply: &[u8]) -> bool {
     matches!(reply, b"_\r\n" | b"$-1\r\n" | b"*-1\r\n")
 }
 
 /// The number of a reply that is one.
-pub(super) fn integer(reply: &[u8]) -> Option<i64> {
+pub(crate) fn integer(reply: &[u8]) -> Option<i64> {
     strict_i64(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?)
 }
 
 /// The bytes of a bulk string.
-pub(super) fn bulk(reply: &[u8]) -> Option<&[u8]> {
+pub(crate) fn bulk(reply: &[u8]) -> Option<&[u8]> {
     let (kind, bytes) = body(reply)?;
     (kind == b'$').then_some(bytes)
 }
 
 /// The type and the bytes of a bulk string or of a verbatim string, of that without its prefix.
-pub(super) fn body(reply: &[u8]) -> Option<(u8, &[u8])> {
+pub(crate) fn body(reply: &[u8]) -> Option<(u8, &[u8])> {
     let (kind, count, used) = header(reply)?;
     let bytes = reply.get(used..)?.strip_suffix(b"\r\n")?;
     if bytes.len() != count {
@@ -57,7 +57,7 @@ pub(super) fn body(reply: &[u8]) -> Option<(u8, &[u8])> {
 
 /// How many elements an aggregate has (keys and values of a map count each), and its bytes after the
 /// header.
-pub(super) fn aggregate(reply: &[u8]) -> Option<(usize, &[u8])> {
+pub(crate) fn aggregate(reply: &[u8]) -> Option<(usize, &[u8])> {
     let (kind, count, used) = header(reply)?;
     let count = match kind {
         b'*' | b'~' | b'>' => count,
@@ -94,14 +94,14 @@ fn header(reply: &[u8]) -> Option<(u8, usize, usize)> {
 }
 
 /// Appends a header.
-pub(super) fn open(kind: u8, number: usize, out: &mut Vec<u8>) {
+pub(crate) fn open(kind: u8, number: usize, out: &mut Vec<u8>) {
     out.push(kind);
     out.extend_from_slice(number.to_string().as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a bulk string, or a verbatim string of plain text (`=`).
-pub(super) fn text(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn text(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
     if kind == b'=' {
         open(kind, bytes.len() + 4, out);
         out.extend_from_slice(b"txt:");
@@ -113,7 +113,7 @@ pub(super) fn text(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends a number.
-pub(super) fn number(value: i64, out: &mut Vec<u8>) {
+pub(crate) fn number(value: i64, out: &mut Vec<u8>) {
     out.push(b':');
     out.extend_from_slice(value.to_string().as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -3,6 +3,7 @@
 use super::client::ClientId;
 use super::gate::Moving;
 use super::link::LinkId;
+use crate::accepted::View;
 use crate::buffer::OutBuffer;
 use crate::leases::Until;
 use crate::stats::slow::Head;
@@ -207,6 +208,8 @@ pub(crate) enum Rewrite {
     Guard(Box<[u8]>),
     /// This goes to the client instead.
     Text(Box<[u8]>),
+    /// It is a reply of `COMMAND`: what clients cannot use is left out.
+    Commands(View),
     /// It is the reply to an `EXEC` of which the proxy answers a part. The client does not get it as it is.
     Exec,
     /// It tells the newest entry of a stream; the number is that of the stream in its command.
@@ -325,6 +328,7 @@ impl Backend {
             Rewrite::Guard(_) if self.captured.starts_with(b"-NOPERM") => ErrorKind::Refused,
             Rewrite::None
             | Rewrite::ConfigGet
+            | Rewrite::Commands(_)
             | Rewrite::Guard(_)
             | Rewrite::Exec
             | Rewrite::LastId(_) => ErrorKind::Engine,

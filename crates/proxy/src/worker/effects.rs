@@ -3,6 +3,7 @@
 use super::Worker;
 use super::backend::{Confirm, Effect, Next, Rewrite, Use};
 use super::session::{Db, OwnState, Transaction, Watch};
+use crate::accepted::{self, View};
 use resp::command::Subscription;
 use resp::reply::Head;
 use resp::value::Value;
@@ -245,11 +246,24 @@ impl Worker {
                 self.give(client, &text, bytes);
             }
             Rewrite::Guard(_) => self.give(client, &captured, bytes),
+            Rewrite::Commands(view) => {
+                let shown = self.commands_shown(client, view, &captured);
+                self.give(client, &shown, bytes);
+            }
             Rewrite::ConfigGet => {
                 let resp = self.clients[client].session.resp;
                 self.give(client, &without_secrets(&captured, resp), bytes);
             }
         }
+    }
+}
+
+impl Worker {
+    /// A reply of `COMMAND` as a client gets it.
+    pub(super) fn commands_shown(&self, client: usize, view: View, reply: &[u8]) -> Vec<u8> {
+        let client = &self.clients[client];
+        let several = self.served[client.served].shards.len() > 1;
+        accepted::shown(view, reply, client.session.resp, several)
     }
 }
 

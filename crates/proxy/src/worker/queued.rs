@@ -12,6 +12,7 @@ use super::fan::Part;
 use super::filter::Generation;
 use super::lanes::{Flow, Sending};
 use super::session::{ReplyMode, Transaction, Watch};
+use crate::accepted::{ALL, View};
 use crate::merge::items;
 use crate::texts;
 use resp::command::{self, Class, classify};
@@ -44,12 +45,23 @@ pub(super) enum What {
     Effect(Effect),
     /// Secrets are blanked.
     ConfigGet,
+    /// What clients cannot use is left out.
+    Commands(View),
+}
+
+impl Later {
+    /// Whether its client stays with this process until `EXEC`.
+    pub(super) fn stays(&self) -> bool {
+        matches!(self.what, What::Commands(_))
+    }
 }
 
 /// What becomes of a command inside a transaction.
 pub(super) enum Inside {
     /// The engine gets it, and its reply at `EXEC` is looked at.
     Pass(Sending, Option<What>),
+    /// The engine gets this instead, and its reply at `EXEC` is looked at.
+    Instead(&'static [u8], What),
     /// The proxy answers it at `EXEC`.
     Answer,
     /// This error spoils the transaction.
@@ -86,15 +98,18 @@ impl Worker {
         let guarded = || Inside::Pass(super::route::guarded(name, args), None);
         match class {
             Class::Client => self.client_inside(index, args),
-            Class::Config | Class::Acl | Class::Module if args.left() == 0 => {
+            Class::Command => match View::of(sub, args.left().saturating_sub(1)) {
+                Some(View::Count) => Inside::Instead(ALL, What::Commands(View::Count)),
+                view => Inside::Pass(Sending::plain(), view.map(What::Commands)),
+            },
+            Class::Config | Class::Acl if args.left() == 0 => {
                 Inside::Refuse(texts::arity(&texts::shown(name).to_ascii_lowercase()))
             }
-            Class::Config | Class::Acl | Class::Module if is(b"HELP") => guarded(),
+            Class::Config | Class::Acl if is(b"HELP") => guarded(),
             Class::Config if is(b"GET") && seven && args.left() < 2 => {
                 Inside::Refuse(texts::arity("config|get"))
             }
             Class::Config if is(b"GET") => Inside::Pass(Sending::plain(), Some(What::ConfigGet)),
-            Class::Module if is(b"LIST") => guarded(),
             Class::Acl if is(b"WHOAMI") => {
                 if seven && args.left() > 1 {
                     Inside::Refuse(texts::arity("acl|whoami"))
@@ -114,7 +129,7 @@ impl Worker {
                     _ => Inside::Answer,
                 }
             }
-            Class::Config | Class::Acl | Class::Module => Inside::Refuse(texts::refused(&format!(
+            Class::Config | Class::Acl => Inside::Refuse(texts::refused(&format!(
                 "{} {}",
                 texts::shown(name),
                 texts::shown(sub)
@@ -173,6 +188,9 @@ impl Worker {
         let (flow, what) = match inside {
             Inside::Refuse(text) => return self.refuse(index, &text),
             Inside::Pass(sending, what) => (self.send_own(index, frame, sending), what),
+            Inside::Instead(other, what) => {
+                (self.send_own(index, other, Sending::plain()), Some(what))
+            }
             Inside::Answer if self.holds_too_much(index, frame) => {
                 return self.refuse(index, texts::TOO_MUCH_INSIDE);
             }
@@ -329,6 +347,11 @@ impl Worker {
                     if !there {
                         return false;
                     }
+                }
+                Some(What::Commands(view)) if heard => {
+                    let item = exec.reply[item].to_vec();
+                    let shown = self.commands_shown(index, view, &item);
+                    self.keep_for_exec(index, &shown);
                 }
                 Some(What::ConfigGet) if heard => {
                     let shown = without_secrets(&exec.reply[item], client.session.resp);

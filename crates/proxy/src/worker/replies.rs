@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 const UNASKED: &str = "the shard sent a reply that nobody asked for";
+/// Begins no reply: the rest of one that is too long is not kept.
+const NOTHING: u8 = 0;
 const TOO_LONG: &str = "the shard sent too long a reply to a command that the proxy looks into";
 
 impl Worker {
@@ -470,7 +472,16 @@ fn capture(backend: &mut Backend, bytes: &[u8]) -> Result<(), &'static str> {
         _ => bounds::REWRITTEN_REPLY_MAX,
     };
     if backend.captured.len() + bytes.len() > most {
+        let rewrite = backend.book.front().map(|run| &run.rewrite);
+        if matches!(rewrite, Some(Rewrite::Commands(_))) {
+            // A client may ask for as much as it likes: others use this connection.
+            backend.captured = vec![NOTHING];
+            return Ok(());
+        }
         return Err(TOO_LONG);
+    }
+    if backend.captured.first() == Some(&NOTHING) {
+        return Ok(());
     }
     backend.captured.extend_from_slice(bytes);
     Ok(())

@@ -9,6 +9,7 @@ use super::filter::Generation;
 use super::lanes::{Flow, Sending};
 use super::queued::Inside;
 use super::session::{Transaction, Watch};
+use crate::accepted::{ALL, View};
 use crate::stats::ErrorKind;
 use crate::texts;
 use resp::command::{Class, Subscription, classify};
@@ -25,6 +26,8 @@ enum Route {
     Any(Sending),
     /// A connection of the client's own.
     Own(Sending),
+    /// This instead, over any connection.
+    Other(&'static [u8], Sending),
     /// This instead, over the client's own connection.
     Instead(&'static [u8], Sending),
     /// Nothing; this is the answer.
@@ -95,6 +98,7 @@ impl Worker {
         }
         match self.route(index, class, name, &args, true) {
             Route::Any(sending) => self.send(index, frame, sending),
+            Route::Other(other, sending) => self.send(index, other, sending),
             Route::Own(_) if class == Class::Exec && self.looks_into_exec(index, index) => {
                 self.send_exec(index, frame)
             }
@@ -223,7 +227,9 @@ impl Worker {
                 }
                 flow
             }
-            Route::Instead(other, sending) => self.send_own(index, other, sending),
+            Route::Other(other, sending) | Route::Instead(other, sending) => {
+                self.send_own(index, other, sending)
+            }
             Route::Refuse(text) => self.refuse(index, &text),
             Route::Inside(Inside::Refuse(text)) => self.refuse(index, &text),
             Route::Local(_) | Route::Inside(_) => {
@@ -320,19 +326,23 @@ impl Worker {
         match class {
             Class::Subscribe(kind) | Class::Unsubscribe(kind) => Route::Own(confirmed(kind, args)),
             Class::Monitor => Route::Own(Sending::effect(Effect::Monitor)),
+            Class::Command => match View::of(sub, args.left().saturating_sub(1)) {
+                Some(View::Count) => {
+                    Route::Other(ALL, Sending::rewritten(Rewrite::Commands(View::Count)))
+                }
+                Some(view) => Route::Any(Sending::rewritten(Rewrite::Commands(view))),
+                None => Route::Any(Sending::plain()),
+            },
             Class::Config if wish(args).is_some() => Route::Local(class),
             Class::Config if sub.eq_ignore_ascii_case(b"GET") => {
                 Route::Any(Sending::rewritten(Rewrite::ConfigGet))
             }
-            Class::Config | Class::Module | Class::Acl if sub.eq_ignore_ascii_case(b"HELP") => {
+            Class::Config | Class::Acl if sub.eq_ignore_ascii_case(b"HELP") => {
                 Route::Any(guarded(name, args))
             }
-            Class::Module if sub.eq_ignore_ascii_case(b"LIST") => Route::Any(guarded(name, args)),
             // The engine says that a word is missing.
-            Class::Config | Class::Module | Class::Acl if sub.is_empty() => {
-                Route::Any(Sending::plain())
-            }
-            Class::Config | Class::Module => Route::Refuse(texts::refused(&format!(
+            Class::Config | Class::Acl if sub.is_empty() => Route::Any(Sending::plain()),
+            Class::Config => Route::Refuse(texts::refused(&format!(
                 "{} {}",
                 texts::shown(name),
                 texts::shown(sub)

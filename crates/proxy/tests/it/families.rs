@@ -234,7 +234,6 @@ pub(super) const FAMILIES: &[&str] = &[
     "FUNCTION RESTORE x",
     "COMMAND GETKEYS SET a %",
     "COMMAND INFO get nosuch",
-    "COMMAND COUNT",
     "COMMAND DOCS nosuch",
     "COMMAND LIST FILTERBY PATTERN xa*",
     "COMMAND GETKEYSANDFLAGS SET a b",

@@ -8,6 +8,7 @@
     reason = "one test program"
 )]
 
+mod accepted;
 mod broken_off;
 mod caching;
 mod concealed;

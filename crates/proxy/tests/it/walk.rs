@@ -189,7 +189,7 @@ fn walk(engine: &'static str) {
             }
             let reply = String::from_utf8_lossy(&raw);
             let sub = name.get(1).map_or("", String::as_str);
-            let meant = difference(&name[0], sub).is_some_and(|d| d.kind == Kind::Refused);
+            let meant = difference(&name[0], sub).is_some_and(|d| d.kind != Kind::Different);
             // Redis 6.2 tells no wrong subcommand from one that its user may not use.
             let old = engine == "redis-6.2.";
             if reply.contains("is not available: this") && !meant && !old && name.len() == 2 {

@@ -1,6 +1,7 @@
 //! Which shards a command goes to.
 
 use super::{SHARDS, line, plan, taken_apart};
+use crate::compatibility::is_refused;
 use crate::merge::{Merge, Plan};
 use resp::command::{Command, KeyRule, RequestPolicy, all};
 
@@ -89,7 +90,6 @@ fn rules_for_commands_without_keys() {
         ("SLOWLOG GET", Merge::Newest(Some(10))),
         ("SLOWLOG GET 3", Merge::Newest(Some(3))),
         ("SLOWLOG GET -1", Merge::Newest(None)),
-        ("COMMANDLOG GET 7 slow", Merge::Newest(Some(7))),
         ("SLOWLOG LEN", Merge::Sum),
         ("LATENCY RESET", Merge::Sum),
         ("INFO memory", Merge::Info),
@@ -103,13 +103,7 @@ fn rules_for_commands_without_keys() {
     ] {
         assert_eq!(plan(words), Plan::Anywhere, "{words}");
     }
-    for words in [
-        "SWAPDB 0 1",
-        "SELECT 1",
-        "SCRIPT DEBUG YES",
-        "SCAN x",
-        "SCAN -1",
-    ] {
+    for words in ["SWAPDB 0 1", "SELECT 1", "SCAN x", "SCAN -1"] {
         assert!(matches!(plan(words), Plan::Refuse(_)), "{words}");
     }
 }
@@ -142,24 +136,11 @@ const ANYWHERE: &[&str] = &[
     "UNSUBSCRIBE",
     "UNWATCH",
     "MONITOR",
-    // Refused.
-    "ACL",
-    "BGREWRITEAOF",
-    "BGSAVE",
-    "CLUSTER",
-    "DEBUG",
-    "FAILOVER",
+    "ACL WHOAMI",
+    "CONFIG SET",
+    // First words of HTTP.
     "HOST:",
-    "MODULE",
-    "PFSELFTEST",
     "POST",
-    "PSYNC",
-    "REPLCONF",
-    "REPLICAOF",
-    "SAVE",
-    "SHUTDOWN",
-    "SLAVEOF",
-    "SYNC",
     // The same on all shards.
     "COMMAND",
     "LOLWUT",
@@ -169,11 +150,13 @@ const ANYWHERE: &[&str] = &[
     "FUNCTION LIST",
     // A cursor is missing; no subcommand.
     "SCAN",
-    "CONFIG",
+    "ACL",
     "COMMANDLOG",
+    "CONFIG",
     "FUNCTION",
     "LATENCY",
     "MEMORY",
+    "MODULE",
     "OBJECT",
     "PUBSUB",
     "SCRIPT",
@@ -200,9 +183,14 @@ fn decided(command: &Command, words: &str, seen: &mut usize) {
         return;
     }
     *seen += 1;
-    let outer = words.split(' ').next().unwrap();
+    let (outer, sub) = match words.split_once(' ') {
+        Some((outer, sub)) => (outer, Some(sub)),
+        None => (words, None),
+    };
+    // What is refused, the shard's link refuses.
     let listed = ANYWHERE.contains(&words)
-        || ["ACL", "CLIENT", "CLUSTER", "COMMAND", "MODULE"].contains(&outer)
+        || is_refused(outer, sub)
+        || ["CLIENT", "COMMAND"].contains(&outer)
         || words.ends_with(" HELP");
     match plan(words) {
         Plan::Anywhere => assert!(listed, "{words} is not decided"),

@@ -71,8 +71,7 @@ fn merge(kind: u8, more: u8, parts: &[&[u8]]) -> Merge {
         15 => Merge::MemoryStats,
         16 => Merge::Running,
         17 => Merge::LatencyLatest,
-        _ if more & 2 == 0 => Merge::LatencyHistory,
-        _ => Merge::LatencyHistogram,
+        _ => Merge::LatencyHistory,
     }
 }
 
@@ -325,7 +324,7 @@ const REPLIES: &[(&[u8], &[&[u8]])] = &[
     (&[10], &[b"*1\r\n*2\r\n:1\r\n:100\r\n", b"*1\r\n*4\r\n:0\r\n:200\r\n:5\r\n*1\r\n$4\r\nPING\r\n"]),
     (&[11], &[b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n"]),
     (&[11], &[b"*2\r\n$20\r\n18446744073709551615\r\n*0\r\n"]),
-    (&[12], &[b"$5\r\nhello\r\n", b"=9\r\ntxt:world\r\n", b"-ERR No samples available for event 'x'\r\n"]),
+    (&[12], &[b"$5\r\nhello\r\n", b"=9\r\ntxt:world\r\n"]),
     (
         &[13],
         &[
@@ -347,13 +346,6 @@ const REPLIES: &[(&[u8], &[&[u8]])] = &[
     (&[16], &[b"*2\r\n$14\r\nrunning_script\r\n$-1\r\n", b"*2\r\n$14\r\nrunning_script\r\n*1\r\n+x\r\n"]),
     (&[17], &[b"*1\r\n*4\r\n$4\r\nfork\r\n:100\r\n:5\r\n:9\r\n", b"*1\r\n*4\r\n$4\r\nfork\r\n:200\r\n:1\r\n:2\r\n"]),
     (&[18], &[b"*1\r\n*2\r\n:100\r\n:5\r\n", b"*2\r\n*2\r\n:50\r\n:1\r\n*2\r\n:100\r\n:2\r\n"]),
-    (
-        &[18],
-        &[
-            b"%1\r\n$3\r\nget\r\n%2\r\n$5\r\ncalls\r\n:3\r\n$14\r\nhistogram_usec\r\n%1\r\n:1\r\n:3\r\n",
-            b"%1\r\n$3\r\nget\r\n%2\r\n$5\r\ncalls\r\n:1\r\n$14\r\nhistogram_usec\r\n%1\r\n:2\r\n:1\r\n",
-        ],
-    ),
 ];
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::worker::Worker;
 use crate::worker::backend::{Backend, Phase, ShardStream, Use};
 use crate::worker::client::{Client, Lane, Streaming, Wait};
 use crate::worker::fan::Part;
+use crate::worker::queued::Later;
 use crate::worker::session::Session;
 use mio::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -79,6 +80,7 @@ impl Worker {
         let client = &self.clients[part];
         let id = self.client_id(part);
         let busy = client.exec.is_some()
+            || client.later.iter().any(Later::stays)
             || client.leaving > 0
             || matches!(client.wait, Wait::Farewell | Wait::Leaving | Wait::Gather)
             || client.keep.as_ref().is_some_and(|keep| !keep.is_still())

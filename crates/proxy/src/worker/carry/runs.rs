@@ -72,7 +72,7 @@ pub(super) fn write_rewrite(rewrite: Rewrite) -> Option<RewriteRecord> {
         Rewrite::ConfigGet => RewriteRecord::ConfigGet,
         Rewrite::Guard(text) => RewriteRecord::Guard(Bytes(text.into())),
         Rewrite::Text(text) => RewriteRecord::Text(Bytes(text.into())),
-        Rewrite::Exec | Rewrite::LastId(_) => return None,
+        Rewrite::Commands(_) | Rewrite::Exec | Rewrite::LastId(_) => return None,
     })
 }
 
@@ -82,7 +82,10 @@ pub(super) fn may_go(run: &Run) -> bool {
     let unheard = run.discard && matches!(run.effect, Effect::Confirm(..));
     write_effect(run.effect).is_some()
         && !unheard
-        && !matches!(run.rewrite, Rewrite::Exec | Rewrite::LastId(_))
+        && !matches!(
+            run.rewrite,
+            Rewrite::Commands(_) | Rewrite::Exec | Rewrite::LastId(_)
+        )
 }
 
 pub(super) fn write_run(run: Run, clock: u64) -> RunRecord {
@@ -156,6 +159,8 @@ pub(super) fn write_later(later: Later) -> LaterRecord {
             What::Answer(frame) => WhatRecord::Answer(Bytes(frame.into())),
             What::Effect(effect) => WhatRecord::Effect(write_effect(effect).unwrap_or_default()),
             What::ConfigGet => WhatRecord::ConfigGet,
+            // Who has one does not go: an older release would not know what that is.
+            What::Commands(_) => WhatRecord::Effect(EffectRecord::None),
         },
     }
 }

@@ -249,6 +249,7 @@ impl Worker {
                 (PLACEHOLDER, Sending::plain(), Some(what))
             }
             Inside::Pass(sending, what) => (frame, sending, what),
+            Inside::Instead(other, what) => (other, Sending::plain(), Some(what)),
         };
         let at = match leg {
             Some(leg) => self.clients[leg].in_transaction,
@@ -349,9 +350,9 @@ fn answered_here(class: Class) -> bool {
     matches!(
         class,
         Class::Client
+            | Class::Command
             | Class::Config
             | Class::Acl
-            | Class::Module
             | Class::Auth
             | Class::Hello
             | Class::Monitor
@@ -364,7 +365,7 @@ fn answered_here(class: Class) -> bool {
 /// Whether a command without a key is about the connection or the server, and means the same on any
 /// shard. The others are about all keys.
 fn is_local(name: &[u8]) -> bool {
-    const LOCAL: [&[u8]; 14] = [
+    const LOCAL: [&[u8]; 13] = [
         b"PING",
         b"ECHO",
         b"TIME",
@@ -374,7 +375,6 @@ fn is_local(name: &[u8]) -> bool {
         b"EVALSHA_RO",
         b"FCALL",
         b"FCALL_RO",
-        b"COMMAND",
         b"LOLWUT",
         b"ROLE",
         b"PUBLISH",
