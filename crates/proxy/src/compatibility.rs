@@ -80,7 +80,7 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("BGSAVE", SAVING),
     different(
         "CLIENT ID",
-        "the proxy's number; also in `HELLO`, `CLIENT LIST` and `CLIENT INFO`",
+        "the proxy's number, no other client of the cluster's has it: that of the node with twelve digits behind; also in `HELLO`, `CLIENT LIST` and `CLIENT INFO`",
         CONNECTIONS,
     ),
     refused("CLIENT IMPORT-SOURCE", INSIDE),
@@ -91,12 +91,12 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     different(
         "CLIENT KILL",
-        "`ID 0` is nobody; Redis 6.2 takes it for everybody",
+        "among the clients of the proxy that answers; so with `UNBLOCK`. `ID 0` is nobody; Redis 6.2 takes it for everybody",
         CONNECTIONS,
     ),
     different(
         "CLIENT LIST",
-        "the clients of the endpoint; fields that only an engine knows are 0",
+        "the clients of the proxy that answers: where several proxies serve an endpoint, each knows its own; fields that only an engine knows are 0",
         CONNECTIONS,
     ),
     different(
@@ -147,7 +147,7 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     different(
         "HELLO",
-        "closes a client that changes the version while it is subscribed or tracked",
+        "closes a client that changes the version while it is subscribed or tracked, or over several shards watches keys; on one shard, `EXEC` is null then",
         CONNECTIONS,
     ),
     different(
@@ -166,8 +166,8 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("MODULE", INSIDE),
     different(
         "MONITOR",
-        "afterwards only `RESET` and `QUIT` are possible",
-        "replies could not be told from the stream",
+        "shows what the engines run: with addresses of the proxy's connections, with what the proxy and the cluster ask themselves (`PING`, `SELECT`, `INFO`, …), without what the proxy answers (`CLIENT`, `AUTH`, …). Afterwards only `RESET` and `QUIT` are possible",
+        "it is the engine's; replies could not be told from the stream",
     ),
     different(
         "MULTI",

@@ -11,6 +11,7 @@
 //! | [`leases`] | until when clients of replicated databases may be answered |
 //! | [`persisted`] | the last configuration, on disk |
 //! | [`listeners`] | endpoints: opening them, accepting, choosing a worker |
+//! | [`client_ids`] | numbers of clients, no two alike in a cluster |
 //! | [`handover`] | a new server takes the endpoints of the old one |
 //! | [`merge`] | commands and replies of several shards |
 //! | [`topology`], [`stats`] | what workers serve and count |
@@ -27,6 +28,7 @@
 mod accepted;
 pub mod bounds;
 mod buffer;
+mod client_ids;
 pub mod compatibility;
 mod control;
 pub mod environment;

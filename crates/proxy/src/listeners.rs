@@ -298,7 +298,7 @@ impl Acceptor {
         database.stats.connections.fetch_add(1, Ordering::Relaxed);
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         self.stats.sockets.fetch_add(1, Ordering::Relaxed);
-        let id = self.stats.next_client.fetch_add(1, Ordering::Relaxed);
+        let id = self.stats.ids.next();
         let mut client = Accepted {
             id,
             stream,

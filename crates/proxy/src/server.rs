@@ -3,6 +3,7 @@
 
 mod adopting;
 
+use crate::client_ids::ClientIds;
 use crate::control::Told;
 use crate::environment::Environment;
 use crate::gates::{self, Gates};
@@ -52,9 +53,9 @@ pub fn serve(environment: &Environment, launched: bool) -> anyhow::Result<()> {
             None
         }
     };
-    let next_client = taken.as_ref().map_or(1, |taken| taken.next_client);
+    let ids = ClientIds::from(taken.as_ref().map_or(0, |taken| taken.next_client));
     let (wishes, asked) = mpsc::channel(WISHES_MAX);
-    let stats = Arc::new(ServerStats::new(descriptors, next_client, wishes));
+    let stats = Arc::new(ServerStats::new(descriptors, ids, wishes));
     let last = persisted::load(&persisted::path(environment));
     let settings = last.as_ref().map(|config| config.settings.clone());
     let mut workers = Workers::new(environment.config.address, Arc::clone(&stats));
@@ -279,6 +280,7 @@ impl Server {
         }
         let changed = self.config.as_ref() != Some(&config);
         if changed {
+            self.stats.ids.of(config.node);
             self.spread(&config).await;
             if self.leaving() {
                 self.listeners.forget(&config);
@@ -435,7 +437,7 @@ impl Server {
                 // A successor that is gone meanwhile is noticed by the handover thread.
                 let _ = answer.send(Offered {
                     listeners,
-                    next_client: self.stats.next_client.load(Ordering::Relaxed) + 1_000_000,
+                    next_client: self.stats.ids.after(),
                     sockets: self.stats.sockets.load(Ordering::Relaxed),
                     standing: handover::standing(&self.acceptor, &self.workers.all()),
                 });

@@ -19,6 +19,7 @@ use histogram::{Histogram, Times};
 pub(crate) use counters::{Answered, ErrorKind, Tally, WorkerStats};
 pub(crate) use window::{Sum, Window};
 
+use crate::client_ids::ClientIds;
 use crate::wishes::Wished;
 use model::observation::{HandoverCounts, ProxyCounts, ProxyDatabaseObservation};
 use std::sync::atomic::{
@@ -45,8 +46,8 @@ pub(crate) struct ServerStats {
     pub(crate) takes_over: AtomicBool,
     /// This process gives its clients to another one.
     pub(crate) gives: AtomicBool,
-    /// Id of the next client.
-    pub(crate) next_client: AtomicU64,
+    /// Numbers of clients.
+    pub(crate) ids: ClientIds,
     /// Where workers tell of slow commands.
     pub(crate) slow: slow::Queue,
     /// Where workers tell of what clients wish of the whole database.
@@ -108,7 +109,7 @@ impl Handed {
 impl ServerStats {
     /// For a process that may open `descriptors` files.
     #[must_use]
-    pub(crate) fn new(descriptors: u64, next_client: u64, wishes: mpsc::Sender<Wished>) -> Self {
+    pub(crate) fn new(descriptors: u64, ids: ClientIds, wishes: mpsc::Sender<Wished>) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         Self {
             connections: AtomicUsize::new(0),
@@ -118,7 +119,7 @@ impl ServerStats {
             takes_over: AtomicBool::new(false),
             gives: AtomicBool::new(false),
             sockets_max: descriptors.saturating_sub(128).max(16),
-            next_client: AtomicU64::new(next_client.max(1)),
+            ids,
             slow: slow::Queue::default(),
             wishes,
         }
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn who_looks_keeps_no_worker_waiting() {
         let (server, database) = (
-            ServerStats::new(1024, 1, mpsc::channel(1).0),
+            ServerStats::new(1024, ClientIds::from(0), mpsc::channel(1).0),
             DatabaseStats::default(),
         );
         let worker = database.of_worker(0);

@@ -3,6 +3,8 @@
 use crate::support::client::{Client, words};
 use crate::support::node::{Node, VALKEY};
 use crate::support::until;
+use model::NodeUid;
+use std::collections::BTreeSet;
 
 const ENGINES: [&str; 4] = ["redis-6.2.", "redis-7.0.", "valkey-8.0.", VALKEY];
 
@@ -97,6 +99,46 @@ fn unblock() {
         }
         assert_eq!(other.text("CLIENT UNBLOCK 99999"), ":0\r\n");
     }
+}
+
+/// Two proxies of a cluster: what one of them calls a client means nobody at the other, before and after both were
+/// replaced.
+#[test]
+fn ids_are_of_one_proxy_alone() {
+    let of = |node| Node::with(VALKEY, |config| config.node = NodeUid(node));
+    let mut nodes = [of(3), of(4)];
+    let mut clients: Vec<Vec<Client>> = nodes
+        .iter()
+        .map(|node| (0..5).map(|_| node.client()).collect())
+        .collect();
+    let mut seen: Vec<(usize, String)> = Vec::new();
+    for round in 0..2 {
+        for (number, clients) in clients.iter_mut().enumerate() {
+            let mut ids: Vec<String> = clients.iter_mut().map(id).collect();
+            let first = if number == 0 { '3' } else { '4' };
+            assert!(ids.iter().all(|id| id.starts_with(first) && id.len() == 13));
+            // Those that were there before have kept theirs.
+            let kept = seen.iter().filter(|(of, _)| *of == number);
+            assert!(kept.zip(&ids).all(|((_, kept), id)| kept == id));
+            seen.extend(ids.drain(round * 5..).map(|id| (number, id)));
+        }
+        let (one, other) = clients.split_at_mut(1);
+        for (asker, asked) in [(&mut one[0], 1), (&mut other[0], 0)] {
+            for (_, id) in seen.iter().filter(|(of, _)| *of == asked) {
+                for line in ["CLIENT KILL ID", "CLIENT UNBLOCK"] {
+                    assert_eq!(asker[0].text(&format!("{line} {id}")), ":0\r\n");
+                }
+            }
+        }
+        for (node, clients) in nodes.iter_mut().zip(&mut clients) {
+            if round == 0 {
+                node.replace_proxy();
+                clients.extend((0..5).map(|_| node.client()));
+            }
+        }
+    }
+    let different: BTreeSet<&String> = seen.iter().map(|(_, id)| id).collect();
+    assert_eq!((seen.len(), different.len()), (20, 20));
 }
 
 /// Names of the fields of a line.
