@@ -86,10 +86,10 @@ async fn open(address: &ShardAddress, source: IpAddr) -> io::Result<Box<dyn Sock
     }
 }
 
-/// Where an engine is, for people.
+/// Where an engine is, for people; clients hear it too, and need no paths.
 pub(super) fn place(address: &ShardAddress) -> String {
     match address {
-        ShardAddress::Unix(path) => path.display().to_string(),
+        ShardAddress::Unix(path) => path.file_name().unwrap_or_default().display().to_string(),
         ShardAddress::Tcp(address) => address.to_string(),
     }
 }

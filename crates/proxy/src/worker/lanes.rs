@@ -405,7 +405,10 @@ impl Worker {
             return self.wait_at_gate(index, id);
         }
         self.need(id);
-        if self.lease_is_over(id) || self.link(id).is_none_or(super::link::Link::hold_is_over) {
+        if self.lease_is_over(id) {
+            return self.answer_no_lease(index, id);
+        }
+        if self.link(id).is_none_or(super::link::Link::hold_is_over) {
             return self.answer_in_order(index, texts::UNAVAILABLE);
         }
         let name = self.client_id(index);

@@ -279,7 +279,7 @@ impl Worker {
     #[cold]
     pub(super) fn wait_for_lease(&mut self, index: usize, id: LinkId) -> Flow {
         if self.lease_is_over(id) {
-            return self.answer_in_order(index, texts::UNAVAILABLE);
+            return self.answer_no_lease(index, id);
         }
         let name = self.client_id(index);
         if let Some(link) = self.link_mut(id) {
@@ -287,6 +287,12 @@ impl Worker {
         }
         self.clients[index].wait = Wait::Link;
         Flow::Hold
+    }
+
+    /// A command has waited for a lease long enough, or comes after one that has.
+    pub(super) fn answer_no_lease(&mut self, index: usize, id: LinkId) -> Flow {
+        let text = texts::no_lease(&self.lease_trouble(id.served, id.shard));
+        self.answer_in_order(index, &text)
     }
 
     /// A shard has had no lease for as long as its commands wait: they get an error now, and what is in flight
@@ -325,7 +331,7 @@ impl Worker {
     /// Why a shard has no lease.
     pub(super) fn lease_trouble(&self, served: usize, shard: usize) -> String {
         let lease = self.served[served].shards[shard].lease.as_ref();
-        lease.map_or_else(String::new, |until| until.trouble())
+        lease.map_or_else(|| "no lease".to_owned(), |until| until.trouble())
     }
 
     /// Whether clients of a shard have waited for a lease long enough.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 pub const UNKNOWN: &str =
     "-ERR connection to the shard was lost, the outcome of this command is unknown\r\n";
-pub const UNAVAILABLE: &str =
-    "-TRYAGAIN the shard of this database is not available; try again\r\n";
+/// What a command hears that has waited for a lease long enough.
+pub const NO_LEASE: &str = "-TRYAGAIN no lease: this node's cnm_exec does not answer; \
+    the command did not run; try again\r\n";
 /// What the log says when clients wait for a lease.
 pub const WAITS: &str = "clients of replicated databases wait";
 
@@ -147,8 +148,8 @@ fn after_a_while_there_is_an_error() {
     let mut late = node.client();
     late.send(&words("INCR n"));
     assert_eq!(shown(&waits.reply()), UNKNOWN);
-    assert_eq!(shown(&late.reply()), UNAVAILABLE);
-    assert_eq!(late.text("BLPOP q 0"), UNAVAILABLE);
+    assert_eq!(shown(&late.reply()), NO_LEASE);
+    assert_eq!(late.text("BLPOP q 0"), NO_LEASE);
     until("it is told", || {
         node.exec.last().is_some_and(|seen| {
             let error = seen.databases[0].error.as_deref();

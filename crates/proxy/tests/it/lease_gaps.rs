@@ -1,6 +1,6 @@
 //! Leases: clients that have connections of their own, while there is none.
 
-use crate::lease::{UNAVAILABLE, UNKNOWN, hears_nothing, leased, run_out, served_again};
+use crate::lease::{NO_LEASE, UNKNOWN, hears_nothing, leased, run_out, served_again};
 use crate::support::client::{Client, shown, words};
 use crate::support::exec::Policy;
 use crate::support::node::Node;
@@ -124,7 +124,7 @@ fn connections_may_be_opened_in_a_gap() {
     until("the proxy has signed in", || {
         direct.text("CLIENT LIST").contains("user=proxy@e1")
     });
-    assert_eq!(client.text("INCR n"), UNAVAILABLE);
+    assert_eq!(client.text("INCR n"), NO_LEASE);
     assert_eq!(direct.text("INFO keyspace"), "$12\r\n# Keyspace\r\n\r\n");
     node.exec.leases(Policy::Granted);
     served_again(&node);

@@ -1,10 +1,11 @@
 //! What if a whole node is lost, or every `cnm_exec`?
 
-use crate::load::{Writer, counts, go_on, stop, value, writer};
+use crate::load::{Writer, counts, go_on, go_on_by, stop, value, writer};
 use crate::replicas::{create, end, masters};
-use crate::story::{primary, served, shards, shards_ok};
+use crate::story::{primary, seen, served, set, shards, shards_ok};
 
 use model::rest::{LogEvent, ShardInfo};
+use resp::slot::key_slot;
 use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
 use testkit::wait;
@@ -113,6 +114,7 @@ fn databases_go_on_without_any_cnm_exec() {
     let mut cluster = Cluster::start(3).unwrap();
     create(&cluster, &["shards_count", "2"]);
     shards_ok(&cluster);
+    let before = roles(&cluster);
     let replica = shards(&cluster, 0)
         .into_iter()
         .find(|shard| shard.role == "slave")
@@ -132,12 +134,26 @@ fn databases_go_on_without_any_cnm_exec() {
         assert_eq!(written.errors, [""; 0], "{}", written.key);
         println!("{}: longest wait {:?}", written.key, written.worst);
     }
-    a_silent_copy_stops_writes(&cluster, &replica);
+    let there = a_silent_copy_stops_writes(&cluster, &replica);
     for node in &mut cluster.nodes {
         node.start_daemon("cnm_exec").unwrap();
     }
     cluster.settled().unwrap();
     shards_ok(&cluster);
+    assert_eq!(roles(&cluster), before, "nobody took a role meanwhile");
+    // The copy that was silent takes over: it has what clients were told.
+    let hands = masters(&cluster)
+        .into_iter()
+        .find(|shard| shard.assigned_slots == replica.assigned_slots);
+    let hands = format!("redis:{}", hands.unwrap().uid);
+    let moved = cluster.nodes[0]
+        .rladmin(&["failover", "shard", &hands])
+        .unwrap();
+    assert!(moved.status.success(), "{}", seen(&moved));
+    let mut connection = served(&cluster, 0, PORT);
+    for (key, count) in there {
+        assert_eq!(value(&mut connection, &key), count, "{key}");
+    }
     let writers = self::writers(&cluster, &[0, 1, 2]);
     go_on(&writers, "they write with leases");
     let mut connection = served(&cluster, 0, PORT);
@@ -147,41 +163,80 @@ fn databases_go_on_without_any_cnm_exec() {
     }
 }
 
-/// What is read as the last promise ends is given up; everything else waits.
-fn a_silent_copy_stops_writes(cluster: &Cluster, replica: &ShardInfo) {
-    let writers = writers(cluster, &[0, 1, 2]);
-    go_on(&writers, "they write");
+/// Who is what, and of which epoch.
+fn roles(cluster: &Cluster) -> Vec<(u64, String, u64)> {
+    let all = shards(cluster, 0).into_iter();
+    all.map(|shard| (shard.uid.0, shard.role, shard.epoch))
+        .collect()
+}
+
+fn is_of(key: &str, shard: &ShardInfo) -> bool {
+    let (first, last) = shard.assigned_slots.split_once('-').unwrap();
+    (first.parse().unwrap()..=last.parse().unwrap()).contains(&key_slot(key.as_bytes()))
+}
+
+/// Nobody is left who could confirm a lease, and one copy promises no more: writes to its slots stop with that reason
+/// at every proxy, those to others go on. What is there when it speaks again, by key.
+fn a_silent_copy_stops_writes(cluster: &Cluster, replica: &ShardInfo) -> Vec<(String, u64)> {
+    let keys = (0..4).map(|number| format!("chain:{number}"));
+    let (stopped, others): (Vec<String>, Vec<String>) = keys.partition(|key| is_of(key, replica));
+    let probe = format!("{{{}}}:probe", stopped[0]);
+    let through = |keys: Vec<String>| -> Vec<Writer> {
+        let all = keys.into_iter().enumerate();
+        all.map(|(number, key)| writer(cluster, number % 3, PORT, key))
+            .collect()
+    };
+    let (stopped, others) = (through(stopped), through(others));
+    go_on(&stopped, "they write");
+    let mut probes: Vec<_> = (0..3).map(|node| served(cluster, node, PORT)).collect();
+    set(&mut probes[0], &probe, "before");
     let pid = rustix::process::Pid::from_raw(i32::try_from(replica.pid.unwrap()).unwrap()).unwrap();
     let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
     signal(rustix::process::Signal::STOP);
-    wait::until("some of them stop", Duration::from_secs(20), || {
-        let before = counts(&writers);
-        std::thread::sleep(Duration::from_millis(500));
-        let now = counts(&writers);
-        let stand = before
-            .iter()
-            .zip(&now)
-            .filter(|(then, now)| then == now)
-            .count();
-        if stand > 0 {
-            Ok(())
-        } else {
-            Err(format!("{before:?} {now:?}"))
-        }
-    })
-    .unwrap();
+    for (node, connection) in probes.iter_mut().enumerate() {
+        let reason = wait::until("a write is refused", Duration::from_secs(30), || {
+            let answer = redis::cmd("SET")
+                .arg(&probe)
+                .arg("during")
+                .query::<()>(connection);
+            // What was in flight as the last promise ended is given up, for another reason.
+            match answer.map_err(|error| error.to_string()) {
+                Err(error) if error.contains("no lease: ") => Ok(error),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .unwrap();
+        println!("through node {}: {reason}", node + 1);
+        assert!(reason.contains("cnm_exec is not reached"), "{reason}");
+        assert!(reason.contains("does not promise"), "{reason}");
+        assert!(!reason.contains('/'), "clients need no paths: {reason}");
+    }
+    let then = counts(&stopped);
+    go_on_by(&others, 200, "those of other slots write");
+    assert_eq!(counts(&stopped), then, "nothing is acknowledged");
     signal(rustix::process::Signal::CONT);
-    go_on(&writers, "they write when it is back");
+    go_on(&stopped, "they write when it is back");
+    for written in stop(others) {
+        assert_eq!(written.errors, [""; 0], "{}", written.key);
+    }
     let mut connection = served(cluster, 0, PORT);
-    for written in stop(writers) {
-        assert!(written.errors.len() <= 1, "{written:?}");
+    let mut all = Vec::new();
+    for written in stop(stopped) {
+        let no_lease = |error: &&String| error.contains("no lease: ");
+        let refused = written.errors.iter().filter(no_lease).count();
+        assert!(refused > 0, "{written:?}");
+        let unknown = written.errors.len() - refused;
+        assert!(unknown <= 1, "{written:?}");
         let there = value(&mut connection, &written.key);
-        let most = written.acknowledged + written.errors.len() as u64;
+        let most = written.acknowledged + unknown as u64;
         assert!(
             (written.acknowledged..=most).contains(&there),
-            "{there} of {written:?}"
+            "{there} of {} to {most}",
+            written.acknowledged
         );
+        all.push((written.key, there));
     }
+    all
 }
 
 /// Whole again, roles by epoch, the data there.
