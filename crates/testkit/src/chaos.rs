@@ -17,7 +17,7 @@ use crate::history::{Allowed, Append, History, Micros, Span, Verdict};
 use crate::load::{Clock, Load, Plan};
 use crate::wait;
 use anyhow::{Context as _, bail, ensure};
-use faults::On;
+use faults::Whom;
 use schedule::{Schedule, Step};
 use std::time::Duration;
 
@@ -39,10 +39,14 @@ const MINUTE: Micros = 62_000_000;
 pub struct Options {
     /// Faults begin for so long.
     pub length: Duration,
+    /// And at most so many steps are made: what a short run does then depends on its seed alone.
+    pub steps: Option<usize>,
     /// Decides which, when, and on which node.
     pub seed: u64,
     /// Kinds of faults.
     pub kinds: Vec<Kind>,
+    /// More words of `create db`: how many shards it has, whether they keep their data on disk.
+    pub database: Vec<String>,
     /// Whether each step is told.
     pub loud: bool,
 }
@@ -56,8 +60,8 @@ pub struct Story {
     pub steps: Vec<String>,
     /// Moves that were carried out.
     pub moves: usize,
-    /// Faults that were made.
-    pub faults: usize,
+    /// Faults that were made, in order.
+    pub faults: Vec<Kind>,
     /// How long the longest one was noticed, from its beginning until everything was whole.
     pub longest: Duration,
     /// The longest that an append waited for its answer.
@@ -79,7 +83,8 @@ pub fn run(options: &Options) -> anyhow::Result<Story> {
             clocks: options.kinds.contains(&Kind::Clock),
         },
     )?;
-    cluster.create_replicated(&[])?;
+    let more: Vec<&str> = options.database.iter().map(String::as_str).collect();
+    cluster.create_replicated(&more)?;
     cluster.whole(HEALS)?;
     let clock = Clock::start();
     let plan = Plan {
@@ -95,7 +100,7 @@ pub fn run(options: &Options) -> anyhow::Result<Story> {
         loud: options.loud,
         steps: Vec::new(),
         spans: Vec::new(),
-        faults: 0,
+        faults: Vec::new(),
         longest: 0,
         moves: 0,
         replaced: Vec::new(),
@@ -116,7 +121,7 @@ struct Run {
     steps: Vec<String>,
     /// Those that clients may notice.
     spans: Vec<Span>,
-    faults: usize,
+    faults: Vec<Kind>,
     longest: Micros,
     moves: usize,
     /// When a primary was taken away.
@@ -135,7 +140,8 @@ impl Run {
 
     fn carry_out(&mut self, cluster: &mut Cluster, options: &Options) -> anyhow::Result<()> {
         let end = self.clock.now() + u64::try_from(options.length.as_micros())?;
-        for step in Schedule::new(options.seed, &options.kinds) {
+        let steps = options.steps.unwrap_or(usize::MAX);
+        for step in Schedule::new(options.seed, &options.kinds).take(steps) {
             if self.clock.now() > end || self.not_healed.is_some() {
                 break;
             }
@@ -147,16 +153,15 @@ impl Run {
 
     fn step(&mut self, cluster: &mut Cluster, step: &Step) -> anyhow::Result<()> {
         if step.kind == Kind::Move {
-            return self.planned_move(cluster);
+            return self.planned_move(cluster, step);
         }
         let from = self.clock.now();
-        let step = &self.spared(step);
-        let victim = faults::victim(step, cluster)?;
+        let victim = faults::victim(step, self.whom(step), cluster)?;
         if victim.primary && step.kind.replaces() {
             self.replaced.push(from);
         }
         self.tell(format!("{} on node {}", step.kind, victim.node + 1));
-        let primary = cluster.primary_shard()?.uid;
+        let primary = faults::of_step(step, "master", cluster)?.uid;
         faults::begin(step, &victim, cluster).with_context(|| format!("{}", step.kind))?;
         let mut meanwhile = None;
         if step.kind.lasts() {
@@ -182,7 +187,7 @@ impl Run {
         let killed = victim.killed(step.kind);
         let healed = cluster.whole_without(killed, HEALS);
         let took = self.clock.now() - from;
-        self.faults += 1;
+        self.faults.push(step.kind);
         self.longest = self.longest.max(took);
         if step.kind.may_be_noticed() {
             self.spans.push(Span {
@@ -209,21 +214,21 @@ impl Run {
         Ok(())
     }
 
-    /// A replica set has two failovers a minute; after that an operator is needed. The third is the
-    /// replica's.
-    fn spared(&self, step: &Step) -> Step {
+    /// A replica set has two failovers a minute; after that an operator is needed. The third fault spares the
+    /// primaries, whosever the first two were.
+    fn whom(&self, step: &Step) -> Whom {
         let recent = |at: &&Micros| self.clock.now() - **at < MINUTE;
-        let mut step = step.clone();
-        if step.kind.replaces() && self.replaced.iter().filter(recent).count() >= 2 {
-            step.on = On::Replica;
+        let enough = self.replaced.iter().filter(recent).count() >= 2;
+        match step.kind.replaces() && enough {
+            true => Whom::NoPrimary,
+            false => Whom::Drawn,
         }
-        step
     }
 
     /// A move that nothing disturbs: it must be carried out, and clients must not notice.
-    fn planned_move(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+    fn planned_move(&mut self, cluster: &Cluster, step: &Step) -> anyhow::Result<()> {
         cluster.whole(HEALS)?;
-        let shard = cluster.primary_shard()?.uid;
+        let shard = faults::of_step(step, "master", cluster)?.uid;
         match cluster.move_shard(shard) {
             Ok(moved) => {
                 self.moves += 1;
@@ -279,15 +284,15 @@ impl Run {
     }
 }
 
-/// A replica lags a little; while nodes cannot hear each other, a primary goes on until its lease ends.
+/// A replica lags a little; while nodes cannot hear each other, a primary goes on until its lease ends. A node that is
+/// gone is missed for some seconds before its primary's place is taken.
 fn allowed(spans: &[Span]) -> Allowed {
     const LOCAL: Micros = 1_000_000;
-    const CUT: Micros = 10_000_000;
-    let cut = spans
-        .iter()
-        .any(|span| span.what == Kind::Partition.to_string());
+    const UNHEARD: Micros = 10_000_000;
+    let unheard = [Kind::Partition, Kind::Node].map(|kind| kind.to_string());
+    let unheard = spans.iter().any(|span| unheard.contains(&span.what));
     Allowed {
-        before: if cut { CUT } else { LOCAL },
+        before: if unheard { UNHEARD } else { LOCAL },
         after: LOCAL,
     }
 }

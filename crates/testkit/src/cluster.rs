@@ -221,6 +221,21 @@ impl Node {
         Ok(())
     }
 
+    /// Starts the daemons again that have ended by themselves, as supervisord does.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_ended(&mut self) -> anyhow::Result<()> {
+        let mut ended = Vec::new();
+        for (name, child) in &mut self.daemons {
+            if child.try_wait()?.is_some() {
+                ended.push(name.clone());
+            }
+        }
+        self.daemons.retain(|(name, _)| !ended.contains(name));
+        ended.iter().try_for_each(|name| self.start_daemon(name))
+    }
+
     /// Runs `rladmin` on this node.
     ///
     /// # Errors

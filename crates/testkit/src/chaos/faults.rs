@@ -3,6 +3,7 @@
 use super::schedule::Step;
 use crate::cluster::{Cluster, processes_below};
 use anyhow::{Context as _, bail};
+use model::rest::ShardInfo;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt;
 use std::fs::File;
@@ -162,12 +163,20 @@ pub(crate) enum On {
     Node(usize),
 }
 
+/// Whether it is done to whom the schedule drew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Whom {
+    Drawn,
+    /// No primary is taken away: a replica, or a node that has only replicas.
+    NoPrimary,
+}
+
 /// Whom it is done to.
 #[derive(Debug)]
 pub(crate) struct Victim {
     /// Index of the node.
     pub(crate) node: usize,
-    /// Whether the primary is there.
+    /// Whether a primary is there.
     pub(crate) primary: bool,
     process: Option<Pid>,
 }
@@ -180,41 +189,63 @@ impl Victim {
     }
 }
 
+/// The shard of a role in the replica set whose turn it is.
+pub(crate) fn of_step(step: &Step, role: &str, cluster: &Cluster) -> anyhow::Result<ShardInfo> {
+    let mut all = cluster.shards()?;
+    all.retain(|shard| shard.role == role);
+    all.sort_by(|a, b| a.assigned_slots.cmp(&b.assigned_slots));
+    let place = step.number.checked_rem(all.len());
+    Ok(all.swap_remove(place.with_context(|| format!("no {role}"))?))
+}
+
 /// Finds the victim of a step, as the cluster is now.
-pub(crate) fn victim(step: &Step, cluster: &Cluster) -> anyhow::Result<Victim> {
-    let shard = match step.on {
-        On::Primary => Some(cluster.role("master")?),
-        On::Replica => Some(cluster.role("slave")?),
-        On::PrimaryNode | On::Node(_) => None,
-    };
-    let node = match (&shard, step.on) {
-        (Some(shard), _) => cluster.index(shard.node_uid)?,
-        (None, On::Node(index)) => index,
-        (None, _) => cluster.primary_node()?,
-    };
-    if !matches!(step.kind, Kind::Engine | Kind::EngineStop) {
-        let process = match step.kind {
-            Kind::Proxy => Some(proxy_server(cluster, node)?),
-            Kind::ExecStop => cluster.nodes[node].pid("cnm_exec").and_then(pid),
-            _ => None,
+pub(crate) fn victim(step: &Step, whom: Whom, cluster: &Cluster) -> anyhow::Result<Victim> {
+    if matches!(step.kind, Kind::Engine | Kind::EngineStop) {
+        // Of the role that was drawn, else the primary.
+        let role = match (whom, step.on) {
+            (Whom::NoPrimary, _) | (_, On::Replica) => "slave",
+            _ => "master",
         };
-        let primary = cluster.index(cluster.role("master")?.node_uid)? == node;
+        let shard = of_step(step, role, cluster)?;
         return Ok(Victim {
-            node,
-            primary,
-            process,
+            node: cluster.index(shard.node_uid)?,
+            primary: shard.role == "master",
+            process: shard.pid.and_then(pid),
         });
     }
-    // An engine: of the role that was drawn, else the primary.
-    let shard = match shard {
-        Some(shard) => shard,
-        None => cluster.role("master")?,
+    let node = match (whom, step.on) {
+        (Whom::NoPrimary, _) => without_primary(cluster)?,
+        (_, On::Primary) => cluster.index(of_step(step, "master", cluster)?.node_uid)?,
+        (_, On::Replica) => cluster.index(of_step(step, "slave", cluster)?.node_uid)?,
+        (_, On::PrimaryNode) => cluster.primary_node()?,
+        (_, On::Node(index)) => index,
+    };
+    let process = match step.kind {
+        Kind::Proxy => Some(proxy_server(cluster, node)?),
+        Kind::ExecStop => cluster.nodes[node].pid("cnm_exec").and_then(pid),
+        _ => None,
     };
     Ok(Victim {
-        node: cluster.index(shard.node_uid)?,
-        primary: shard.role == "master",
-        process: shard.pid.and_then(pid),
+        node,
+        primary: with(cluster, "master")?.contains(&node),
+        process,
     })
+}
+
+/// The nodes with a shard of a role.
+fn with(cluster: &Cluster, role: &str) -> anyhow::Result<Vec<usize>> {
+    let all = cluster.shards()?.into_iter();
+    let of_it = all.filter(|shard| shard.role == role);
+    of_it.map(|shard| cluster.index(shard.node_uid)).collect()
+}
+
+/// A node that has replicas only, else one that has nothing.
+fn without_primary(cluster: &Cluster) -> anyhow::Result<usize> {
+    let primaries = with(cluster, "master")?;
+    let spared = |node: &usize| !primaries.contains(node);
+    let replicas = with(cluster, "slave")?;
+    let mut all = replicas.into_iter().chain(0..cluster.nodes.len());
+    all.find(spared).context("a primary on every node")
 }
 
 fn pid(number: u32) -> Option<Pid> {
@@ -272,7 +303,11 @@ pub(crate) fn end(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow
         Kind::Exec => cluster.nodes[victim.node].start_daemon("cnm_exec"),
         Kind::Node => cluster.nodes[victim.node].start(),
         Kind::Partition => cluster.apart().context("no namespaces")?.heal(),
-        Kind::Disk => Ok(std::fs::remove_file(filler(cluster, victim.node))?),
+        // A configuration store that cannot be written ends its process.
+        Kind::Disk => {
+            std::fs::remove_file(filler(cluster, victim.node))?;
+            cluster.nodes[victim.node].start_ended()
+        }
         Kind::SlowDisk => cluster.nodes[victim.node].slow_disk(Duration::ZERO),
         Kind::Clock => cluster.nodes[victim.node].set_clock(0),
     }

@@ -13,6 +13,8 @@ const MOVES: f64 = 0.3;
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Step {
+    /// Counts them from 0: replica sets are met in turn.
+    pub(crate) number: usize,
     /// Before it.
     pub(crate) pause: Duration,
     pub(crate) kind: Kind,
@@ -30,6 +32,7 @@ pub(crate) struct Step {
 pub(crate) struct Schedule {
     random: StdRng,
     kinds: Vec<Kind>,
+    count: usize,
 }
 
 impl Schedule {
@@ -37,6 +40,7 @@ impl Schedule {
         Self {
             random: StdRng::seed_from_u64(seed),
             kinds: kinds.to_vec(),
+            count: 0,
         }
     }
 }
@@ -58,7 +62,10 @@ impl Iterator for Schedule {
             2 => On::PrimaryNode,
             _ => On::Node(random.random_range(0..3)),
         };
+        let number = self.count;
+        self.count += 1;
         Some(Step {
+            number,
             pause: Duration::from_millis(random.random_range(50..800)),
             kind,
             on,
