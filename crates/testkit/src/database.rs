@@ -234,17 +234,25 @@ impl Cluster {
         Ok(done)
     }
 
+    /// The events of a kind, the oldest first.
+    ///
+    /// # Errors
+    /// When no node tells its events.
+    pub fn events(&self, kind: &str) -> anyhow::Result<Vec<LogEvent>> {
+        let mut events: Vec<LogEvent> = self.ask("/v1/logs")?;
+        events.retain(|event| event.kind == kind);
+        events.sort_by(|a, b| a.time.cmp(&b.time));
+        Ok(events)
+    }
+
     /// When the platform says that a replica took the place of a lost primary.
     ///
     /// # Errors
     /// When no node tells its events.
     pub fn failovers(&self, clock: &Clock) -> anyhow::Result<Vec<Micros>> {
-        let events: Vec<LogEvent> = self.ask("/v1/logs")?;
-        let failover = |event: &&LogEvent| event.kind == "shard_failover";
-        let times = events.iter().filter(failover);
-        Ok(times
-            .filter_map(|event| clock.of_event(&event.time))
-            .collect())
+        let events = self.events("shard_failover")?;
+        let times = events.iter().map(|event| clock.of_event(&event.time));
+        Ok(times.flatten().collect())
     }
 
     /// Everything in these lists, read through the first endpoint that serves.

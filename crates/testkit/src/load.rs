@@ -223,13 +223,19 @@ impl Client {
     }
 }
 
-async fn append(stream: &mut TcpStream, list: u16, value: Value) -> Outcome {
+/// What a client sends to append a value.
+#[must_use]
+pub fn command(list: u16, value: Value) -> String {
     let (key, value) = (key(list), value.to_string());
-    let command = format!(
+    format!(
         "*3\r\n$5\r\nRPUSH\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
         key.len(),
         value.len()
-    );
+    )
+}
+
+async fn append(stream: &mut TcpStream, list: u16, value: Value) -> Outcome {
+    let command = command(list, value);
     if let Err(error) = stream.write_all(command.as_bytes()).await {
         return Outcome::Closed(error.to_string());
     }

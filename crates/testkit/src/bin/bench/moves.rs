@@ -7,12 +7,18 @@
 //! | `measure` | latencies in a window, and when writes came back |
 //! | `planned` | moves and maintenance |
 //! | `kinds` | transactions, blocking commands, subscriptions and others while primaries move |
-//! | `losses` | what is killed or cut off |
+//! | `losses` | what is killed |
+//! | `cut` | a node is cut off, with clients on it |
+//! | `silent` | nobody confirms leases, and a copy promises no more |
+//! | `unseen` | an engine is back, empty, before anybody missed it |
 
+mod cut;
 mod kinds;
 mod losses;
 mod measure;
 mod planned;
+mod silent;
+mod unseen;
 
 use anyhow::{Context as _, bail};
 use std::path::PathBuf;
@@ -22,12 +28,16 @@ use testkit::load::Plan;
 use testkit::report::Report;
 
 const USAGE: &str = "usage: cargo xtask bench moves [--quick] [--json FILE] [--markdown FILE] \
-    [--only PART,…]\nparts: planned, row, kinds, maintenance, engine, exec, node, primary-node, cut, restart";
+    [--rounds N] [--only PART,…]\nparts: planned, row, kinds, maintenance, engine, exec, silent, unseen, node, \
+    primary-node, cut, restart\n\
+    --rounds: how often something is lost in each part, 20 by default, once or twice with --quick";
 const CLIENTS: u16 = 50;
 /// Between two appends of a client.
 const EVERY: Duration = Duration::from_millis(10);
 /// Longer than any wait that the platform promises.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often something is lost in each part.
+const ROUNDS: u32 = 20;
 /// Engines with their versions, oldest first.
 const ENGINES: [&str; 4] = ["6.2", "7.0", "8.0", "9.1"];
 
@@ -35,16 +45,18 @@ type Part = (
     &'static str,
     fn(&Options, &mut Report) -> anyhow::Result<()>,
 );
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 12] = [
     ("planned", planned::each_engine),
     ("row", planned::in_a_row),
     ("kinds", kinds::run),
     ("maintenance", planned::maintenance),
     ("engine", losses::engine),
     ("exec", losses::control),
+    ("silent", silent::run),
+    ("unseen", unseen::run),
     ("node", losses::node),
     ("primary-node", losses::primary_node),
-    ("cut", losses::cut),
+    ("cut", cut::run),
     ("restart", losses::restart),
 ];
 
@@ -54,6 +66,15 @@ struct Options {
     json: Option<PathBuf>,
     markdown: Option<PathBuf>,
     only: Vec<String>,
+    rounds: Option<u32>,
+}
+
+impl Options {
+    /// How often something is lost: so often if the run is a quick one and says no number.
+    fn rounds(&self, quick: u32) -> u32 {
+        self.rounds
+            .unwrap_or(if self.quick { quick } else { ROUNDS })
+    }
 }
 
 /// Measures.
@@ -103,6 +124,7 @@ fn options(words: &[String]) -> anyhow::Result<Options> {
             "--quick" => options.quick = true,
             "--json" => options.json = Some(value()?.into()),
             "--markdown" => options.markdown = Some(value()?.into()),
+            "--rounds" => options.rounds = Some(rounds(value()?)?),
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             other => bail!("unknown option {other}\n{USAGE}"),
         }
@@ -112,6 +134,12 @@ fn options(words: &[String]) -> anyhow::Result<Options> {
         bail!("there is no part {name}\n{USAGE}");
     }
     Ok(options)
+}
+
+fn rounds(word: &str) -> anyhow::Result<u32> {
+    let rounds = word.parse().context("--rounds wants a number")?;
+    anyhow::ensure!((1..=1_000).contains(&rounds), "--rounds takes 1 to 1000");
+    Ok(rounds)
 }
 
 fn conditions(options: &Options, report: &mut Report) -> anyhow::Result<()> {

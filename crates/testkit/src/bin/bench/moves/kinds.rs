@@ -63,7 +63,7 @@ struct Ends {
 }
 
 type Kind = (&'static str, fn(Ends, &Stop) -> anyhow::Result<Seen>);
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     ("MULTI, EXEC", transactions),
     ("WATCH", watched),
     ("BLPOP", blocked),
@@ -72,6 +72,7 @@ const KINDS: [Kind; 9] = [
     ("CLIENT TRACKING", tracked),
     ("EVAL", scripts),
     ("EVALSHA", loaded_scripts),
+    ("EVAL, EVALSHA inside MULTI", scripts_in_transactions),
     ("a pipeline of 1,000", pipelined),
 ];
 
@@ -414,6 +415,24 @@ fn loaded_scripts(mut ends: Ends, stop: &Stop) -> anyhow::Result<Seen> {
         expected += 1;
         let got = cmd("EVALSHA").arg(&[&hash, "1", "evalsha"]).query(c);
         seen.expect(got, &expected);
+    }
+    Ok(seen)
+}
+
+/// A transaction that was moved half-way must run whole, or not at all; its scripts are there at the new primary.
+fn scripts_in_transactions(mut ends: Ends, stop: &Stop) -> anyhow::Result<Seen> {
+    // Another script than that of other clients: nobody else has it loaded.
+    const SCRIPT: &str = "return redis.call('INCRBY', KEYS[1], 2)";
+    let (mut seen, c) = (Seen::default(), &mut ends.connections[0]);
+    let hash: String = cmd("SCRIPT").arg(&["LOAD", SCRIPT]).query(c)?;
+    let mut expected = 0_u64;
+    while going(stop) {
+        expected += 4;
+        cmd("MULTI").query::<()>(c)?;
+        cmd("EVAL").arg(&[SCRIPT, "1", "inside"]).query::<()>(c)?;
+        cmd("EVALSHA").arg(&[&hash, "1", "inside"]).query::<()>(c)?;
+        let got: redis::RedisResult<Vec<u64>> = cmd("EXEC").query(c);
+        seen.expect(got, &vec![expected - 2, expected]);
     }
     Ok(seen)
 }

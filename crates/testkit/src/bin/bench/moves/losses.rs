@@ -1,24 +1,26 @@
-//! Something is killed or cut off while clients write. A row says how long that was noticed, or that
+//! Something is lost while clients write. A row says how long that was noticed, or that
 //! writes were not back in time; the next part goes on.
 
-use super::measure::{back, judge, latencies, most_errors, quantile, two_rows};
+use super::measure::{back, judge, judged, latencies, most_errors, quantile, two_rows};
 use super::planned::warm;
-use super::{Options, plan};
+use super::{CLIENTS, Options, plan};
+use anyhow::Context as _;
+use model::rest::ShardInfo;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use testkit::cluster::{Cluster, Surroundings};
-use testkit::history::{Append, Micros, Rule, Span, Verdict};
+use testkit::cluster::Cluster;
+use testkit::history::{Append, History, Micros, Rule, Span, Verdict};
 use testkit::load::{Clock, Load};
 use testkit::report::Report;
 
 /// Writes are waited for so long.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Until everything is whole again.
-const WHOLE: Duration = Duration::from_secs(60);
+pub(crate) const WHOLE: Duration = Duration::from_secs(60);
 
 /// What goes wrong, and how it is made good.
-trait Loss {
+pub(crate) trait Loss {
     fn name(&self) -> &'static str;
     /// Goal for the time until writes are back, ms.
     fn goal(&self) -> f64;
@@ -27,25 +29,56 @@ trait Loss {
         cluster.create_replicated(&[])?;
         Ok(cluster)
     }
-    /// Makes it happen. The nodes that clients cannot be on meanwhile.
+    /// Makes it happen.
     fn happen(&self, cluster: &mut Cluster) -> anyhow::Result<()>;
     /// Makes it good, if that is not the platform's work.
     fn undo(&self, cluster: &mut Cluster) -> anyhow::Result<()>;
     /// Nodes whose clients are counted.
     fn counted(&self, cluster: &Cluster) -> anyhow::Result<Vec<usize>>;
+    /// Nodes that clients are on: others' are judged, and not counted.
+    fn on(&self, cluster: &Cluster) -> anyhow::Result<Vec<usize>> {
+        self.counted(cluster)
+    }
+    /// Lists; fewer than clients where those of several nodes are to meet in one.
+    fn lists(&self) -> u16 {
+        CLIENTS
+    }
+    /// What else must hold of it, once everything is whole again.
+    fn also(&self, _: &Cluster, _: &Told<'_>) -> anyhow::Result<Vec<Also>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What a round has told.
+pub(crate) struct Told<'a> {
+    pub(crate) clock: &'a Clock,
+    pub(crate) history: &'a History,
+    /// When it had happened.
+    pub(crate) moment: Micros,
+}
+
+/// A figure that must be at most its goal in each round.
+pub(crate) struct Also {
+    pub(crate) name: &'static str,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) goal: f64,
 }
 
 /// Runs a loss several times.
-fn measure(loss: &dyn Loss, runs: u32, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) fn measure(loss: &dyn Loss, runs: u32, report: &mut Report) -> anyhow::Result<()> {
     let name = loss.name();
     let (mut times, mut late, mut errors) = (Vec::new(), 0, 0);
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut also) = (Vec::new(), BTreeMap::<&str, Vec<Also>>::new());
     for _ in 0..runs {
         let run = once(loss)?;
         late += u32::from(run.back.is_none());
         times.push(run.back.unwrap_or(LIMIT.as_secs_f64() * 1e3));
         errors = errors.max(run.errors);
         verdicts.push(run.verdict);
+        for row in run.also {
+            also.entry(row.name).or_default().push(row);
+        }
     }
     let shown = match late {
         0 => format!("{name}: writes back"),
@@ -56,6 +89,15 @@ fn measure(loss: &dyn Loss, runs: u32, report: &mut Report) -> anyhow::Result<()
     };
     two_rows(report, &shown, &times, "ms", loss.goal());
     loss_rows(report, name, &verdicts, errors);
+    for (what, rows) in also {
+        let worst = rows.iter().map(|row| row.value).fold(0.0, f64::max);
+        report.at_most(
+            &format!("{name}: {what}"),
+            worst,
+            rows[0].unit,
+            rows[0].goal,
+        );
+    }
     Ok(())
 }
 
@@ -96,14 +138,17 @@ struct Run {
     back: Option<f64>,
     errors: usize,
     verdict: Verdict,
+    also: Vec<Also>,
 }
 
 fn once(loss: &dyn Loss) -> anyhow::Result<Run> {
     let mut cluster = loss.make()?;
     cluster.whole(WHOLE)?;
-    let counted = loss.counted(&cluster)?;
+    let (counted, on) = (loss.counted(&cluster)?, loss.on(&cluster)?);
     let clock = Clock::start();
-    let load = Load::start(plan(&cluster, &counted), clock)?;
+    let mut plan = plan(&cluster, &on);
+    plan.lists = loss.lists();
+    let load = Load::start(plan, clock)?;
     warm(&load)?;
     let from = clock.now();
     loss.happen(&mut cluster)?;
@@ -122,18 +167,27 @@ fn once(loss: &dyn Loss) -> anyhow::Result<Run> {
         from,
         to,
     };
-    let (verdict, appends) = judge(&cluster, &clock, by_node(appends, &counted), vec![fault])?;
+    let (verdict, history) = judged(&cluster, &clock, by_node(appends, &on), vec![fault])?;
+    let told = Told {
+        clock: &clock,
+        history: &history,
+        moment,
+    };
+    let also = loss.also(&cluster, &told)?;
+    let mut appends = history.appends;
+    appends.retain(|append| counted.contains(&append.node));
     Ok(Run {
         back: back(&appends, moment, until).map(|ms| ms + (moment - from) as f64 / 1e3),
         errors: most_errors(&appends, from, to),
         verdict,
+        also,
     })
 }
 
 /// Clients count the endpoints that they were given; the history counts nodes.
-fn by_node(mut appends: Vec<Append>, counted: &[usize]) -> Vec<Append> {
+fn by_node(mut appends: Vec<Append>, on: &[usize]) -> Vec<Append> {
     for append in &mut appends {
-        append.node = counted[append.node];
+        append.node = on[append.node];
     }
     appends
 }
@@ -148,6 +202,12 @@ fn wait_for_writes(load: &Load, clock: &Clock, moment: Micros) {
     }
 }
 
+/// Sends an engine a signal.
+pub(crate) fn signal(shard: &ShardInfo, signal: Signal) -> anyhow::Result<()> {
+    let pid = shard.pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    Ok(kill_process(pid.context("no process")?, signal)?)
+}
+
 struct Engine;
 
 impl Loss for Engine {
@@ -158,13 +218,7 @@ impl Loss for Engine {
         500.0
     }
     fn happen(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
-        let pid = cluster.primary_shard()?.pid;
-        let pid = pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        kill_process(
-            pid.ok_or_else(|| anyhow::anyhow!("no process"))?,
-            Signal::KILL,
-        )?;
-        Ok(())
+        signal(&cluster.primary_shard()?, Signal::KILL)
     }
     fn undo(&self, _: &mut Cluster) -> anyhow::Result<()> {
         Ok(())
@@ -175,17 +229,17 @@ impl Loss for Engine {
 }
 
 pub(crate) fn engine(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    measure(&Engine, if options.quick { 2 } else { 20 }, report)
+    measure(&Engine, options.rounds(2), report)
 }
 
 /// Everything on the node that holds the primary; it is the primary node too, or is not.
-struct Whole {
-    primary_node: bool,
+pub(crate) struct Whole {
+    pub(crate) primary_node: bool,
 }
 
 impl Whole {
     /// The node that is lost.
-    fn node(cluster: &Cluster) -> anyhow::Result<usize> {
+    pub(crate) fn node(cluster: &Cluster) -> anyhow::Result<usize> {
         cluster.index(cluster.primary_shard()?.node_uid)
     }
 }
@@ -238,59 +292,12 @@ pub(crate) fn node(options: &Options, report: &mut Report) -> anyhow::Result<()>
     let loss = Whole {
         primary_node: false,
     };
-    measure(&loss, if options.quick { 1 } else { 5 }, report)
+    measure(&loss, options.rounds(1), report)
 }
 
 pub(crate) fn primary_node(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let loss = Whole { primary_node: true };
-    measure(&loss, if options.quick { 1 } else { 5 }, report)
-}
-
-/// The node with the primary hears no other node, and is not heard; clients reach all.
-struct Cut;
-
-impl Loss for Cut {
-    fn name(&self) -> &'static str {
-        "the node with the primary is cut off from the others"
-    }
-    fn goal(&self) -> f64 {
-        3_000.0
-    }
-    fn make(&self) -> anyhow::Result<Cluster> {
-        let cluster = Cluster::start_with(
-            3,
-            Surroundings {
-                apart: true,
-                ..Surroundings::default()
-            },
-        )?;
-        cluster.create_replicated(&[])?;
-        Ok(cluster)
-    }
-    fn happen(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
-        let node = u8::try_from(Whole::node(cluster)?)? + 1;
-        let apart = cluster
-            .apart()
-            .ok_or_else(|| anyhow::anyhow!("no namespaces"))?;
-        for other in (1..=3).filter(|other| *other != node) {
-            apart.cut(node, other)?;
-            apart.cut(other, node)?;
-        }
-        Ok(())
-    }
-    fn undo(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
-        cluster.apart().map_or(Ok(()), |apart| apart.heal())
-    }
-    fn counted(&self, cluster: &Cluster) -> anyhow::Result<Vec<usize>> {
-        Whole {
-            primary_node: false,
-        }
-        .counted(cluster)
-    }
-}
-
-pub(crate) fn cut(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    measure(&Cut, if options.quick { 1 } else { 5 }, report)
+    measure(&loss, options.rounds(1), report)
 }
 
 /// All nodes at once, with data that survive a restart.
@@ -328,7 +335,7 @@ impl Loss for All {
 pub(crate) fn restart(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let name = All.name();
     let (mut times, mut late, mut lost) = (Vec::new(), 0, 0);
-    let runs = if options.quick { 1 } else { 3 };
+    let runs = options.rounds(1);
     for _ in 0..runs {
         let run = once(&All)?;
         late += u32::from(run.back.is_none());
@@ -356,6 +363,32 @@ pub(crate) fn restart(options: &Options, report: &mut Report) -> anyhow::Result<
 pub(crate) fn control(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let seconds = if options.quick { 15 } else { 60 };
     let name = format!("all three cnm_exec killed for {seconds} s");
+    let (mut longest, mut errors, mut lost) = (Vec::new(), 0, 0);
+    for _ in 0..options.rounds(1) {
+        let (answer, verdict) = without_control(Duration::from_secs(seconds))?;
+        longest.push(answer);
+        errors += verdict.unknown + verdict.not_run + verdict.closed;
+        lost += verdict.lost();
+    }
+    two_rows(
+        report,
+        &format!("{name}: longest answer"),
+        &longest,
+        "ms",
+        1_000.0,
+    );
+    report.at_most(&format!("{name}: errors"), errors as f64, "", 0.0);
+    report.at_most(
+        &format!("{name}: acknowledged writes lost"),
+        lost as f64,
+        "",
+        0.0,
+    );
+    Ok(())
+}
+
+/// The longest answer meanwhile, ms.
+fn without_control(length: Duration) -> anyhow::Result<(f64, Verdict)> {
     let mut cluster = Cluster::start(3)?;
     cluster.create_replicated(&[])?;
     cluster.whole(WHOLE)?;
@@ -366,7 +399,7 @@ pub(crate) fn control(options: &Options, report: &mut Report) -> anyhow::Result<
     for node in &mut cluster.nodes {
         node.kill("cnm_exec")?;
     }
-    std::thread::sleep(Duration::from_secs(seconds));
+    std::thread::sleep(length);
     for node in &mut cluster.nodes {
         node.start_daemon("cnm_exec")?;
     }
@@ -374,15 +407,5 @@ pub(crate) fn control(options: &Options, report: &mut Report) -> anyhow::Result<
     let to = clock.now();
     let appends = load.stop()?;
     let (verdict, appends) = judge(&cluster, &clock, appends, Vec::new())?;
-    let longest = quantile(&latencies(&appends, from, to), 1.0);
-    report.at_most(&format!("{name}: longest answer"), longest, "ms", 1_000.0);
-    let errors = verdict.unknown + verdict.not_run + verdict.closed;
-    report.at_most(&format!("{name}: errors"), errors as f64, "", 0.0);
-    report.at_most(
-        &format!("{name}: acknowledged writes lost"),
-        verdict.lost() as f64,
-        "",
-        0.0,
-    );
-    Ok(())
+    Ok((quantile(&latencies(&appends, from, to), 1.0), verdict))
 }

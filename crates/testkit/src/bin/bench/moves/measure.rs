@@ -104,6 +104,17 @@ pub(crate) fn judge(
     appends: Vec<Append>,
     faults: Vec<Span>,
 ) -> anyhow::Result<(Verdict, Vec<Append>)> {
+    let (verdict, history) = judged(cluster, clock, appends, faults)?;
+    Ok((verdict, history.appends))
+}
+
+/// The same, with all that was judged.
+pub(crate) fn judged(
+    cluster: &Cluster,
+    clock: &Clock,
+    appends: Vec<Append>,
+    faults: Vec<Span>,
+) -> anyhow::Result<(Verdict, History)> {
     let history = History {
         lists: cluster.lists(super::CLIENTS)?,
         failovers: cluster.failovers(clock)?,
@@ -116,7 +127,7 @@ pub(crate) fn judge(
     for finding in &verdict.findings {
         println!("    {:?}: {}", finding.rule, finding.text);
     }
-    Ok((verdict, history.appends))
+    Ok((verdict, history))
 }
 
 /// Waits for a while in which nothing is done: a window to compare with.
