@@ -3,7 +3,14 @@
 # test that fails once in twenty rounds is a defect.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+printf '==> everybody is killed at each line of a move\n'
+cargo nextest run --package cluster-tests --run-ignored only everybody_at_each_line
 for round in $(seq 1 20); do
   printf '==> round %s of 20\n' "$round"
-  cargo nextest run --package cluster-tests --package installer --package proxy --package agent --package store
+  cargo nextest run --package cluster-tests --package chaos-tests --package installer --package proxy --package agent --package store
+  # Every fault, in a database that keeps nothing on disk and in shards that do; where a disk is full those refuse
+  # writes, and say so.
+  cargo xtask chaos --seconds 120 --seed "$round" --faults all
+  cargo xtask chaos --seconds 120 --seed "$round" --shards 2 --persistence aof \
+    --faults move,engine,engine-stop,proxy,exec,exec-stop,node,partition,slow-disk,clock
 done

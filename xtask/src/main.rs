@@ -49,7 +49,7 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Simulate the controller's decisions under faults, with many seeds.
     Sim(sim::Options),
-    /// Faults while clients write: `--seconds N [--faults KIND,…] [--seed S] [--json FILE]`.
+    /// Faults while clients write: `[--seconds N | --quick] [--faults KIND,…] [--seed S] [--json FILE]`.
     Chaos {
         /// `--help` shows all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
