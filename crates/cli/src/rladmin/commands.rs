@@ -11,14 +11,19 @@ use model::{limits, tuning};
 const PROXY_POLICIES: Kind = Kind::Choice(&["single", "all-master-shards", "all-nodes"]);
 const PLACEMENTS: Kind = Kind::Choice(&["dense", "sparse"]);
 const SWITCH: Kind = Kind::Choice(&["enabled", "disabled"]);
-const PERSISTENCE: Kind = Kind::Choice(&[
-    "disabled",
-    "aof",
-    "aof-every-write",
-    "snapshot",
-    "snapshot-6h",
-    "snapshot-12h",
-]);
+const PERSISTENCE: Field = Field::one(
+    "persistence",
+    "",
+    Kind::Choice(&[
+        "disabled",
+        "aof",
+        "aof-every-write",
+        "snapshot",
+        "snapshot-6h",
+        "snapshot-12h",
+    ]),
+    "What survives a restart; aof syncs each second, snapshot is hourly.",
+);
 const EVICTION: Kind = Kind::Choice(&[
     "noeviction",
     "allkeys-lru",
@@ -243,12 +248,7 @@ pub const COMMANDS: &[Command] = &[
                 Kind::Text,
                 "Its engine: 9.1, valkey-9.1 or redis-7.0; left out: the cluster's default.",
             ),
-            Field::one(
-                "persistence",
-                "",
-                PERSISTENCE,
-                "What survives a restart; aof syncs each second, snapshot is hourly.",
-            ),
+            PERSISTENCE,
             Field::one(
                 "eviction_policy",
                 "policy",
@@ -557,12 +557,7 @@ pub const COMMANDS: &[Command] = &[
                 PROXY_POLICIES,
                 "Which proxies serve it.",
             ),
-            Field::one(
-                "persistence",
-                "",
-                PERSISTENCE,
-                "What survives a restart; aof syncs each second, snapshot is hourly.",
-            ),
+            PERSISTENCE,
             Field::one(
                 "password",
                 "password",

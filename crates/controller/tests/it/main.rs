@@ -17,6 +17,7 @@ mod operations;
 mod placement;
 mod racks;
 mod requests;
+mod restored;
 mod sim;
 mod slave_ha;
 mod tuning;
