@@ -5,7 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 printf '==> everybody is killed at each line of a move\n'
 cargo nextest run --package cluster-tests --run-ignored only everybody_at_each_line
+printf '==> a backend that is lost at every byte of a reply, and much of everything hostile\n'
+MAINSTAY_THOROUGH=1 cargo nextest run --package proxy
 for round in $(seq 1 20); do
+  # Sequences of commands that nobody has sent before.
+  export MAINSTAY_FUZZ_SEED=$((round * 100000))
   printf '==> round %s of 20\n' "$round"
   cargo nextest run --package cluster-tests --package chaos-tests --package installer --package proxy --package agent --package store
   # Every fault, in a database that keeps nothing on disk and in shards that do; where a disk is full those refuse
