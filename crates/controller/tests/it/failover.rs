@@ -475,10 +475,14 @@ fn replication_of_the_largest_database_is_switched_on() {
 }
 
 fn failover(world: &mut World, shards: &[u64]) -> Result<(), ErrorCode> {
+    asked(world, shards, false)
+}
+
+fn asked(world: &mut World, shards: &[u64], immediate: bool) -> Result<(), ErrorCode> {
     let intent = Intent::FailoverShards {
         database: None,
         shards: shards.iter().copied().map(ShardUid).collect(),
-        immediate: false,
+        immediate,
     };
     world.request(&intent).map(|_| ()).map_err(|e| e.error_code)
 }
@@ -542,24 +546,45 @@ fn several_primaries_hand_over_one_after_the_other() {
 #[test]
 fn what_cannot_be_handed_over_is_refused_and_nothing_changes() {
     let mut world = created();
-    let before = world.state.clone();
-    for (shards, code) in [
-        (vec![], ErrorCode::ShardUidsRequired),
-        (vec![9], ErrorCode::ShardNotExist),
-        (vec![2], ErrorCode::ShardIsSlave),
-    ] {
-        assert_eq!(failover(&mut world, &shards), Err(code));
+    let unsynced = Err(ErrorCode::ReplicaNotSynced);
+    // Who hurries is refused all the same: what `immediate` passes over is the time for which it has followed.
+    for immediate in [false, true] {
+        let before = world.state.clone();
+        for (shards, code) in [
+            (vec![], ErrorCode::ShardUidsRequired),
+            (vec![9], ErrorCode::ShardNotExist),
+            (vec![2], ErrorCode::ShardIsSlave),
+        ] {
+            assert_eq!(asked(&mut world, &shards, immediate), Err(code));
+        }
+        let replica = world.seen(REPLICA).replication.as_mut().unwrap();
+        replica.link_up = false;
+        assert_eq!(asked(&mut world, &[1], immediate), unsynced);
+        world.seen(REPLICA).replication.as_mut().unwrap().link_up = true;
+        world.seen(PRIMARY).replication.as_mut().unwrap().replicas[0].lag_seconds = 60;
+        assert_eq!(asked(&mut world, &[1], immediate), unsynced);
+        world.seen(PRIMARY).replication.as_mut().unwrap().replicas[0].lag_seconds = 0;
+        assert_eq!(world.state, before);
+        // All is well but for the record.
+        let synced = shard(&world, REPLICA);
+        record(&mut world, &synced, false);
+        let without = world.state.clone();
+        assert_eq!(asked(&mut world, &[1], immediate), unsynced);
+        assert_eq!(world.state, without);
+        record(&mut world, &synced, true);
     }
-    let replica = world.seen(REPLICA).replication.as_mut().unwrap();
-    replica.link_up = false;
-    assert_eq!(failover(&mut world, &[1]), Err(ErrorCode::ReplicaNotSynced));
-    world.seen(REPLICA).replication.as_mut().unwrap().link_up = true;
-    world.seen(PRIMARY).replication.as_mut().unwrap().replicas[0].lag_seconds = 60;
-    assert_eq!(failover(&mut world, &[1]), Err(ErrorCode::ReplicaNotSynced));
-    world.seen(PRIMARY).replication.as_mut().unwrap().replicas[0].lag_seconds = 0;
-    assert_eq!(world.state, before);
     failover(&mut world, &[1]).unwrap();
     assert_eq!(failover(&mut world, &[1]), Err(ErrorCode::Busy));
+}
+
+/// A shard as it is, with its record or without.
+fn record(world: &mut World, shard: &Shard, kept: bool) {
+    let mut doc = shard.clone();
+    doc.synced = doc.synced.filter(|_| kept);
+    world.apply(&Txn {
+        put: vec![(keys::shard(doc.uid), json!(doc))],
+        ..Txn::default()
+    });
 }
 
 /// Between the request and its turn the replica loses its data: it is waited for, by name.
