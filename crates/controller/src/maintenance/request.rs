@@ -58,6 +58,7 @@ pub(crate) fn switch_on(
         node: uid,
         kind: OperationKind::MaintenanceOn,
         pace,
+        after_changes: false,
     };
     finish(state, change, works, action, fresh)
 }
@@ -100,6 +101,7 @@ pub(crate) fn switch_off(
         node: uid,
         kind: OperationKind::MaintenanceOff,
         pace,
+        after_changes: false,
     };
     finish(state, change, works, action, fresh)
 }
@@ -119,7 +121,8 @@ pub(crate) fn remove(
     }
     another_votes(state, uid, fresh)?;
     enough_without((state, observed), uid, fresh)?;
-    let works = if observed.fresh(uid, fresh.instant).is_some() {
+    let heard = observed.fresh(uid, fresh.instant).is_some();
+    let works = if heard {
         emptied((state, observed), uid, Replicas::MustGo, fresh)?
     } else {
         replaced((state, observed), uid, fresh)?
@@ -139,6 +142,8 @@ pub(crate) fn remove(
         node: uid,
         kind: OperationKind::RemoveNode,
         pace,
+        // What waits for a node that is not heard waits no more when that leaves.
+        after_changes: !heard,
     };
     finish(state, change, works, action, fresh)
 }
@@ -163,6 +168,7 @@ pub(crate) fn enslave(
         node: uid,
         kind: OperationKind::EnslaveNode,
         pace,
+        after_changes: false,
     };
     finish(state, change, works, action, fresh)
 }

@@ -58,6 +58,7 @@ pub(crate) fn handle(
                 node: uid,
                 kind: OperationKind::RestoreSnapshot,
                 pace,
+                after_changes: false,
             };
             return finish(state, change, restored(state, uid, shards), action, fresh);
         }

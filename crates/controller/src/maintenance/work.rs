@@ -2,6 +2,7 @@
 
 use crate::migration::request::Beginner;
 use crate::observed::Observations;
+use crate::operation::plan::of_database;
 use crate::operation::request::operation;
 use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
@@ -47,6 +48,8 @@ pub(super) struct Action {
     pub(super) node: NodeUid,
     pub(super) kind: OperationKind,
     pub(super) pace: Pace,
+    /// Whether it waits for changes of databases: they end because of it.
+    pub(super) after_changes: bool,
 }
 
 /// What empties a node. Primaries with a synced replica elsewhere hand over; what then is left of them,
@@ -208,7 +211,13 @@ pub(super) fn finish(
             step_within_seconds: action.pace.step_within_seconds,
             ..operation(action.kind, uid, fresh)
         };
-        operations.push(beginner.begin(state, &mut change, database, operation)?);
+        let changes = of_database(state, database)
+            .is_some_and(|running| running.kind == OperationKind::UpdateDatabase);
+        operations.push(if changes && action.after_changes {
+            Beginner::queue(&mut change, operation)
+        } else {
+            beginner.begin(state, &mut change, database, operation)?
+        });
     }
     let outcome = IntentOutcome {
         database: None,

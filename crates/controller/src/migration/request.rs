@@ -103,18 +103,22 @@ impl Beginner {
         state: &ClusterState,
         change: &mut Change,
         database: &Stored<Database>,
-        mut operation: Operation,
+        operation: Operation,
     ) -> Result<OperationUid, ApiError> {
         self.begun += 1;
-        let uid = operation.uid.clone();
         if self.databases <= ALL_AT_ONCE || self.begun <= FIRST_OF_MANY {
             begin(state, change, database, &operation)?;
-            return Ok(uid);
+            return Ok(operation.uid);
         }
         not_busy(state, database)?;
+        Ok(Self::queue(change, operation))
+    }
+
+    /// One that waits until nothing else works on its database.
+    pub(crate) fn queue(change: &mut Change, mut operation: Operation) -> OperationUid {
         operation.status = OperationStatus::Pending;
-        change.create(keys::operation(&uid), &operation);
-        Ok(uid)
+        change.create(keys::operation(&operation.uid), &operation);
+        operation.uid
     }
 }
 

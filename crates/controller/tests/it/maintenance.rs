@@ -4,7 +4,7 @@ use crate::world::World;
 use controller::database::plan::{self, Step};
 use controller::observed::Observations;
 use model::documents::{OperationStatus, Role, Shard, keys};
-use model::intent::{DatabaseSpec, Intent, MaintenanceWish, Pace, Restore};
+use model::intent::{DatabaseChange, DatabaseSpec, Intent, MaintenanceWish, Pace, Restore};
 use model::limits::HEARTBEAT_LOST;
 use model::{DatabaseUid, ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
@@ -329,6 +329,39 @@ fn a_database_is_deleted_whose_node_leaves_and_is_not_heard() {
     let cluster = world.cluster();
     assert!(cluster.node(replica.node).is_none());
     assert_eq!((cluster.shards.len(), cluster.databases.len()), (0, 0));
+}
+
+/// A change waits for a node that does not come back, and cannot be given up: the removal waits for the change,
+/// which waits for that node no more.
+#[test]
+fn a_dead_node_leaves_though_a_change_waits_for_it() {
+    let mut world = World::with_nodes(3);
+    create(&mut world, "demo", true, 1);
+    let (primary, replica) = (shards(&world)[0].clone(), shards(&world)[1].clone());
+    world.silent.push(replica.node);
+    let seen = world.seen(primary.uid).replication.as_mut().unwrap();
+    seen.replicas.clear();
+    let change = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(DatabaseChange {
+            memory_size: Some(512 << 20),
+            ..DatabaseChange::default()
+        }),
+    };
+    ask(&mut world, &change).unwrap();
+    let story = world.settle();
+    let waits = format!("waits: node:{} is not heard", replica.node);
+    assert!(story.contains(&waits), "{story}");
+    ask(&mut world, &remove(replica.node)).unwrap();
+    world.settle();
+    let cluster = world.cluster();
+    assert!(cluster.node(replica.node).is_none());
+    let ended = |o: &OperationStatus| *o == OperationStatus::Completed;
+    assert!(cluster.operations.iter().all(|o| ended(&o.status)));
+    let copies = shards(&world);
+    assert_eq!(copies.len(), 2);
+    assert!(copies.iter().all(|s| s.memory_bytes == 256 << 20));
+    assert!(copies[1].synced.is_some());
 }
 
 /// A deletion that waits for one node does not keep others from being emptied.
