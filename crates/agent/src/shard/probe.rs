@@ -245,8 +245,10 @@ impl ShardTask {
         self.heard = Instant::now();
         self.answered = true;
         self.unanswered = None;
-        let is_silence = |stall: &mut EngineStall| stall.kind == StallKind::Silent;
-        self.stall.take_if(is_silence);
+        let is_silent = |stall: &EngineStall| stall.kind == StallKind::Silent;
+        if self.stall.as_ref().is_some_and(is_silent) {
+            self.stall = None;
+        }
     }
 
     /// It did not answer. For a while that means nothing; then it says what the process does, so

@@ -97,6 +97,12 @@ async fn a_hanging_engine_is_told_from_a_dead_one() {
     assert_eq!(list.matches("user=cnm").count(), 2, "{list}");
     // A new generation of it means: anew.
     kill(pid, Signal::STOP);
+    // What it left unanswered before counts no more.
+    let once = |shard: &ShardObservation| {
+        let stall = shard.stall.as_ref();
+        stall.is_some_and(|stall| stall.questions == 1)
+    };
+    seen(&agent, once).await;
     seen(&agent, |shard| shard.state == EngineState::Unresponsive).await;
     let mut newer = spec(newest());
     newer.generation = newer.generation.next();

@@ -463,3 +463,36 @@ pub(crate) fn party(state: &ClusterState, shard: &Shard, run_id: &str) -> Option
         users: shard.users.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answer(state: &str, pid: Option<u32>, run_id: Option<&str>) -> ShardObservation {
+        serde_json::from_value(json!({
+            "shard": 1, "database": 7, "generation": 1, "state": state, "role": null,
+            "epoch": null, "pid": pid, "run_id": run_id, "engine": "valkey-9.1.2",
+            "used_memory": 0, "fragmentation": 0.0, "keys": 0, "connections": 0,
+            "loading_percent": 0.0, "error": null, "replication": {
+                "is_primary": true, "replication_id": "h", "replication_id2": "", "offset": 1,
+                "primary": null, "link_up": false, "sync_in_progress": false,
+                "last_io_seconds": 0, "failover_state": "", "replicas": [],
+                "full_syncs": 0, "partial_syncs": 0
+            }
+        }))
+        .unwrap()
+    }
+
+    /// It may be there and take writes: a recovery may not go on as if it were gone.
+    #[test]
+    fn an_old_primary_of_which_its_agent_knows_nothing_is_not_gone() {
+        let standing = |seen| old_primary(&Ok(Some(seen)), "r");
+        let unknown = answer("unresponsive", None, None);
+        assert_eq!(standing(unknown), OldPrimary::Unreachable);
+        let stopped = answer("stopped", None, None);
+        assert_eq!(standing(stopped), OldPrimary::Gone);
+        let runs = answer("running", Some(1), Some("r"));
+        assert_eq!(standing(runs), OldPrimary::Primary);
+    }
+}

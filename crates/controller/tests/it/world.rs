@@ -18,7 +18,7 @@ use model::observation::{
     EngineState, HostFacts, KeeperObservation, NodeObservation, ProxyDatabaseObservation,
     ProxyObservation, ShardObservation,
 };
-use model::replication::{PrimaryAddress, ReplicaSeen, ReplicationObservation};
+use model::replication::{PrimaryAddress, ReplicaSeen, ReplicationObservation, SyncedRecord};
 use model::{ApiError, DatabaseUid, Epoch, NodeUid, OperationUid, Revision, Secret, ShardUid};
 use serde_json::{Map, json};
 use std::cell::RefCell;
@@ -319,17 +319,7 @@ impl World {
                 ..
             } => {
                 let seen = shards.iter_mut().find(|s| s.shard == uid).unwrap();
-                let replication = seen.replication.clone().unwrap();
-                assert_eq!(record.run_id, run_id, "a record of another process");
-                // What an agent looks at once more.
-                let same = record.replication_id == replication.replication_id
-                    || record.replication_id == replication.replication_id2;
-                if replication.sync_in_progress || !same || replication.offset < record.offset_floor
-                {
-                    return "refuses to promote";
-                }
-                make_primary(seen, epoch, &run_id, replication.offset);
-                "promotes"
+                promote(seen, epoch, &run_id, &record)
             }
             AgentCommand::Follow {
                 epoch,
@@ -554,6 +544,24 @@ fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         data_written: None,
         stall: None,
     }
+}
+
+fn promote(
+    seen: &mut ShardObservation,
+    epoch: Epoch,
+    run_id: &str,
+    record: &SyncedRecord,
+) -> &'static str {
+    let replication = seen.replication.clone().unwrap();
+    assert_eq!(record.run_id, run_id, "a record of another process");
+    // What an agent looks at once more.
+    let same = record.replication_id == replication.replication_id
+        || record.replication_id == replication.replication_id2;
+    if replication.sync_in_progress || !same || replication.offset < record.offset_floor {
+        return "refuses to promote";
+    }
+    make_primary(seen, epoch, run_id, replication.offset);
+    "promotes"
 }
 
 fn make_primary(seen: &mut ShardObservation, epoch: Epoch, run_id: &str, offset: u64) {
