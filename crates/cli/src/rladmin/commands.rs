@@ -14,14 +14,7 @@ const SWITCH: Kind = Kind::Choice(&["enabled", "disabled"]);
 const PERSISTENCE: Field = Field::one(
     "persistence",
     "",
-    Kind::Choice(&[
-        "disabled",
-        "aof",
-        "aof-every-write",
-        "snapshot",
-        "snapshot-6h",
-        "snapshot-12h",
-    ]),
+    Kind::Choice(super::database::PERSISTENCE),
     "What survives a restart; aof syncs each second, snapshot is hourly.",
 );
 const EVICTION: Kind = Kind::Choice(&[

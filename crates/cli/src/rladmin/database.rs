@@ -17,6 +17,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long an address may take to answer PING.
 const PING_WAIT: Duration = Duration::from_secs(1);
+/// The operator's words for persistence.
+pub(super) const PERSISTENCE: &[&str] = &[
+    "disabled",
+    "aof",
+    "aof-every-write",
+    "snapshot",
+    "snapshot-6h",
+    "snapshot-12h",
+];
 /// The rule of a snapshot each so many hours, if anything changed.
 const fn each(hours: u32) -> SnapshotPolicy {
     SnapshotPolicy {

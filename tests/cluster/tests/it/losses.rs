@@ -2,10 +2,11 @@
 
 use crate::load::{Writer, counts, go_on, go_on_by, stop, value, writer};
 use crate::replicas::{create, end, masters};
-use crate::story::{primary, seen, served, set, shards, shards_ok};
+use crate::story::{primary, refused, seen, served, set, shards, shards_ok};
 
-use model::rest::{LogEvent, ShardInfo};
+use model::rest::{Bdb, LogEvent, NodeInfo, ShardInfo};
 use resp::slot::key_slot;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
 use testkit::wait;
@@ -57,7 +58,7 @@ fn a_node_is_lost(is_primary_node: bool) {
         let output = cluster.nodes[0]
             .rladmin(&["cluster", "master", "set", &uid])
             .unwrap();
-        assert!(output.status.success(), "{}", crate::story::seen(&output));
+        assert!(output.status.success(), "{}", seen(&output));
         wait::until(
             "the primary node is another one",
             Duration::from_secs(10),
@@ -315,4 +316,63 @@ fn all_nodes_are_lost_and_the_one_with_the_primary_stays_away() {
     shards_ok(&cluster);
     let now = masters(&cluster).remove(0);
     assert_ne!(now.uid, old.uid);
+}
+
+/// A node dies for good, and one database had its data there alone: commands are enough to be rid of both, and
+/// of what is left of another one there. Names and ports are free again.
+#[test]
+fn a_dead_node_and_its_databases_are_given_up() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &["shards_count", "2"]);
+    let words = ["alone", "memory_size", "64MB", "port", "12001"];
+    cluster.create_db(&words).unwrap();
+    shards_ok(&cluster);
+    let there = |shard: &ShardInfo| shard.bdb_uid.0 == 2;
+    let alone = shards(&cluster, 0).into_iter().find(there).unwrap();
+    let (dead, left) = (index(&alone), (index(&alone) + 1) % 3);
+    let node = alone.node_uid.to_string();
+    cluster.nodes[dead].kill_everything().unwrap();
+    wait::until("the node counts as down", Duration::from_secs(30), || {
+        let nodes: Vec<NodeInfo> = cluster.nodes[left]
+            .get("/v1/nodes")
+            .map_err(|e| e.to_string())?;
+        let status = nodes.iter().find(|n| n.uid == alone.node_uid);
+        match status.map(|node| node.status.as_str()) {
+            Some("down") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+    let remove = ["node", &node, "remove"];
+    refused(&cluster, left, &remove, "or delete the database");
+    for database in [1, 2] {
+        let path = format!("/v1/bdbs/{database}");
+        let _: Value = cluster.nodes[left]
+            .send("DELETE", &path, &json!({}))
+            .unwrap();
+    }
+    let output = cluster.nodes[left].rladmin(&remove).unwrap();
+    assert!(output.status.success(), "{}", seen(&output));
+    wait::until("nothing is left", Duration::from_secs(30), || {
+        let shards: Vec<ShardInfo> = cluster.nodes[left]
+            .get("/v1/shards")
+            .map_err(|e| e.to_string())?;
+        let databases: Vec<Bdb> = cluster.nodes[left]
+            .get("/v1/bdbs")
+            .map_err(|e| e.to_string())?;
+        let nodes: Vec<NodeInfo> = cluster.nodes[left]
+            .get("/v1/nodes")
+            .map_err(|e| e.to_string())?;
+        match (shards.len(), databases.len(), nodes.len()) {
+            (0, 0, 2) => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        }
+    })
+    .unwrap();
+    let words = [
+        &["create", "db", "alone", "memory_size", "64MB"][..],
+        &["port", "12001", "replication", "enabled"],
+    ];
+    let output = cluster.nodes[left].rladmin(&words.concat()).unwrap();
+    assert!(output.status.success(), "{}", seen(&output));
 }
