@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 const ENGINES: [&str; 4] = ["redis-6.2.", "redis-7.0.", "valkey-8.0.", VALKEY];
 
-fn id(client: &mut Client) -> String {
+/// Its number.
+pub fn id(client: &mut Client) -> String {
     let id = client.text("CLIENT ID");
     id.trim().trim_start_matches(':').to_owned()
 }

@@ -158,6 +158,21 @@ fn the_limit_of_connections_holds() {
     assert!(new.text("CLIENT ID").trim()[1..].parse::<u64>().unwrap() > ids);
 }
 
+/// What is to be left out of a reply at `EXEC` is known to the old process alone.
+#[test]
+fn who_has_queued_command_goes_after_exec() {
+    let mut node = Node::start();
+    let mut client = node.client();
+    let count = client.text("COMMAND COUNT");
+    assert_eq!(client.text("MULTI"), "+OK\r\n");
+    assert_eq!(client.text("COMMAND COUNT"), "+QUEUED\r\n");
+    let old = node.server();
+    node.restart_proxy();
+    assert_eq!(client.text("EXEC"), format!("*1\r\n{count}"));
+    until("the old server has ended", || !process::runs(old));
+    assert_eq!(client.text("COMMAND COUNT"), count);
+}
+
 #[test]
 fn a_pause_goes_on() {
     let mut node = Node::start();

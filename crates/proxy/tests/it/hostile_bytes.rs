@@ -192,6 +192,45 @@ fn random_bytes() {
     }
 }
 
+/// The largest number of arguments that is one: nothing is kept for those that are to come.
+#[test]
+fn two_thousand_million_arguments() {
+    const HEADER: &[u8] = b"*2147483647\r\n";
+    process::need_descriptors(8_192);
+    for node in nodes() {
+        // The engine waits for them too.
+        for address in [node.engine.direct, node.endpoint] {
+            assert_eq!(
+                talk(address, &[b"PING\r\n", HEADER].concat(), 7),
+                "+PONG\\r\\n"
+            );
+        }
+        let before = process::memory(node.server(), "VmRSS:");
+        let mut other = node.client();
+        let many: Vec<Client> = (0..1_000)
+            .map(|_| {
+                let mut client = node.client();
+                client.send(HEADER);
+                client
+            })
+            .collect();
+        let mut long = node.client();
+        long.send(&[HEADER, b"$3\r\nDEL\r\n"].concat());
+        // Keys of one slot go on to the engine; keys of all are held, up to a bound that is not reached here.
+        let some = b"$10\r\n{k}4567890\r\n".repeat(10_000);
+        for _ in 0..100 {
+            long.send(&some);
+            assert!(other.pings());
+        }
+        assert_eq!(other.text("SET k v"), "+OK\r\n");
+        let peak = process::memory(node.server(), "VmHWM:");
+        assert!(peak < before + 64 * MIB, "{before} before, {peak} at most");
+        drop((many, long));
+        // What did not come whole did not run.
+        assert_eq!(other.text("GET k"), "$1\r\nv\r\n");
+    }
+}
+
 /// A byte a second, from a thousand clients.
 #[test]
 fn slow_writers_delay_nobody() {

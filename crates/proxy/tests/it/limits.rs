@@ -1,6 +1,7 @@
 //! Limits of a database: commands of a client without a reply, commands and bytes a second, what is kept for
 //! a client that reads slowly. They change while clients are connected, and nobody loses anything.
 
+use crate::connections::id;
 use crate::support::client::{Client, command, words};
 use crate::support::node::{Node, VALKEY};
 use crate::support::until;
@@ -208,6 +209,7 @@ fn clients_that_wait_for_their_turn() {
         config.databases[0].tuning.max_commands_per_second = 20;
     });
     let mut client = node.client();
+    let id = id(&mut client);
     client.send(&words("INCR key").repeat(10_000));
     for _ in 0..20 {
         let mut leaver = node.client();
@@ -215,8 +217,8 @@ fn clients_that_wait_for_their_turn() {
     }
     let mut other = node.client();
     let list = other.text("CLIENT LIST");
-    assert!(list.contains("id=1 "), "{list}");
-    assert_eq!(other.text("CLIENT KILL ID 1"), ":1\r\n");
+    assert!(list.contains(&format!("id={id} ")), "{list}");
+    assert_eq!(other.text(&format!("CLIENT KILL ID {id}")), ":1\r\n");
     while client.try_raw().is_some() {}
     until("they are gone", || {
         node.exec.last().is_some_and(|seen| seen.connections == 1)

@@ -7,6 +7,7 @@ use crate::support::{process, until};
 use resp::slot::key_slot;
 use resp::value::Value;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const SHARDS: u16 = 4;
 
@@ -290,6 +291,99 @@ fn a_blocking_command_holds_what_comes_after_it() {
     });
     other.text(&format!("RPUSH {} y", keys[1]));
     assert_eq!(other.text(&format!("LLEN {}", keys[1])), ":1\r\n");
+}
+
+/// Sends commands on keys with these numbers and takes their replies.
+fn change(client: &mut Client, command: &str, numbers: std::ops::Range<usize>, rest: &str) {
+    let lines: Vec<Vec<u8>> = numbers
+        .map(|number| words(&format!("{command} come{number}{rest}")))
+        .collect();
+    client.send(&lines.concat());
+    for _ in lines {
+        assert!(!client.raw().starts_with(b"-"));
+    }
+}
+
+/// One page of a scan; returns the next cursor.
+fn page(client: &mut Client, cursor: &str, found: &mut BTreeSet<String>) -> String {
+    let text = |value: &Value| String::from_utf8(value.text().unwrap().to_vec()).unwrap();
+    let Value::Array(reply) = client.ask(&format!("SCAN {cursor} COUNT 20")) else {
+        panic!("SCAN gives an array");
+    };
+    let Value::Array(some) = &reply[1] else {
+        panic!("with an array");
+    };
+    found.extend(some.iter().map(text));
+    text(&reply[0])
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keys come and go between any two pages, so that the tables of all shards grow and shrink while they are
+/// scanned, and another client changes keys all the time: what is there from the beginning to the end comes at
+/// least once, and what was gone before does not come.
+#[test]
+fn scanning_while_keys_come_and_go() {
+    // They have tables of two kinds.
+    for engine in ["redis-6.2.", VALKEY] {
+        let node = Node::sharded(engine, SHARDS);
+        let (mut client, mut other) = (node.client(), node.client());
+        let stay: BTreeSet<String> = (0..1_000).map(|number| format!("stay{number}")).collect();
+        for key in &stay {
+            assert_eq!(client.text(&format!("SET {key} x")), "+OK\r\n");
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (mut third, done) = (node.client(), &done);
+            // However this ends, so does the other thread.
+            let _ends = Ends(done);
+            scope.spawn(move || {
+                for number in (90_000..90_500).cycle() {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    change(&mut third, "SET", number..number + 20, " x");
+                    change(&mut third, "DEL", number..number + 20, "");
+                }
+            });
+            let mut sizes = BTreeSet::new();
+            for round in 0..2 {
+                let (mut found, mut cursor, mut pages) = (BTreeSet::new(), "0".to_owned(), 0);
+                // Those of the round before are gone.
+                let gone = format!("come{}", round * 20_000);
+                loop {
+                    cursor = page(&mut client, &cursor, &mut found);
+                    if cursor == "0" {
+                        break;
+                    }
+                    let first = (round + 1) * 20_000 + pages % 40 * 400;
+                    match pages % 80 {
+                        0..40 => change(&mut other, "SET", first..first + 400, " x"),
+                        _ => change(&mut other, "UNLINK", first..first + 400, ""),
+                    }
+                    sizes.insert(integer(&other.ask("DBSIZE")) / 4_000);
+                    pages += 1;
+                    assert!(pages < 10_000, "it ends");
+                }
+                change(
+                    &mut other,
+                    "DEL",
+                    (round + 1) * 20_000..(round + 2) * 20_000,
+                    "",
+                );
+                let missed: Vec<_> = stay.difference(&found).collect();
+                assert!(missed.is_empty(), "{engine}, round {round}: {missed:?}");
+                assert!(!found.contains(&gone));
+            }
+            assert!(sizes.len() >= 4, "{engine}: {sizes:?}");
+        });
+    }
 }
 
 #[test]
