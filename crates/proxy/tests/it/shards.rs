@@ -653,3 +653,26 @@ fn a_reply_that_is_too_large_to_be_put_together() {
     let peak = process::memory(node.server(), "VmHWM:");
     assert!(peak < 1 << 30, "{peak}");
 }
+
+/// Where a long command goes may be known only at its end: its keys are not read again with each of its pieces.
+#[test]
+fn a_long_command_is_looked_into_seldom() {
+    let node = Node::sharded(VALKEY, SHARDS);
+    let mut client = node.client();
+    let names: Vec<String> = (0..40_000).map(|number| format!("{{t}}{number}")).collect();
+    let mut parts: Vec<&[u8]> = vec![b"MSET"];
+    for name in &names {
+        parts.extend([name.as_bytes(), &[b'v'; 100]]);
+    }
+    let frame = command(&parts);
+    client.send(&frame);
+    assert_eq!(client.raw(), b"+OK\r\n");
+    assert_eq!(client.text("DBSIZE"), ":40000\r\n");
+    let looks = node
+        .log()
+        .matches("not known yet where a long command goes")
+        .count();
+    // Each time twice as much is known, from 64 KiB on.
+    let most = (frame.len() >> 16).ilog2() as usize + 1;
+    assert!((1..=most).contains(&looks), "{looks} looks, {most} at most");
+}

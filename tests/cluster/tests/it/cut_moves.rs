@@ -301,7 +301,7 @@ fn everybody_at(line: &str) {
     }
 }
 
-/// A minute each: the soak runs them, and so does whoever changes moves.
+/// Half a minute each: the soak runs them, and so does whoever changes moves.
 macro_rules! everybody_at {
     ($($line:ident)*) => {
         mod everybody_at_each_line {

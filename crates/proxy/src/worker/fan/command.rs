@@ -363,6 +363,7 @@ impl Worker {
             return flow;
         }
         if part.len() <= bounds::HELD_COMMAND_MAX {
+            tracing::debug!(peer = %self.clients[front].session.peer, known = part.len(), "it is not known yet where a long command goes");
             self.placed_at(front, part.len());
             return Flow::More;
         }
