@@ -64,6 +64,15 @@ impl ShardStream {
         }
     }
 
+    /// What has not arrived by now must not arrive later: its clients are told that its outcome is not known, and
+    /// send what comes after it another way. A kernel sends it for minutes, also after a network was cut.
+    pub(crate) fn forget_unsent(&self) {
+        if let Self::Tcp(stream) = self {
+            // It can fail only for a socket that is closed.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.source().register(registry, token, both)

@@ -44,6 +44,9 @@ impl Worker {
         let half_sent = backend.half_sent;
         let half_received = !backend.framer.at_start() && backend.passed_on;
         let book = backend.take_book();
+        if !book.is_empty() {
+            backend.stream.forget_unsent();
+        }
         if !matches!(usage, Use::Idle(_)) {
             self.tell_trouble(id, phase == Phase::Ready, reason);
         }
