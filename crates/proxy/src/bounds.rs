@@ -12,6 +12,9 @@ pub const STREAM_ABOVE: usize = 64 * 1024;
 /// Unsent replies of a client that are never too many. Above, it is looked up what its database says:
 /// `client_buffer`, which is 16 MiB and 1 MiB unless an operator changed it.
 pub const CLIENT_OUT_SMALL: usize = 64 * 1024;
+/// How often a client that takes nothing is looked at, each time after `client_buffer`'s seconds, before it is closed
+/// though nobody waits behind its replies.
+pub const UNREAD_LOOKS: u8 = 6;
 /// What replies of several shards to one client may take that wait for an earlier one; then it is closed.
 pub const HELD_MAX: usize = 256 * 1024 * 1024;
 /// Replies of several shards that a client may be due before its commands are not read.

@@ -619,6 +619,8 @@ impl Worker {
             if client.readable || !client.tail.is_empty() || client.ended || self.draining {
                 self.queue_if_open(index);
             }
+        } else if self.clients[index].unread == 0 && self.too_much(index, left) {
+            self.watch_unread(index, 1);
         }
     }
 

@@ -220,7 +220,11 @@ impl ShardTask {
         blocking(move || {
             plan.clean(folder.path())?;
             engine_config::write_files(&folder, &shared.config.node, &spec, plan)?;
-            plan.written(folder.path())
+            // An engine starts whether that is known or not.
+            Ok(plan.written(folder.path()).unwrap_or_else(|error| {
+                tracing::warn!("shard {}: how old its data are: {error}", folder.shard());
+                None
+            }))
         })
         .await
         .map_err(|error| {

@@ -40,7 +40,9 @@ pub(super) fn newest<'a>(
     let primary = set.primary;
     let served = set.last_served()?;
     let keeps = state.database(primary.database)?.persistence != Persistence::Disabled;
-    let grace = Duration::from_secs(state.cluster.settings.slave_ha_grace_period.into());
+    let settings = &state.cluster.settings;
+    let grace = Duration::from_secs(settings.slave_ha_grace_period.into());
+    let grace = grace.max(settings.failure_detection_sensitivity.node_silent());
     let silence = observed.silence(primary.node, instant)?;
     if !keeps || primary.serving != Some(served) || silence < grace {
         return None;

@@ -144,6 +144,8 @@ pub(crate) struct Client {
     pub(crate) heavy: bool,
     /// Connections to shards that are not read since this client takes its replies too slowly.
     pub(crate) paused: Vec<usize>,
+    /// How often it was looked at since it took bytes last, while too much waits for it; 0: it is not looked at.
+    pub(crate) unread: u8,
     /// All bytes that were written, to see whether it takes any.
     pub(crate) written: u64,
 
@@ -198,6 +200,7 @@ impl Client {
             refused_own: false,
             heavy: false,
             paused: Vec::new(),
+            unread: 0,
             written: 0,
             readable: false,
             writable: true,

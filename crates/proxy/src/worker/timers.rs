@@ -4,6 +4,7 @@ use super::Worker;
 use super::backend::Phase;
 use super::client::{ClientId, Wait};
 use super::link::LinkId;
+use crate::bounds;
 use crate::stats::ErrorKind;
 use model::DatabaseUid;
 use std::cmp::Reverse;
@@ -23,6 +24,8 @@ pub(crate) enum Timer {
     Retire(usize, u32),
     /// The client must have taken by now what is before others' replies on this connection.
     Stuck(ClientId, usize, u32),
+    /// It is looked whether the client has taken bytes since it had taken so many.
+    Unread(ClientId, u64),
     /// The shard's queue of connections was full: clients try again.
     Crowded(LinkId),
     /// The database may take commands again.
@@ -113,6 +116,7 @@ impl Worker {
                         self.check_stuck(client, backend);
                     }
                 }
+                Timer::Unread(client, written) => self.check_unread(client, written),
                 Timer::Crowded(link) => self.less_crowded(link),
                 Timer::Rate(database) => self.rate_allows(database),
                 Timer::Reap(link) => self.reap(link),
@@ -143,6 +147,33 @@ impl Worker {
         tracing::warn!(%peer, left, "a client is closed: it takes its replies too slowly, and others have waited behind them for too long");
         self.count_error(index, ErrorKind::Unread);
         self.close_client(index);
+    }
+
+    /// Looks again after a while whether a client has taken bytes.
+    pub(super) fn watch_unread(&mut self, index: usize, looks: u8) {
+        let (id, after) = (self.client_id(index), self.limits(index).stuck);
+        let client = &mut self.clients[index];
+        client.unread = looks;
+        self.timers.set(after, Timer::Unread(id, client.written));
+    }
+
+    /// Closes a client that takes nothing while too much waits for it.
+    fn check_unread(&mut self, id: ClientId, written: u64) {
+        let Some(index) = self.find(id) else { return };
+        let client = &self.clients[index];
+        let (looks, left) = (client.unread, client.out.len());
+        if !self.too_much(index, left) {
+            self.clients[index].unread = 0;
+        } else if client.written != written {
+            self.watch_unread(index, 1);
+        } else if looks < bounds::UNREAD_LOOKS {
+            self.watch_unread(index, looks + 1);
+        } else {
+            let peer = client.session.peer;
+            tracing::warn!(%peer, left, "a client is closed: it takes no replies");
+            self.count_error(index, ErrorKind::Unread);
+            self.close_client(index);
+        }
     }
 
     /// Wakes clients whose shard did not come back in time: they get their error now.

@@ -6,6 +6,7 @@
 use crate::fault::{key_at, relayed};
 use crate::support::client::{Client, words};
 use crate::support::node::Node;
+use crate::support::random::{Random, setting};
 use crate::support::relay::Relay;
 use crate::support::until;
 use resp::value::Value;
@@ -159,18 +160,6 @@ const CLIENTS: usize = 5;
 const STEPS: usize = 400;
 const KEYS: usize = 12;
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % limit
-    }
-}
-
 /// A client that keeps what it reads until it hears that it has changed.
 struct Cache {
     client: Client,
@@ -237,13 +226,6 @@ impl Cache {
 
 fn text(value: &Value) -> &str {
     std::str::from_utf8(value.text().unwrap()).unwrap()
-}
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(otherwise)
 }
 
 /// Holds shards up in turn until all clients are done.

@@ -3,6 +3,7 @@
 use crate::support::client::{Client, command, words};
 use crate::support::node::{Node, VALKEY};
 use crate::support::{process, until};
+use model::tuning::ClientBuffer;
 use std::io::{Read, Write};
 
 const MIB: u64 = 1024 * 1024;
@@ -75,13 +76,61 @@ fn a_client_that_never_reads_costs_little_and_delays_nobody() {
     }
     let peak = process::memory(node.server(), "VmHWM:");
     assert!(peak < before + 64 * MIB, "{before} before, {peak} at most");
-    // It is still there, and gets everything once it reads.
+    // For a while it stays, and gets everything once it reads.
     deaf.stream.set_nonblocking(false).unwrap();
     for _ in 0..20 {
         assert_eq!(deaf.raw().len(), (8 << 20) + 12);
     }
     drop(deaf);
     assert_eq!(other.text("GET k1"), "$1\r\nv\r\n");
+}
+
+/// Who takes nothing is closed in the end though only its own replies wait, whatever they are of. Who takes a little
+/// now and then stays, and nobody else notices.
+#[test]
+fn a_client_that_takes_nothing_is_closed() {
+    let node = Node::with(VALKEY, |config| {
+        config.databases[0].tuning.client_buffer = ClientBuffer {
+            hard: 32 << 20,
+            soft: 64 << 10,
+            seconds: 1,
+        };
+    });
+    let mut other = node.client();
+    set_large(&mut other, "large", 24 << 20);
+    let before = process::memory(node.server(), "VmRSS:");
+    let get = words("GET large");
+    let [mut one, mut many, mut subscriber, mut slow] = [(); 4].map(|()| node.client());
+    // All that is asked for fits into the buffer: no connection waits.
+    one.send(&get);
+    many.send(&get.repeat(20));
+    subscriber.text("SUBSCRIBE news");
+    let message = vec![b'm'; 1 << 20];
+    for _ in 0..24 {
+        other.send(&command(&[b"PUBLISH", b"news", &message]));
+        assert_eq!(other.raw(), b":1\r\n");
+    }
+    slow.send(&get);
+    let address = |client: &Client| format!(" addr={} ", client.stream.local_addr().unwrap());
+    let deaf = [&one, &many, &subscriber].map(address);
+    let mut some = vec![0; 8192];
+    until("those that take nothing are gone", || {
+        slow.stream.read_exact(&mut some).unwrap();
+        let list = other.text("CLIENT LIST");
+        assert!(list.contains(&address(&slow)), "it takes a little");
+        deaf.iter().all(|address| !list.contains(address))
+    });
+    assert_eq!(other.text("PUBLISH news x"), ":0\r\n");
+    let log = node.log();
+    let told = log.matches("a client is closed: it takes no replies");
+    assert_eq!(told.count(), 3);
+    drop((one, many, subscriber, slow));
+    // The allocator gives back when it is used.
+    until("what they held is given back", || {
+        other.send(&get);
+        assert_eq!(other.raw().len(), (24 << 20) + 13);
+        process::memory(node.server(), "VmRSS:") < before + 8 * MIB
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::families::FAMILIES;
 use crate::support::client::{Client, command};
 use crate::support::engine::Engine;
 use crate::support::node::{Node, VALKEY};
+use crate::support::random::{Random, setting};
 use model::proxy::ProxySettings;
 use resp::reply::ReplyFramer;
 use std::io::{Read, Write};
@@ -15,27 +16,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const CLIENTS: u64 = 8;
-
-struct Random(u64);
-
-impl Random {
-    /// A number below `limit`.
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % limit
-    }
-
-    fn one_in(&mut self, many: usize) -> bool {
-        self.below(many) == 0
-    }
-
-    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
-        words[self.below(words.len())]
-    }
-}
 
 /// What is known of the connection that the sequence is made for.
 #[derive(Default)]
@@ -529,13 +509,6 @@ fn assert_clean(direct: &mut Client, seed: u64) {
         assert!(Instant::now() < deadline, "after seed {seed}: {lines:#?}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(otherwise)
 }
 
 fn rounds(engine: &'static str, rounds: u64) {

@@ -3,6 +3,7 @@
 
 use crate::support::client::{Client, command, words};
 use crate::support::node::{Node, VALKEY};
+use crate::support::random::{Random, setting};
 use crate::support::{process, until};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
@@ -117,28 +118,9 @@ fn engine_talk(address: SocketAddr, bytes: &[u8], other: &mut Client) -> Vec<u8>
     got
 }
 
-/// A numbers generator, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// Commands with some bytes changed, and bytes of chance: the engine's answer each time.
 #[test]
 fn random_bytes() {
-    let setting = |name: &str, otherwise: u64| -> u64 {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(otherwise)
-    };
     let first = setting("MAINSTAY_FUZZ_SEED", 1);
     let rounds = setting("MAINSTAY_FUZZ_ROUNDS", 10) * 100;
     let valid: Vec<Vec<u8>> = [
@@ -162,14 +144,14 @@ fn random_bytes() {
                 if random.below(3) == 0 {
                     let alphabet = b"*$\r\n0123456789-+:PINGget x,%~>#_";
                     for _ in 0..random.below(30) {
-                        bytes.push(alphabet[random.below(alphabet.len() as u64) as usize]);
+                        bytes.push(alphabet[random.below(alphabet.len())]);
                     }
                 } else {
-                    bytes.extend(&valid[random.below(valid.len() as u64) as usize]);
+                    bytes.extend(&valid[random.below(valid.len())]);
                 }
             }
             for _ in 0..random.below(3) {
-                let at = random.below(bytes.len().max(1) as u64) as usize;
+                let at = random.below(bytes.len().max(1));
                 if let Some(byte) = bytes.get_mut(at) {
                     *byte = 32 + random.below(95) as u8;
                 }

@@ -7,6 +7,7 @@ use crate::support::PATIENCE;
 use crate::support::client::words;
 use crate::support::engine::Engine;
 use crate::support::node::{Node, VALKEY};
+use crate::support::random::{Random, setting};
 use resp::reply::ReplyFramer;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -14,22 +15,6 @@ use std::net::{SocketAddr, TcpStream};
 
 const CLIENTS: u64 = 6;
 const STEPS: usize = 90;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % limit
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-}
 
 /// Steps; `@` is the client's own tag.
 const STEPS_OF: &[&str] = &[
@@ -359,13 +344,6 @@ fn compare(made: &Made, seed: u64, direct: &[u8], through: &[u8]) {
         part(&through),
         part(&direct)
     );
-}
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(otherwise)
 }
 
 fn rounds(engine: &'static str, shards: u16, rounds: u64) {

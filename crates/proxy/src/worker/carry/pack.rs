@@ -319,6 +319,7 @@ fn take_apart(client: Client, clock: u64) -> Packed {
         slice: _,
         paused: _,
         written: _,
+        unread: _,
         readable: _,
         writable: _,
         dirty: _,

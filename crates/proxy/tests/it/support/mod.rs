@@ -7,6 +7,7 @@ pub mod exec;
 pub mod node;
 pub mod pair;
 pub mod process;
+pub mod random;
 pub mod relay;
 
 use std::time::{Duration, Instant};
