@@ -6,6 +6,7 @@ use super::losses::{Also, Loss, Told, Whole, measure};
 use anyhow::Context as _;
 use model::rest::LogEvent;
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use testkit::cluster::{Cluster, Surroundings};
 use testkit::history::{Append, History, Micros, Value};
 use testkit::report::Report;
@@ -67,14 +68,20 @@ impl Loss for Cut {
         let event = events.last().context("no failover was told")?;
         let at = told.clock.of_event(&event.time);
         let at = at.context("the event has no time")?;
-        let lost = Lost::of(told.history, at);
+        let time = |name: &str| {
+            let text = event.facts.get(name).and_then(|fact| fact.as_str());
+            let time = text.and_then(|text| told.clock.of_event(text));
+            time.with_context(|| format!("the event names no {name}"))
+        };
+        let named = time("unproven_from")?..=time("unproven_to")?;
+        let lost = Lost::of(told.history, at, &named);
         let until = lost.until.saturating_sub(told.moment);
-        let (offset, end) = (fact(event, "offset"), fact(event, "last_known_offset"));
+        let offset = event.facts.get("offset").and_then(|fact| fact.as_u64());
         let offset = offset.context("no offset is named")?;
-        let named = end.map_or(0, |end| end.saturating_sub(offset));
         println!(
-            "    {} acknowledged writes were lost, {} bytes; the event says from {offset} to {end:?}",
-            lost.count, lost.bytes
+            "    {} acknowledged writes were lost; the event says from {offset} on, within {} ms",
+            lost.count,
+            named.end().saturating_sub(*named.start()) / 1_000
         );
         let elsewhere = u64::from(offset != engine(cluster, event)?);
         let row = |name, value: u64| Also {
@@ -94,8 +101,8 @@ impl Loss for Cut {
                 elsewhere,
             ),
             row(
-                "bytes that were lost, and are not in the event's range",
-                lost.bytes.saturating_sub(named),
+                "acknowledged and lost at another time than the event names",
+                lost.outside,
             ),
             Also {
                 name: "last write that was acknowledged and lost, after the cut",
@@ -105,10 +112,6 @@ impl Loss for Cut {
             },
         ])
     }
-}
-
-fn fact(event: &LogEvent, name: &str) -> Option<u64> {
-    event.facts.get(name)?.as_u64()
 }
 
 /// The offset at which the new primary's own history began, as its engine says: the old one's ended just before it.
@@ -125,8 +128,8 @@ fn engine(cluster: &Cluster, event: &LogEvent) -> anyhow::Result<u64> {
 #[derive(Debug, Default, PartialEq)]
 struct Lost {
     count: u64,
-    /// So many bytes of a replication stream.
-    bytes: u64,
+    /// Of it, what cannot have run within the time that the event names.
+    outside: u64,
     /// Of it, sent when the other side had been promoted already.
     after: u64,
     /// Of it, acknowledged before something was sent that the old primary acknowledged and that is there: a
@@ -137,7 +140,7 @@ struct Lost {
 }
 
 impl Lost {
-    fn of(history: &History, promoted: Micros) -> Self {
+    fn of(history: &History, promoted: Micros, named: &RangeInclusive<Micros>) -> Self {
         let there: HashSet<Value> = history.lists.values().flatten().copied().collect();
         let acknowledged = history.appends.iter().filter(|a| a.position().is_some());
         let (kept, lost): (Vec<&Append>, Vec<&Append>) =
@@ -147,18 +150,12 @@ impl Lost {
         let all = |what: &dyn Fn(&Append) -> bool| lost.iter().filter(|a| what(a)).count() as u64;
         Self {
             count: lost.len() as u64,
-            bytes: lost.iter().map(|append| streamed(append)).sum(),
+            outside: all(&|append| append.answered < *named.start() || append.sent > *named.end()),
             after: all(&|append| append.sent >= promoted),
             holes: all(&|append| append.answered < newest),
             until: lost.iter().map(|append| append.answered).max().unwrap_or(0),
         }
     }
-}
-
-/// What an append is in a replication stream, bytes: as it was sent.
-fn streamed(append: &Append) -> u64 {
-    let command = testkit::load::command(append.list, append.value);
-    command.len() as u64
 }
 
 pub(crate) fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
@@ -197,20 +194,23 @@ mod tests {
 
     #[test]
     fn what_no_replica_had_is_lost_and_nothing_else() {
-        let lost = Lost::of(&history(&[10, 20, 30, 200], &[10, 200]), 100);
+        let lost = Lost::of(&history(&[10, 20, 30, 200], &[10, 200]), 100, &(25..=60));
         let expected = Lost {
             count: 2,
-            // *3, RPUSH, list:0, 0:20 and 0:30.
-            bytes: 2 * (4 + 11 + 12 + 10),
             until: 40,
             ..Lost::default()
         };
         assert_eq!(lost, expected);
+        let outside = |named| Lost::of(&history(&[20, 30], &[]), 100, &named).outside;
+        assert_eq!(
+            (outside(20..=60), outside(31..=60), outside(20..=29)),
+            (0, 1, 1)
+        );
     }
 
     #[test]
     fn a_hole_and_a_late_acknowledgement_are_seen() {
-        let lost = Lost::of(&history(&[10, 20, 50, 150], &[10, 50]), 100);
+        let lost = Lost::of(&history(&[10, 20, 50, 150], &[10, 50]), 100, &(0..=200));
         assert_eq!((lost.count, lost.holes, lost.after), (2, 1, 1));
     }
 }
