@@ -10,7 +10,12 @@ use jiff::Timestamp;
 use model::observation::EngineState;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long the threads of a killed engine may take to end; if they take longer, it is looked at again a
+/// second later.
+const LAST_THREADS: Duration = Duration::from_millis(200);
 
 impl ShardTask {
     /// Reads the ledger and adopts the engine that lives, after a start of the agent; again as long as it
@@ -121,6 +126,9 @@ impl ShardTask {
                 Err(why)
             }
             Err(NotAdopted::Other(why)) => {
+                if self.is_freed().await {
+                    return Ok(());
+                }
                 let why = format!(
                     "its folder is locked by a process that is not the engine of its ledger ({why}); \
                      it is killed when the engine is next started or removed"
@@ -149,6 +157,22 @@ impl ShardTask {
                 "its ledger records no process".to_owned(),
             )),
         }
+    }
+
+    /// Whether the folder's lock is given up at once: an engine that was just killed holds it until the
+    /// last of its threads has ended, when its first one is a zombie already and shows no descriptors.
+    async fn is_freed(&self) -> bool {
+        let recorded = self.recorded_process();
+        let is_dead = |pid| ProcessStat::of(pid).is_none_or(ProcessStat::is_dead);
+        if !recorded.is_some_and(|process| is_dead(process.pid)) {
+            return false;
+        }
+        let freed = async {
+            while !matches!(self.is_locked().await, Ok(false)) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(LAST_THREADS, freed).await.is_ok()
     }
 
     /// Whether the lock's holders are no more than what a dead engine left.
