@@ -81,8 +81,11 @@ pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
         return;
     }
     cut::reached("stored");
+    let begun = Instant::now();
+    let mut gates = Duration::ZERO;
     let done = match hands.hold((&wanted).into()).await {
         Ok(()) => {
+            gates = begun.elapsed();
             cut::reached("held");
             hands.hand_over(&wanted).await
         }
@@ -91,10 +94,11 @@ pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
     match done {
         Ok(seen) => {
             cut::reached("handed");
+            let engines = begun.elapsed().saturating_sub(gates);
             let record = record(&seen, &wanted.old.run_id, epoch);
             let held = hands.release(&wanted).await;
             cut::reached("released");
-            tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, "moved");
+            tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, ?gates, ?engines, "moved");
             if let Err(error) = hands.take_over(&wanted.new, epoch).await {
                 tracing::warn!(%error, "the new primary's agent has not taken the role over yet");
             }

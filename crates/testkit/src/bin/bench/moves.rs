@@ -4,6 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `machine` | whether the machine itself was there |
 //! | `measure` | latencies in a window, and when writes came back |
 //! | `planned` | moves and maintenance |
 //! | `kinds` | transactions, blocking commands, subscriptions and others while primaries move |
@@ -15,6 +16,7 @@
 mod cut;
 mod kinds;
 mod losses;
+mod machine;
 mod measure;
 mod planned;
 mod silent;

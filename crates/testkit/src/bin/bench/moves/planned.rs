@@ -1,10 +1,11 @@
 //! Planned moves of each engine version, many in a row, and maintenance.
 
+use super::machine::{LATE, Machine};
 use super::measure::{around_slowest, judge, latencies, quantile, quiet, two_rows};
 use super::{ENGINES, Options, plan};
 use std::time::Duration;
 use testkit::cluster::Cluster;
-use testkit::history::Micros;
+use testkit::history::{Append, Micros};
 use testkit::load::{Clock, Load};
 use testkit::report::Report;
 
@@ -69,6 +70,7 @@ fn series(
     let clock = Clock::start();
     let load = Load::start(plan(&cluster, &[0, 1, 2]), clock)?;
     warm(&load)?;
+    let machine = Machine::watch(clock);
     let syncs = cluster.full_syncs()?;
     let mut windows = Vec::new();
     for _ in 0..runs {
@@ -89,15 +91,34 @@ fn series(
     let (verdict, appends) = judge(&cluster, &clock, appends, Vec::new())?;
     let rate = verdict.acknowledged as f64 / (lasted as f64 / 1e6);
     println!("{name}: {rate:.0} appends a second");
+    figures(report, name, (&windows, &appends), machine.as_ref());
+    zero_rows(report, name, &verdict);
+    report.at_most(&format!("{name}: full syncs"), syncs_moved as f64, "", 0.0);
+    Ok(())
+}
+
+/// What clients noticed of moves, and what of it is the machine's.
+fn figures(
+    report: &mut Report,
+    name: &str,
+    (windows, appends): (&[Window], &[Append]),
+    machine: Option<&Machine>,
+) {
     let (mut p99, mut max, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    for window in &windows {
-        let quiet = latencies(&appends, window.quiet.0, window.quiet.1);
-        let own = latencies(&appends, window.own.0, window.own.1);
-        let (from, to) = around_slowest(&appends, window.own);
-        let near = latencies(&appends, from, to);
+    let mut on_time = Vec::new();
+    for window in windows {
+        let quiet = latencies(appends, window.quiet.0, window.quiet.1);
+        let own = latencies(appends, window.own.0, window.own.1);
+        let (from, to) = around_slowest(appends, window.own);
+        let near = latencies(appends, from, to);
         p99.push((quantile(&near, 0.99) - quantile(&quiet, 0.99)).max(0.0));
         max.push((quantile(&own, 1.0) - quantile(&quiet, 0.5)).max(0.0));
         held.push(window.held_ms);
+        on_time.push(machine.is_none_or(|machine| machine.late_ms(window.own) == 0.0));
+    }
+    if let Some(machine) = machine {
+        let most = machine.late_ms((0, Micros::MAX));
+        println!("{name}: a thread of real-time priority was late by {most:.1} ms at most");
     }
     two_rows(report, &format!("{name}: added to p99"), &p99, "ms", 10.0);
     two_rows(report, &format!("{name}: added at most"), &max, "ms", 30.0);
@@ -108,9 +129,19 @@ fn series(
         "ms",
         10.0,
     );
-    zero_rows(report, name, &verdict);
-    report.at_most(&format!("{name}: full syncs"), syncs_moved as f64, "", 0.0);
-    Ok(())
+    // What is left when the moments are taken out in which nobody had a core.
+    let late = LATE.as_millis();
+    let well = |all: &[f64]| -> Vec<f64> {
+        let all = all.iter().zip(&on_time);
+        all.filter(|(_, on_time)| **on_time)
+            .map(|(v, _)| *v)
+            .collect()
+    };
+    let name_of = |what: &str| format!("{name}: {what}, machine not late by {late} ms");
+    if on_time.contains(&false) {
+        two_rows(report, &name_of("added to p99"), &well(&p99), "ms", 10.0);
+        two_rows(report, &name_of("added at most"), &well(&max), "ms", 30.0);
+    }
 }
 
 /// What must be zero where nothing was lost.
