@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: cnm_http [openapi | --version]";
+const USAGE: &str = "usage: cnm_http [openapi | --version | --help]\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,8 +23,9 @@ fn main() -> ExitCode {
             let Release { version, build_id } = Release::own();
             print(&format!("cnm_http {version} ({build_id})\n"))
         }
+        ["--help" | "-h"] => print(USAGE),
         _ => {
-            eprintln!("{USAGE}");
+            eprint!("{USAGE}");
             return ExitCode::from(2);
         }
     };

@@ -3,6 +3,8 @@
 
 use model::node_config::{CONFIG_ENV, NodeConfig};
 use model::release::{MANIFEST, Manifest};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Largest `node.toml` or `manifest.json` that is read, bytes.
@@ -50,6 +52,17 @@ fn hint(error: &std::io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// The command that starts a node that is stopped as a whole, supervisord included; `None` if it runs.
+pub fn start_of_stopped(config: &NodeConfig) -> Option<String> {
+    let refused = UnixStream::connect(config.supervisor_socket()).err()?;
+    let stopped = matches!(
+        refused.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    );
+    let program = config.install_dir.join("sbin/mainstay-install");
+    (stopped && program.exists()).then(|| format!("{} start", program.display()))
 }
 
 impl Installation {

@@ -113,6 +113,9 @@ fn new(
         "new install of Mainstay {} (build {})",
         manifest.version, manifest.build_id
     ));
+    for other in installs {
+        console.note(format!("beside the one that is here: {}", other.describe()));
+    }
     let address = match options.address {
         Some(address) => address,
         None => host::default_address()

@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// Mode of the folders that are the OS user's own.
 pub(crate) const PRIVATE: u32 = 0o750;
+/// Least that a node offers to databases.
+const MEMORY_MIN: u64 = 64 << 20;
 /// Folder below the roots.
 const NAME: &str = "mainstay";
 
@@ -36,12 +38,7 @@ pub fn wanted(options: &Options, address: IpAddr) -> Result<NodeConfig> {
         }
         None => var_dir.join("run"),
     };
-    let memory_bytes = match &options.memory {
-        Some(text) => Some(
-            model::units::parse_size(text).map_err(|error| anyhow::anyhow!("--memory: {error}"))?,
-        ),
-        None => None,
-    };
+    let memory_bytes = options.memory.as_deref().map(memory).transpose()?;
     let os_user = options
         .os_user
         .clone()
@@ -71,6 +68,17 @@ pub fn wanted(options: &Options, address: IpAddr) -> Result<NodeConfig> {
         memory_bytes,
         ports: ports(options)?,
     })
+}
+
+/// `--memory`. A node that could not take the smallest shard is a slip of the pen.
+fn memory(text: &str) -> Result<u64> {
+    let bytes =
+        model::units::parse_size(text).map_err(|error| anyhow::anyhow!("--memory: {error}"))?;
+    if bytes < MEMORY_MIN {
+        let least = model::units::format_size(MEMORY_MIN);
+        bail!("--memory {text}: a node offers at least {least} to databases");
+    }
+    Ok(bytes)
 }
 
 fn ports(options: &Options) -> Result<Ports> {
@@ -282,6 +290,15 @@ mod tests {
             format!("mainstay-{}", config.install_id)
         );
         assert!(differences(&options, &config).is_empty());
+        let small = Options {
+            memory: Some("1MB".into()),
+            ..options.clone()
+        };
+        let error = wanted(&small, address()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--memory 1MB: a node offers at least 64MB to databases"
+        );
         let other = Options {
             var_dir: Some("/data/other".into()),
             ..options

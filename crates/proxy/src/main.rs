@@ -8,7 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: dmcproxy            start a server and end with it (run by supervisord)
        dmcproxy server     serve in this process
-       dmcproxy --version";
+       dmcproxy --version | --help";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +25,13 @@ fn main() -> ExitCode {
                 println!("dmcproxy {} ({})", found.version, found.build_id);
             }
         }),
+        ["--help" | "-h"] => {
+            #[expect(clippy::print_stdout, reason = "the answer to --help")]
+            {
+                println!("{USAGE}");
+            }
+            Ok(())
+        }
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {

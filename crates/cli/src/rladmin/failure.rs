@@ -1,10 +1,8 @@
 //! How a command ends when it does not end well, and the exit codes.
 
-use crate::installation::{Installation, NotInstalled};
+use crate::installation::{Installation, NotInstalled, start_of_stopped};
 use model::{ApiError, ErrorCode};
 use serde_json::json;
-use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 
 /// Exit code of a command that was carried out.
 pub const EXIT_OK: u8 = 0;
@@ -118,24 +116,12 @@ impl Failure {
     }
 }
 
-/// The command that starts a node that is stopped as a whole, supervisord included.
-fn start_of_stopped(installation: &Installation) -> Option<String> {
-    let config = &installation.config;
-    let refused = UnixStream::connect(config.supervisor_socket()).err()?;
-    let stopped = matches!(
-        refused.kind(),
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused
-    );
-    let program = config.install_dir.join("sbin/mainstay-install");
-    (stopped && program.exists()).then(|| format!("{} start", program.display()))
-}
-
 /// What to do, unless the description says it already.
 fn remedy(error: &ApiError, installation: Option<&Installation>) -> Option<String> {
     if error.error_code == ErrorCode::NotReady
         && let Some((service, _)) = error.description.split_once(" is not running on this node")
     {
-        if let Some(start) = installation.and_then(start_of_stopped) {
+        if let Some(start) = installation.and_then(|i| start_of_stopped(&i.config)) {
             return Some(format!("The node is stopped. As root: `{start}`."));
         }
         let supervisorctl = installation.map_or_else(

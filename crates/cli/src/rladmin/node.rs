@@ -8,8 +8,11 @@ use super::operation::{LOOK_EVERY, follow_action, is_passing};
 use super::parse::Invocation;
 use super::resources;
 use super::session::Context;
-use model::rest::{ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo, NodeUpdate};
+use model::rest::{
+    ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo, NodeStatus, NodeUpdate,
+};
 use model::{ApiError, ErrorCode, NodeUid, limits};
+use std::collections::BTreeMap;
 use tokio::time::{Instant, sleep};
 
 /// `node <node> maintenance_mode on …`.
@@ -32,7 +35,15 @@ pub async fn maintenance_on(context: &Context, invocation: &Invocation) -> Resul
         demote_node: flag(invocation, "demote_node"),
         ..paced(invocation)
     };
-    act(context, invocation, "maintenance_on", &request).await
+    let node = node(invocation)?;
+    let before = is_in_maintenance(context, node).await;
+    act(context, invocation, "maintenance_on", &request).await?;
+    if before {
+        context.screen.warn(&format!(
+            "node:{node} was in maintenance mode before: it takes one `maintenance_mode off` more to end it."
+        ));
+    }
+    Ok(())
 }
 
 /// `node <node> maintenance_mode off …`.
@@ -45,7 +56,23 @@ pub async fn maintenance_off(context: &Context, invocation: &Invocation) -> Resu
         snapshot_name: invocation.owned("snapshot_name"),
         ..paced(invocation)
     };
-    act(context, invocation, "maintenance_off", &request).await
+    act(context, invocation, "maintenance_off", &request).await?;
+    let node = node(invocation)?;
+    if is_in_maintenance(context, node).await {
+        context.screen.warn(&format!(
+            "node:{node} stays in maintenance mode, which was turned on more than once: turn it off once more."
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a node is in maintenance mode; `false` too if that cannot be told: nothing depends on it.
+async fn is_in_maintenance(context: &Context, node: NodeUid) -> bool {
+    let nodes = context
+        .rest
+        .get::<BTreeMap<NodeUid, NodeStatus>>("/v1/nodes/status");
+    let on = |status: &NodeStatus| status.maintenance_snapshot.is_some();
+    nodes.await.is_ok_and(|all| all.get(&node).is_some_and(on))
 }
 
 /// `node <node> enslave …`.

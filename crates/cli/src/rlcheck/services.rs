@@ -2,6 +2,7 @@
 
 use super::Subject;
 use super::report::Findings;
+use crate::installation::start_of_stopped;
 use agent::shard_folder::ShardFolder;
 use agent::supervisord::{Supervisord, SupervisordError};
 use client::local::ExecClient;
@@ -69,7 +70,13 @@ pub async fn services(subject: &Subject) -> Findings {
     let seen = match running_services(subject).await {
         Ok(seen) => seen,
         Err(error) => {
-            return Findings::failure(format!("could not communicate with supervisord: {error}"));
+            let remedy = match start_of_stopped(&subject.config) {
+                Some(start) => format!(". The node is stopped. As root: `{start}`"),
+                None => String::new(),
+            };
+            return Findings::failure(format!(
+                "could not communicate with supervisord: {error}{remedy}"
+            ));
         }
     };
     let mut findings = Findings::default();

@@ -115,12 +115,14 @@ fn run(console: &Console, arguments: Arguments) -> anyhow::Result<ExitCode> {
             let systemd = record.is_some_and(|record| record.systemd);
             services::start_node(console, &install.entry.config, systemd)?;
             attendant::ensure(console, &install.entry.config, systemd)?;
+            console.note(format!("node {} runs", install.entry.config.address));
             Ok(ExitCode::SUCCESS)
         }
         Command::Stop(which) => {
             let install = meant(&which)?;
             let systemd = install.record.as_ref().is_some_and(|record| record.systemd);
             services::stop_unit_or_node(console, &install.entry.config, systemd)?;
+            console.note(format!("node {} is stopped", install.entry.config.address));
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify {

@@ -99,7 +99,13 @@ fn nodes_are_emptied_and_filled_by_commands() {
         list.contains("before") && list.contains("maintenance_mode_"),
         "{list}"
     );
-    let text = done(&cluster, 2, "node 2 maintenance_mode off");
+    let off = "node 2 maintenance_mode off";
+    let twice = done(&cluster, 1, "node 2 maintenance_mode on");
+    assert!(twice.contains("one `maintenance_mode off` more"), "{twice}");
+    let once = done(&cluster, 2, off);
+    assert!(once.contains("turn it off once more"), "{once}");
+    assert_eq!(on(&cluster, 2), 0);
+    let text = done(&cluster, 2, off);
     assert!(text.ends_with("OK\n"), "{text}");
     assert_eq!(on(&cluster, 2), before);
     done(&cluster, 0, "node 2 snapshot delete before");
