@@ -58,7 +58,7 @@ enum Task {
     /// Figures: `start`, `proxy`, `moves` or `upgrade`, each with `[--quick] [--json FILE]`; `proxy --help` and `moves --help` show more.
     Bench {
         /// `start [--quick] [--json FILE]`, `proxy` or `moves` with the same and more,
-        /// `planner [--json FILE]`, `upgrade [--quick] [--rounds N] [--json FILE]`.
+        /// `planner [--quick] [--json FILE]`, `upgrade [--quick] [--rounds N] [--json FILE]`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
