@@ -3,7 +3,7 @@
 use super::{COMMAND_PATIENCE, ShardTask, not_yet, stale};
 use crate::engine_info::EngineInfo;
 use crate::ledger::Intent;
-use model::command::AgentRefusal;
+use model::command::{AgentRefusal, EngineSpec};
 use model::{Epoch, Generation};
 
 impl ShardTask {
@@ -13,6 +13,24 @@ impl ShardTask {
         generation: Generation,
         run_id: &str,
     ) -> Result<(), AgentRefusal> {
+        self.check_description(generation)?;
+        if self.engine.is_none() {
+            return not_yet("the engine does not run");
+        }
+        match self.recorded_run_id() {
+            Some(running) if running != run_id => {
+                stale(format!("process {running} runs, {run_id} was meant"))
+            }
+            Some(_) => Ok(()),
+            None => not_yet("the engine does not answer yet"),
+        }
+    }
+
+    /// The order means the description that is in force here, which it returns.
+    pub(super) fn check_description(
+        &self,
+        generation: Generation,
+    ) -> Result<&EngineSpec, AgentRefusal> {
         let Some(ledger) = &self.ledger else {
             return not_yet(format!("shard {} was never started here", self.shard));
         };
@@ -30,16 +48,7 @@ impl ShardTask {
                 "generation {generation} was not ordered yet, only {known}"
             ));
         }
-        if self.engine.is_none() {
-            return not_yet("the engine does not run");
-        }
-        match self.recorded_run_id() {
-            Some(running) if running != run_id => {
-                stale(format!("process {running} runs, {run_id} was meant"))
-            }
-            Some(_) => Ok(()),
-            None => not_yet("the engine does not answer yet"),
-        }
+        Ok(&ledger.spec)
     }
 
     /// The order belongs to no epoch that is over.

@@ -3,10 +3,10 @@
 //! Where the data are (`loads_from` in the ledger) changes only when the new files are complete;
 //! until then a restart loads the old ones.
 
-use super::{COMMAND_PATIENCE, PROBE_PATIENCE, ShardTask, not_yet, stale};
+use super::{COMMAND_PATIENCE, PROBE_PATIENCE, ShardTask, not_yet};
 use crate::engine_config::{self, DataPlan, live_settings, source_of};
 use crate::engine_users::{AGENT, password_rule, replication_user};
-use crate::ledger::{DataSource, Intent};
+use crate::ledger::DataSource;
 use model::Generation;
 use model::command::{AgentRefusal, EngineSettings, EngineSpec};
 use model::observation::EngineState;
@@ -23,30 +23,11 @@ impl ShardTask {
         generation: Generation,
         settings: EngineSettings,
     ) -> Result<(), AgentRefusal> {
-        let Some(ledger) = &self.ledger else {
-            return not_yet(format!("shard {} was never started here", self.shard));
-        };
-        if let Intent::Remove { operation } = &ledger.intent {
-            return not_yet(format!("it is being removed by operation {operation}"));
-        }
-        let known = ledger.spec.generation;
-        if generation < known {
-            return stale(format!(
-                "generation {known} is known, {generation} was ordered"
-            ));
-        }
-        if generation > known {
-            return not_yet(format!(
-                "generation {generation} was not ordered yet, only {known}"
-            ));
-        }
+        let known = self.check_description(generation)?.clone();
         if self.engine.is_none() || !self.answered {
             return not_yet("the engine does not run");
         }
-        let spec = EngineSpec {
-            settings,
-            ..ledger.spec.clone()
-        };
+        let spec = EngineSpec { settings, ..known };
         self.adjust(spec).await?;
         self.wait_until_settled().await
     }
