@@ -186,6 +186,11 @@ impl Worker {
                 own.transaction = Transaction::Open;
                 known.in_transaction = 0;
             }
+            Effect::ExecRefused => {
+                own.select_queued = None;
+                own.transaction = Transaction::No;
+                own.watch = Watch::No;
+            }
             // Without a transaction these are errors that change nothing: keys stay watched.
             Effect::Exec | Effect::Discard if own.transaction == Transaction::No => {}
             // Whatever `EXEC` answers, the transaction is over.

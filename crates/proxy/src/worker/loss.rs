@@ -106,13 +106,13 @@ impl Worker {
             let fate = match run.effect {
                 _ if half_sent && number + 1 == book.len() => Fate::NotWhole,
                 Effect::Multi if !open => Fate::Begun,
-                Effect::Exec | Effect::Discard => Fate::Unknown,
+                Effect::Exec | Effect::ExecRefused | Effect::Discard => Fate::Unknown,
                 _ if open && !runs => Fate::Queued,
                 _ => Fate::Unknown,
             };
             open = match run.effect {
                 Effect::Multi => true,
-                Effect::Exec | Effect::Discard => false,
+                Effect::Exec | Effect::ExecRefused | Effect::Discard => false,
                 _ => open,
             };
             fates.push(fate);
@@ -151,7 +151,7 @@ impl Worker {
         };
         let own = &mut known.session.own;
         match run.effect {
-            Effect::Exec | Effect::Discard => {
+            Effect::Exec | Effect::ExecRefused | Effect::Discard => {
                 own.transaction = Transaction::No;
                 own.watch = Watch::No;
                 own.select_queued = None;

@@ -6,7 +6,7 @@
 
 use super::Worker;
 use super::backend::{Effect, Rewrite};
-use super::client::Wait;
+use super::client::{Client, Wait};
 use super::effects::without_secrets;
 use super::fan::Part;
 use super::filter::Generation;
@@ -78,8 +78,31 @@ pub(crate) struct Exec {
     items: VecDeque<Range<usize>>,
     done: usize,
     out: Vec<u8>,
+    /// What the engine sent behind its reply.
+    behind: Vec<u8>,
     /// `None`: it is not known yet whether the client wants it.
     wanted: Option<bool>,
+}
+
+impl Client {
+    /// Keeps what comes behind the engine's reply to an `EXEC` until the client has got that: an invalidation
+    /// may be about what is in it. `false`: there is nothing to wait for.
+    #[inline]
+    pub(super) fn keeps_behind_exec(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.exec {
+            Some(exec) if !exec.reply.is_empty() => {
+                exec.behind.extend_from_slice(bytes);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes that the client has not taken yet.
+    pub(super) fn untaken(&self) -> usize {
+        let behind = self.exec.as_ref().map_or(0, |exec| exec.behind.len());
+        self.out.len() + behind
+    }
 }
 
 impl Worker {
@@ -275,6 +298,7 @@ impl Worker {
             items: VecDeque::new(),
             done: 0,
             out: Vec::new(),
+            behind: Vec::new(),
             wanted: None,
         }));
         self.barrier(index);
@@ -391,6 +415,9 @@ impl Worker {
         };
         if exec.wanted == Some(true) {
             self.give(index, &exec.out, &[]);
+        }
+        if !exec.behind.is_empty() {
+            self.give(index, &exec.behind, &[]);
         }
     }
 }

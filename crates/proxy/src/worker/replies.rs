@@ -88,7 +88,7 @@ impl Worker {
         // What a leg holds waits for other shards, not for the client. Its own connection may wait
         // with it; one that others share may not.
         let front = self.front_of(client);
-        let waiting = self.clients[front].out.len();
+        let waiting = self.clients[front].untaken();
         match usage {
             // A gate that closes waits for all replies.
             Use::Own(_) if waiting <= self.limits(front).out_hard && self.must_end(index) => true,
@@ -348,7 +348,7 @@ impl Worker {
             return;
         };
         let client = &mut self.clients[index];
-        if client.wait == Wait::Farewell {
+        if client.wait == Wait::Farewell || client.keeps_behind_exec(&bytes[range.clone()]) {
             return;
         }
         if client.slice.end == range.start && !client.slice.is_empty() {

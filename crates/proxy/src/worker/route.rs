@@ -363,7 +363,7 @@ impl Worker {
         if session.own.transaction == Transaction::Lost {
             return Route::Local(class);
         }
-        if session.own.watch == Watch::Lost && class == Class::Exec {
+        if session.own.watch == Watch::Lost && class == Class::Exec && args.left() == 0 {
             if !self.barrier(index) {
                 return Route::Hold;
             }
@@ -382,6 +382,7 @@ impl Worker {
         match (lane, class) {
             (Lane::Shared, _) => Route::Any(Sending::plain()),
             (_, Class::Discard) => Route::Own(Sending::effect(Effect::Discard)),
+            _ if args.left() > 0 => Route::Own(Sending::effect(Effect::ExecRefused)),
             _ => Route::Own(Sending::effect(Effect::Exec)),
         }
     }

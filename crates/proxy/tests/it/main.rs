@@ -56,5 +56,6 @@ mod subscribing;
 mod support;
 mod truth;
 mod walk;
+mod watched;
 mod wishes;
 mod workers;

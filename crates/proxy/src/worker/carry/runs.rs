@@ -17,7 +17,7 @@ pub(super) fn write_effect(effect: Effect) -> Option<EffectRecord> {
         Effect::None => EffectRecord::None,
         Effect::Blocking => EffectRecord::Blocking,
         Effect::Multi => EffectRecord::Multi,
-        Effect::Exec => EffectRecord::Exec,
+        Effect::Exec | Effect::ExecRefused => EffectRecord::Exec,
         Effect::Discard => EffectRecord::Discard,
         Effect::Watch => EffectRecord::Watch,
         Effect::Unwatch => EffectRecord::Unwatch,

@@ -139,6 +139,7 @@ impl Worker {
             Class::Multi | Class::Watch | Class::Unwatch => {
                 self.fan_transaction(front, class, frame, args)
             }
+            Class::Exec if args.left() > 0 => self.fan_transaction(front, class, frame, args),
             Class::Config if wish(args).is_some() => self.local(front, class, frame, args.clone()),
             Class::Client => self.fan_client(front, frame, args),
             Class::Select => self.fan_select(front, frame, args),

@@ -161,7 +161,7 @@ impl Worker {
             return;
         };
         let known = &mut self.clients[client];
-        if known.wait == crate::worker::Wait::Farewell {
+        if known.wait == crate::worker::Wait::Farewell || known.keeps_behind_exec(text) {
             return;
         }
         let slice = std::mem::replace(&mut known.slice, 0..0);

@@ -35,7 +35,7 @@ pub(crate) enum Queue {
 }
 
 impl Worker {
-    /// `MULTI`, `WATCH`, `UNWATCH` outside of a transaction.
+    /// `MULTI`, `WATCH`, `UNWATCH` outside of a transaction, and `EXEC` with arguments.
     pub(super) fn fan_transaction(
         &mut self,
         front: usize,
@@ -74,16 +74,23 @@ impl Worker {
                 }
                 flow
             }
+            // `EXEC` with arguments is refused, and lets go of what is watched nevertheless.
             (Class::Unwatch, Some(shard)) if args.left() == 0 => {
-                let flow = self.at_shard(front, shard, frame);
-                if flow == Flow::Next {
-                    self.set_watched(front, None);
-                }
-                flow
+                self.let_watched_go(front, shard, frame)
             }
+            (Class::Exec, Some(shard)) => self.let_watched_go(front, shard, frame),
             // The engine has the words for what is wrong, and for `UNWATCH` without a watch.
             _ => self.at_shard(front, self.any_shard(front), frame),
         }
+    }
+
+    /// Sends what lets go of watched keys to the shard that has them.
+    fn let_watched_go(&mut self, front: usize, shard: usize, frame: &[u8]) -> Flow {
+        let flow = self.at_shard(front, shard, frame);
+        if flow == Flow::Next {
+            self.set_watched(front, None);
+        }
+        flow
     }
 
     fn set_queue(&mut self, front: usize, queue: Queue) {

@@ -73,7 +73,7 @@ impl Keep {
     /// Notes a command that goes over the client's own connection.
     fn note(&mut self, frame: &[u8], effect: Effect, clock: u64) {
         match effect {
-            Effect::Exec | Effect::Discard => {
+            Effect::Exec | Effect::ExecRefused | Effect::Discard => {
                 self.queue = Vec::new();
                 self.queued = 0;
                 self.overflow = false;

@@ -1,0 +1,109 @@
+//! When watched keys are let go, and that nothing overtakes the reply to an `EXEC`.
+
+use crate::fault::{key_at, relayed};
+use crate::support::client::{Client, words};
+use crate::support::node::{Node, VALKEY};
+use crate::support::until;
+
+fn nodes() -> impl Iterator<Item = (&'static str, Node, String)> {
+    ["redis-6.2.", "redis-7.0.", "valkey-8.0.", VALKEY]
+        .into_iter()
+        .flat_map(|name| [(name, 1), (name, 4)])
+        .map(|(name, shards)| {
+            let node = match shards {
+                1 => Node::with(name, |_| {}),
+                _ => Node::sharded(name, shards),
+            };
+            let key = key_at(&node, usize::from(shards) - 1, "watched");
+            (name, node, key)
+        })
+}
+
+/// What a client gets for `EXEC` that watched a key, said this, and saw the key change.
+fn after(client: &mut Client, other: &mut Client, key: &str, line: &str) -> [String; 2] {
+    assert_eq!(client.text(&format!("WATCH {key}")), "+OK\r\n");
+    let said = client.text(line);
+    assert_eq!(other.text(&format!("SET {key} v")), "+OK\r\n");
+    assert_eq!(client.text("MULTI"), "+OK\r\n");
+    assert_eq!(client.text("PING"), "+QUEUED\r\n");
+    [said, client.text("EXEC")]
+}
+
+/// `EXEC` with arguments is refused, and lets go of what is watched; without a transaction nothing else does.
+#[test]
+fn what_lets_watched_keys_go() {
+    for (name, node, key) in nodes() {
+        let (mut client, mut other) = (node.client(), node.client());
+        let (mut alone, mut beside) = (node.direct(), node.direct());
+        for line in [
+            "EXEC x",
+            "EXEC",
+            "DISCARD",
+            "DISCARD x",
+            "UNWATCH",
+            "UNWATCH x",
+        ] {
+            let wanted = after(&mut alone, &mut beside, "own", line);
+            let got = after(&mut client, &mut other, &key, line);
+            assert_eq!(got, wanted, "{name}, {}: {line}", node.more.len() + 1);
+        }
+    }
+}
+
+/// What is not watched any more cannot be lost.
+#[test]
+fn what_is_let_go_is_not_lost() {
+    for shards in [1, 4] {
+        let (node, relays) = relayed(shards);
+        let mut client = node.client();
+        let key = key_at(&node, usize::from(shards) - 1, "k");
+        assert_eq!(client.text(&format!("WATCH {key}")), "+OK\r\n");
+        assert!(client.text("EXEC x").starts_with("-EXECABORT"));
+        relays.last().unwrap().cut();
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        until("the shard is there again", || {
+            node.client().text(&format!("GET {key}")) == "_\r\n"
+        });
+        client.text(&format!("GET {key}"));
+        assert_eq!(client.text("EXEC"), "*1\r\n_\r\n", "{shards}");
+    }
+}
+
+/// What the engine says behind the reply to an `EXEC` comes behind it, also where the proxy answers a part of
+/// that: who keeps what it has read must hear afterwards that it has changed.
+#[test]
+fn invalidations_come_behind_exec() {
+    for shards in [1, 4] {
+        let (mut node, relays) = relayed(shards);
+        let shard = usize::from(shards) - 1;
+        let key = key_at(&node, shard, "k");
+        let mut client = node.client();
+        client.ask("HELLO 3");
+        assert_eq!(client.text("CLIENT TRACKING ON"), "+OK\r\n");
+        let mut at_engine = Client::connect(node.shard(shard).direct);
+        for round in 0..20 {
+            for line in [
+                "MULTI",
+                &format!("GET {key}"),
+                &format!("HSET {{{key}}}.ran round {round}"),
+                "CLIENT GETNAME",
+            ] {
+                assert!(client.text(line).starts_with('+'));
+            }
+            relays[shard].hold();
+            client.send(&words("EXEC"));
+            until("it has run", || {
+                let ran = at_engine.text(&format!("HGET {{{key}}}.ran round"));
+                ran.ends_with(&format!("\n{round}\r\n"))
+            });
+            at_engine.text(&format!("SET {key} {round}"));
+            relays[shard].pass();
+            let reply = client.text(&format!("SETRANGE {{{key}}}.note {round} x"));
+            assert!(reply.starts_with("*3\r\n"), "{shards}: {reply}");
+            let told = client.raw();
+            assert!(told.starts_with(b">2\r\n$10\r\ninvalidate"), "{shards}");
+            let next = format!(":{}\r\n", round + 1);
+            assert_eq!(client.raw(), next.as_bytes());
+        }
+    }
+}
