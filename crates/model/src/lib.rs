@@ -36,6 +36,7 @@ pub mod lease;
 pub mod limits;
 pub mod node_config;
 pub mod observation;
+pub mod own_words;
 pub mod proxy;
 pub mod release;
 pub mod replication;

@@ -166,13 +166,18 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("MODULE", INSIDE),
     different(
         "MONITOR",
-        "shows what the engines run: with addresses of the proxy's connections, with what the proxy and the cluster ask themselves (`PING`, `SELECT`, `INFO`, …), without what the proxy answers (`CLIENT`, `AUTH`, …). Afterwards only `RESET` and `QUIT` are possible",
+        "shows what the engines run for clients of all proxies, but without what the proxy answers (`CLIENT`, `AUTH`, …), and with addresses of the proxies' connections: an engine names a socket's path or a proxy's port, and many clients share a connection. What the proxy and the cluster ask themselves is left out: it is spelled like `pING` or `iNFO`, so a client that spells a command so does not see it either; what a release before 1.2 asks is not, but for `HELLO` and `AUTH`. A blocked command is shown once more when its primary has moved. Afterwards only `RESET` and `QUIT` are possible",
         "it is the engine's; replies could not be told from the stream",
     ),
     different(
         "MULTI",
         "inside a transaction `HELLO` with another version, `MONITOR` and the (un)subscribing commands are refused; what is refused outside is refused at once, so that `EXEC` answers `EXECABORT`",
         "a reply cannot change its version in the middle, or become a stream",
+    ),
+    different(
+        "OBJECT REFCOUNT",
+        "Valkey 9.1 counts replies with the value that have not left it, and through an endpoint they leave at other times",
+        "it is about the engine's memory at that moment",
     ),
     refused("PFDEBUG", INSIDE),
     refused("PFSELFTEST", INSIDE),

@@ -60,6 +60,7 @@ mod local;
 mod loss;
 mod measure;
 mod moving;
+mod own_words;
 mod pause;
 mod queued;
 mod replies;

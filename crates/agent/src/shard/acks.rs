@@ -9,6 +9,7 @@ use crate::engine_info::{EngineInfo, replication};
 use crate::engine_users::AGENT;
 use model::Generation;
 use model::command::AgentRefusal;
+use model::own_words::INFO;
 use model::secret::Secret;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,7 +81,7 @@ impl Press {
                 .await
                 .map_err(failed)?;
         let text = client
-            .text(&["INFO", "server"], COMMAND_PATIENCE)
+            .text(&[INFO, "server"], COMMAND_PATIENCE)
             .await
             .map_err(failed)?;
         let run_id = EngineInfo::parse(&text).run_id;
@@ -95,7 +96,7 @@ impl Press {
                 .tell(&["REPLCONF", "GETACK", "*"], left)
                 .await
                 .map_err(failed)?;
-            match client.text(&["INFO", "replication"], left).await {
+            match client.text(&[INFO, "replication"], left).await {
                 Ok(text) if replication(&text).is_primary => break,
                 // It loads, hangs, or is busy: the time is bounded.
                 Ok(_) | Err(EngineError::Silent(_) | EngineError::Refused(_)) => {}

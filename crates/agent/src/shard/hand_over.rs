@@ -20,6 +20,7 @@ use crate::ledger::RoleRecord;
 use jiff::Timestamp;
 use model::command::AgentRefusal;
 use model::documents::{EngineUsers, Role, proxy_user};
+use model::own_words::INFO;
 use model::replication::{HandOverTarget, ReplicationObservation};
 use model::{Epoch, Generation};
 use std::io;
@@ -416,7 +417,7 @@ impl ShardTask {
     pub(super) async fn look(&mut self, patience: Duration) -> Result<(), EngineError> {
         let patience = patience.min(COMMAND_PATIENCE);
         let client = self.connected(patience).await?;
-        let text = client.text(&["INFO", "replication"], patience).await?;
+        let text = client.text(&[INFO, "replication"], patience).await?;
         match &mut self.info {
             Some(info) => info.refresh_replication(&text),
             None => return Err(EngineError::Lost(io::ErrorKind::NotConnected.into())),

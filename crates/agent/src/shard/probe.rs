@@ -10,6 +10,7 @@ use crate::ledger::{Intent, RoleRecord};
 use model::command::AgentRefusal;
 use model::documents::{Role, proxy_user};
 use model::observation::{EngineStall, EngineState, StallKind};
+use model::own_words::INFO;
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -49,7 +50,7 @@ impl ShardTask {
     /// Its `INFO`. Does not judge.
     pub(super) async fn ask(&mut self, patience: Duration) -> Result<EngineInfo, EngineError> {
         let client = self.connected(patience).await?;
-        Ok(EngineInfo::parse(&client.text(&["INFO"], patience).await?))
+        Ok(EngineInfo::parse(&client.text(&[INFO], patience).await?))
     }
 
     /// The connection; a new one if there is none.

@@ -47,6 +47,48 @@ async fn only_one_list_of_copies_gets_promises() {
     }
 }
 
+/// Whatever agents ask an engine, who watches its commands can tell it from what clients ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_agents_ask_is_spelled_as_the_platforms() {
+    for engine in engines() {
+        let primary = Member::primary(&engine, 3).await;
+        let mut watching = primary
+            .node
+            .connect("proxy@e3", "proxy-password-3")
+            .unwrap();
+        say::<()>(&mut watching, "MONITOR").unwrap();
+        // It is probed and asked for changes, and replicated.
+        primary.order(primary.keep(3, USER)).await.unwrap();
+        let _replica = Member::replica(&engine, 3, &primary).await;
+        let mut client = primary
+            .node
+            .connect("proxy@e3", "proxy-password-3")
+            .unwrap();
+        say::<()>(&mut client, "DBSIZE").unwrap();
+        let mut own = 0;
+        loop {
+            let line: String = redis::from_redis_value(watching.recv_response().unwrap()).unwrap();
+            let (_, command) = line.split_once("] \"").unwrap();
+            let name = command.split('"').next().unwrap();
+            match name {
+                "DBSIZE" => break,
+                // Those that no client of a proxy can send.
+                "AUTH" | "HELLO" => {}
+                // What the library that this test uses says about itself.
+                "CLIENT" => assert!(command.contains("SETINFO"), "{engine}: {line}"),
+                _ => {
+                    assert!(
+                        model::own_words::is_own(name.as_bytes()),
+                        "{engine}: {line}"
+                    );
+                    own += 1;
+                }
+            }
+        }
+        assert!(own > 0, "{engine}");
+    }
+}
+
 /// An agent that was started again takes nothing on trust.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_start_of_the_agent_earlier_promises_count() {

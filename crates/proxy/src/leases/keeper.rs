@@ -37,7 +37,7 @@ pub(super) async fn ask(
         let socket = socket.map_err(|error| format!("it is not reached: {error}"))?;
         (Keeper(socket), &b"+OK\r\n+PONG\r\n"[..])
     };
-    resp::request::encode([&b"PING"[..]], &mut words);
+    resp::request::encode([model::own_words::PING.as_bytes()], &mut words);
     let written = keeper.0.write_all(&words).await;
     written.map_err(|error| format!("the connection broke: {error}"))?;
     expect(&mut keeper.0, promise).await?;

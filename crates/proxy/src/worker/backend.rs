@@ -290,7 +290,7 @@ pub(crate) struct Backend {
     pub(crate) book: VecDeque<Run>,
     /// A reply that is looked into as a whole.
     pub(crate) captured: Vec<u8>,
-    /// The beginning of an error that is not whole.
+    /// The beginning of an error that is not whole, or of a line of `MONITOR`.
     pub(crate) error_line: Vec<u8>,
     /// The user that it signed in as.
     pub(crate) user: Box<str>,

@@ -107,31 +107,9 @@ fn without<'a>(error: &'a [u8], user: &[u8]) -> Cow<'a, [u8]> {
     Cow::Owned(out)
 }
 
-/// Whether a line of `MONITOR` shows a greeting: only the proxy greets shards, with every connection that it
-/// opens.
-pub(super) fn is_greeting(line: &[u8]) -> bool {
-    const NAME: &[u8] = b"] \"HELLO\" ";
-    let command = line.windows(3).position(|three| three == b"] \"");
-    command.is_some_and(|at| line[at..].starts_with(NAME))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn greetings_are_known() {
-        let greeting =
-            b"+1795698780.114501 [0 unix:/run/[1]/s] \"HELLO\" \"2\" \"AUTH\" \"(redacted)\"\r\n";
-        assert!(is_greeting(greeting));
-        for other in [
-            b"+1.0 [0 127.0.0.1:1] \"SET\" \"a\" \"] \\\"HELLO\\\" \"\r\n".as_slice(),
-            b"+1.0 [0 lua] \"GET\" \"HELLO\"\r\n",
-            b"+OK\r\n",
-        ] {
-            assert!(!is_greeting(other));
-        }
-    }
 
     #[test]
     fn every_mention_goes() {

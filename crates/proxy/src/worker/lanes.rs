@@ -16,9 +16,9 @@ use resp::request::Args;
 
 /// Goes to the copies and changes nothing: a message to a shard channel of nobody, which patterns do
 /// not see.
-const MARK: &[u8] = b"*3\r\n$8\r\nSPUBLISH\r\n$13\r\nmainstay:wait\r\n$0\r\n\r\n";
+const MARK: &[u8] = b"*3\r\n$8\r\nsPUBLISH\r\n$13\r\nmainstay:wait\r\n$0\r\n\r\n";
 /// Engines before 7.0 have no shard channels, but count every command as a write.
-const MARK_6: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+const MARK_6: &[u8] = b"*1\r\n$4\r\npING\r\n";
 
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use super::backend::{Effect, Phase, Rewrite};
 use super::client::{ClientId, Lane, Wait};
 use super::gather::Gather;
 use super::link::LinkId;
+use super::own_words::encode_own;
 use super::timers::Timer;
 use crate::bounds;
 use std::sync::Arc;
@@ -140,7 +141,7 @@ impl Worker {
             };
             let words: [&[u8]; 4] = [b"CLIENT", b"KILL", b"ID", number.as_bytes()];
             let mut frame = Vec::new();
-            resp::request::encode(words, &mut frame);
+            encode_own(words, &mut frame);
             self.clients[index].via = place;
             self.send_unheard(index, place, &frame, Effect::None);
         }
@@ -180,7 +181,7 @@ impl Worker {
             return false;
         };
         let mut frame = Vec::new();
-        resp::request::encode(words.iter().copied(), &mut frame);
+        encode_own(words.iter().copied(), &mut frame);
         self.send_unheard_with(index, place, &frame, effect, rewrite);
         true
     }

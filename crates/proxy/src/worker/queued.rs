@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// What the engine queues in place of a command that the proxy answers.
-pub(super) const PLACEHOLDER: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+pub(super) const PLACEHOLDER: &[u8] = b"*1\r\n$4\r\npING\r\n";
 /// Most bytes of such commands in one transaction.
 const HELD_MAX: usize = 1024 * 1024;
 /// Longest reply to an `EXEC` that the proxy looks into, bytes.

@@ -314,11 +314,12 @@ impl Worker {
         if kind == b'-' && self.was_asked(index, client) {
             return self.take_unblocked(index, client, bytes, range, complete);
         }
-        if session_monitors && complete && !self.backends[index].passed_on {
-            // It came as a whole: what the proxy does itself is not shown.
-            if super::conceal::is_greeting(&bytes[range.clone()]) {
-                return self.own_done(index, client, bytes);
-            }
+        if session_monitors && kind == b'+' {
+            self.take_line(index, client, bytes, range, complete);
+            return match complete {
+                true => self.own_done(index, client, bytes),
+                false => Ok(()),
+            };
         }
         let backend = &mut self.backends[index];
         match backend.book.front() {

@@ -43,6 +43,7 @@ mod lifecycle;
 mod limits;
 mod loss;
 mod loss_inside;
+mod monitor;
 mod odd_orders;
 mod own_connection;
 mod pause;

@@ -10,9 +10,9 @@ use crate::merge::Merge;
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
-use crate::worker::conceal::is_greeting;
 use crate::worker::effects::Came;
 use crate::worker::lanes::Flow;
+use crate::worker::own_words::Line;
 use resp::request::Args;
 use std::ops::Range;
 
@@ -168,7 +168,7 @@ impl Worker {
         let message = std::mem::take(&mut leg.message);
         match self.came(backend, client) {
             Came::Confirmation(_) => {}
-            Came::Message if self.greets(client, &message) => {}
+            Came::Message if self.is_own_line(client, &message) => {}
             Came::Message => self.hand_on(client, message, bytes),
             Came::Reply => {
                 let asked = self.backends[backend].book.front();
@@ -181,9 +181,9 @@ impl Worker {
         self.own_done(backend, client, bytes)
     }
 
-    /// Whether a line of `MONITOR` shows only what the proxy does itself.
-    fn greets(&self, leg: usize, message: &[u8]) -> bool {
-        self.clients[leg].session.own.monitor && is_greeting(message)
+    /// Whether it is a line of `MONITOR` that is about the platform's own work.
+    fn is_own_line(&self, leg: usize, message: &[u8]) -> bool {
+        self.clients[leg].session.own.monitor && Line::of(message, true) == Line::Hidden
     }
 
     /// Gives a message of a leg to the client: behind the leg's replies that wait for their turn, else now or

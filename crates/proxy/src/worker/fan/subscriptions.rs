@@ -10,6 +10,7 @@ use crate::worker::Worker;
 use crate::worker::backend::{Confirm, Effect, Phase};
 use crate::worker::client::Lane;
 use crate::worker::lanes::Flow;
+use crate::worker::own_words::encode_own;
 use crate::worker::session::Subscriptions;
 use resp::command::Subscription;
 use resp::request::{Args, encode};
@@ -293,7 +294,7 @@ impl Worker {
         words.extend(names.iter().map(Vec::as_slice));
         let count = Confirm::Count(names.len() as u64);
         let mut frame = Vec::new();
-        encode(words, &mut frame);
+        encode_own(words, &mut frame);
         self.send_unheard(leg, place, &frame, Effect::Confirm(change.kind, count));
         true
     }

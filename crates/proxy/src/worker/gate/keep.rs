@@ -8,9 +8,10 @@ use crate::worker::Worker;
 use crate::worker::backend::{Effect, Next, Phase, Rewrite, Run, Seen, Use};
 use crate::worker::client::Lane;
 use crate::worker::lanes::{Flow, Sending};
+use crate::worker::own_words::{encode_again, encode_own};
 use crate::worker::session::{Db, Transaction};
 use resp::command::{Class, Kind, Subscription, classify};
-use resp::request::{Args, encode};
+use resp::request::Args;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Beside the session, all that a connection of one's own holds in the engine.
@@ -149,13 +150,13 @@ impl Keep {
     fn set_up(&self, out: &mut Vec<u8>) -> u32 {
         let mut replies = 0;
         for frame in self.tracking.iter().chain(&self.caching) {
-            out.extend_from_slice(frame);
+            encode_again(frame, out);
             replies += 1;
         }
         let words: [&[u8]; 3] = [b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"];
         for (word, names) in words.into_iter().zip(&self.names) {
             for name in names {
-                encode([word, name], out);
+                encode_own([word, name], out);
                 replies += 1;
             }
         }
@@ -249,22 +250,22 @@ impl Worker {
         let own = &known.session.own;
         let (mut out, mut replies) = (Vec::new(), 0);
         if let Db::Number(db @ 1..) = own.db {
-            encode([b"SELECT", db.to_string().as_bytes()], &mut out);
+            encode_own([b"SELECT", db.to_string().as_bytes()], &mut out);
             replies += 1;
         }
         if own.no_touch {
-            encode([&b"CLIENT"[..], b"NO-TOUCH", b"ON"], &mut out);
+            encode_own([&b"CLIENT"[..], b"NO-TOUCH", b"ON"], &mut out);
             replies += 1;
         }
         if let Some(keep) = &known.keep {
             replies += keep.set_up(&mut out);
             if primary && own.transaction == Transaction::Open && !keep.overflow {
-                out.extend_from_slice(&keep.queue);
+                encode_again(&keep.queue, &mut out);
                 replies += keep.queued;
             }
         }
         if own.monitor && primary {
-            encode([&b"MONITOR"[..]], &mut out);
+            encode_own([&b"MONITOR"[..]], &mut out);
             replies += 1;
         }
         let keep = known.keep.as_ref();
@@ -310,7 +311,8 @@ impl Worker {
         let Some(keep) = known.keep.as_ref().filter(|keep| open && keep.queued > 0) else {
             return;
         };
-        let (queue, count) = (keep.queue.clone(), keep.queued);
+        let (mut queue, count) = (Vec::new(), keep.queued);
+        encode_again(&keep.queue, &mut queue);
         let (name, seen) = (self.client_id(client), self.unseen());
         let mut left = Tally::default();
         for _ in 0..count {
@@ -346,6 +348,7 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::worker::backend::Confirm;
+    use resp::request::encode;
 
     fn frame(words: &[&str]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -383,7 +386,7 @@ mod tests {
         change(&mut keep, Subscription::Shard, &["SSUBSCRIBE", "s"]);
         change(&mut keep, Subscription::Channel, &["UNSUBSCRIBE", "b", "x"]);
         assert!(keep.is_early());
-        let wanted = "SUBSCRIBE a; PSUBSCRIBE p*; SSUBSCRIBE s";
+        let wanted = "sUBSCRIBE a; pSUBSCRIBE p*; sSUBSCRIBE s";
         assert_eq!(set_up(&keep), (wanted.to_owned(), 3));
         change(&mut keep, Subscription::Channel, &["UNSUBSCRIBE"]);
         change(&mut keep, Subscription::Pattern, &["PUNSUBSCRIBE"]);

@@ -16,7 +16,8 @@ use crate::worker::backend::{Backend, Effect, Next, Phase, Rewrite, Run, Use};
 use crate::worker::client::{ClientId, Lane, Wait};
 use crate::worker::fan::Part;
 use crate::worker::filter::Generation;
-use resp::request::{Args, encode};
+use crate::worker::own_words::encode_own;
+use resp::request::Args;
 use std::ops::Range;
 
 /// What a connection with subscriptions has while they move.
@@ -182,7 +183,7 @@ impl Worker {
         }
         let (marker, plain) = (self.marker(client), !self.has_shard_channels(client));
         let mut frame = Vec::new();
-        encode([listen(plain), &marker], &mut frame);
+        encode_own([listen(plain), &marker], &mut frame);
         let backend = &mut self.backends[index];
         backend.out.push(&frame);
         backend.moving = Some(Box::new(Moving {
@@ -211,7 +212,7 @@ impl Worker {
             return 0;
         }
         let (marker, plain) = (moving.marker.clone(), moving.plain);
-        encode([listen(plain), &marker], out);
+        encode_own([listen(plain), &marker], out);
         self.backends[index].moving = Some(Box::new(Moving {
             marker,
             plain,
@@ -262,7 +263,7 @@ impl Worker {
             b"SPUBLISH"
         };
         let mut frame = Vec::new();
-        encode([publish, &moving.marker, b""], &mut frame);
+        encode_own([publish, &moving.marker, b""], &mut frame);
         moving.side = Side::Old {
             listens: true,
             published: true,
@@ -422,7 +423,7 @@ impl Worker {
             b"SUNSUBSCRIBE"
         };
         let mut frame = Vec::new();
-        encode([word, &moving.marker], &mut frame);
+        encode_own([word, &moving.marker], &mut frame);
         backend.out.push(&frame);
         self.mark_backend(index);
         self.unmute(index);
@@ -533,6 +534,7 @@ const fn listen(plain: bool) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use resp::request::encode;
 
     fn kind(words: &[&str], head: u8) -> Item {
         let mut part = Vec::new();

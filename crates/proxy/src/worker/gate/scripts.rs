@@ -8,9 +8,10 @@ use crate::bounds;
 use crate::handover::record::{Bytes, ScriptsRecord};
 use crate::worker::backend::Phase;
 use crate::worker::link::LinkId;
+use crate::worker::own_words::encode_own;
 use crate::worker::{Message, Worker};
 use model::DatabaseUid;
-use resp::request::{Args, encode};
+use resp::request::Args;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ impl Scripts {
 
 fn load(body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    encode([&b"SCRIPT"[..], b"LOAD", body], &mut frame);
+    encode_own([&b"SCRIPT"[..], b"LOAD", body], &mut frame);
     frame
 }
 
