@@ -520,6 +520,8 @@ fn rounds_of(node: Node, engine: &'static str, rounds: u64) {
     let mut address = node.engine.direct;
     address.set_port(20_001);
     let twin = Engine::start(engine, folder.path(), address);
+    node.look_often();
+    twin.look_often();
     let mut own = node.direct();
     let first = setting("MAINSTAY_FUZZ_SEED", 1);
     for seed in first..first + setting("MAINSTAY_FUZZ_ROUNDS", rounds) {
@@ -540,22 +542,22 @@ fn rounds_of(node: Node, engine: &'static str, rounds: u64) {
 
 #[test]
 fn redis_6_2() {
-    rounds("redis-6.2.", 18);
+    rounds("redis-6.2.", 60);
 }
 
 #[test]
 fn redis_7_0() {
-    rounds("redis-7.0.", 18);
+    rounds("redis-7.0.", 60);
 }
 
 #[test]
 fn valkey_8_0() {
-    rounds("valkey-8.0.", 18);
+    rounds("valkey-8.0.", 60);
 }
 
 #[test]
 fn valkey_9_1() {
-    rounds(VALKEY, 18);
+    rounds(VALKEY, 60);
 }
 
 #[test]
@@ -563,11 +565,11 @@ fn two_workers_on_redis_6_2() {
     let two = Node::with("redis-6.2.", |config| {
         config.settings = ProxySettings::fixed(2);
     });
-    rounds_of(two, "redis-6.2.", 6);
+    rounds_of(two, "redis-6.2.", 20);
 }
 
 #[test]
 fn four_workers_on_valkey_9_1() {
     let four = Node::with(VALKEY, |config| config.settings = ProxySettings::fixed(4));
-    rounds_of(four, VALKEY, 6);
+    rounds_of(four, VALKEY, 20);
 }

@@ -397,6 +397,8 @@ fn rounds_of(node: Node, engine: &'static str, rounds: u64) {
     let mut address = node.engine.direct;
     address.set_port(20_101);
     let twin = Engine::start(engine, folder.path(), address);
+    node.look_often();
+    twin.look_often();
     let first = setting("MAINSTAY_FUZZ_SEED", 1);
     for seed in first..first + setting("MAINSTAY_FUZZ_ROUNDS", rounds) {
         std::thread::scope(|scope| {
@@ -416,24 +418,24 @@ fn rounds_of(node: Node, engine: &'static str, rounds: u64) {
 
 #[test]
 fn four_shards_of_valkey_9_1() {
-    rounds(VALKEY, 5);
+    rounds(VALKEY, 20);
 }
 
 #[test]
 fn four_shards_of_redis_7_0() {
-    rounds("redis-7.0.", 5);
+    rounds("redis-7.0.", 20);
 }
 
 #[test]
 fn four_shards_of_redis_6_2_and_four_workers() {
     let mut node = Node::sharded("redis-6.2.", 4);
     node.threads(4);
-    rounds_of(node, "redis-6.2.", 3);
+    rounds_of(node, "redis-6.2.", 12);
 }
 
 #[test]
 fn four_shards_of_valkey_9_1_and_two_workers() {
     let mut node = Node::sharded(VALKEY, 4);
     node.threads(2);
-    rounds_of(node, VALKEY, 3);
+    rounds_of(node, VALKEY, 12);
 }

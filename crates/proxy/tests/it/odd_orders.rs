@@ -355,6 +355,8 @@ fn rounds(engine: &'static str, shards: u16, rounds: u64) {
     let mut address = node.engine.direct;
     address.set_port(20_101);
     let twin = Engine::start(engine, folder.path(), address);
+    node.look_often();
+    twin.look_often();
     let first = setting("MAINSTAY_FUZZ_SEED", 1);
     for seed in first..first + setting("MAINSTAY_FUZZ_ROUNDS", rounds) {
         std::thread::scope(|scope| {
@@ -374,30 +376,30 @@ fn rounds(engine: &'static str, shards: u16, rounds: u64) {
 
 #[test]
 fn redis_6_2() {
-    rounds("redis-6.2.", 1, 8);
+    rounds("redis-6.2.", 1, 25);
 }
 
 #[test]
 fn redis_7_0() {
-    rounds("redis-7.0.", 1, 8);
+    rounds("redis-7.0.", 1, 25);
 }
 
 #[test]
 fn valkey_8_0() {
-    rounds("valkey-8.0.", 1, 8);
+    rounds("valkey-8.0.", 1, 25);
 }
 
 #[test]
 fn valkey_9_1() {
-    rounds(VALKEY, 1, 8);
+    rounds(VALKEY, 1, 25);
 }
 
 #[test]
 fn redis_6_2_over_four_shards() {
-    rounds("redis-6.2.", 4, 8);
+    rounds("redis-6.2.", 4, 25);
 }
 
 #[test]
 fn valkey_9_1_over_four_shards() {
-    rounds(VALKEY, 4, 8);
+    rounds(VALKEY, 4, 25);
 }

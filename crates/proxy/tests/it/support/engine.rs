@@ -103,6 +103,15 @@ impl Engine {
         self.child.id()
     }
 
+    /// Has it look often whether a blocked client's time is over: else it does so ten times a second, and what
+    /// waits for 10 ms takes 100.
+    pub fn look_often(&self) {
+        assert_eq!(
+            Client::connect(self.direct).text("CONFIG SET hz 500"),
+            "+OK\r\n"
+        );
+    }
+
     /// From its next start on it logs every command before it answers, so that it comes back with all
     /// that it has answered.
     pub fn keep_data(&mut self) {

@@ -274,6 +274,13 @@ impl Node {
         self.exec.last().map_or(0, |observed| observed.pid)
     }
 
+    /// See [`Engine::look_often`].
+    pub fn look_often(&self) {
+        for engine in std::iter::once(&self.engine).chain(&self.more) {
+            engine.look_often();
+        }
+    }
+
     pub fn wait_served(&self) {
         until("the database is served", || {
             self.exec.last().is_some_and(|observed| {
