@@ -131,6 +131,10 @@ impl Made {
     }
 
     fn add(&mut self, line: &str, random: &mut Random) {
+        if line.starts_with("EXEC ") {
+            // It is refused, and ends the transaction nevertheless.
+            (self.transaction, self.watching) = (false, false);
+        }
         let words = resp::inline::split(line.as_bytes()).unwrap();
         let inline = words.len() > 1 && line.len() < 1000 && random.one_in(12);
         if inline {
