@@ -106,7 +106,7 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     different(
         "CLIENT TRACKING",
-        "`REDIRECT` is refused: RESP3 does without",
+        "`REDIRECT` is refused: RESP3 does without. After `OFF` nothing is told any more of what was read before; an engine does once tracking is on again",
         CONNECTIONS,
     ),
     refused(

@@ -423,10 +423,13 @@ impl Worker {
     /// client on it.
     pub(super) fn leave_own(&mut self, index: usize, place: usize) {
         self.clients[index].lane = Lane::Shared;
+        let keep = self.clients[index].keep.as_ref();
+        let tracked = keep.is_some_and(|keep| keep.was_tracked());
         if !self.is_parked(index) {
             self.clients[index].keep = None;
         }
-        let clean = self.clients[index].session.shareable()
+        let clean = !tracked
+            && self.clients[index].session.shareable()
             && self.clients[index].session.own.db == Db::Number(0)
             && self.backends[place].clean();
         let backend = &self.backends[place];

@@ -5,7 +5,7 @@
 
 use crate::fault::{key_at, relayed};
 use crate::support::client::{Client, words};
-use crate::support::node::Node;
+use crate::support::node::{Node, VALKEY};
 use crate::support::random::{Random, setting};
 use crate::support::relay::Relay;
 use crate::support::until;
@@ -22,6 +22,50 @@ fn tracked(node: &Node) -> Client {
     client.ask("HELLO 3");
     assert_eq!(client.text("CLIENT TRACKING ON"), "+OK\r\n");
     client
+}
+
+/// A connection that was tracked is given to nobody else: its engine would tell them of what they never read.
+#[test]
+fn nobody_hears_of_what_another_has_read() {
+    for (engine, shards) in [
+        ("redis-6.2.", 1),
+        ("redis-7.0.", 1),
+        (VALKEY, 1),
+        (VALKEY, 4),
+    ] {
+        let node = match shards {
+            1 => Node::with(engine, |_| {}),
+            _ => Node::sharded(engine, shards),
+        };
+        let key = key_at(&node, usize::from(shards) - 1, "k");
+        let mut writer = node.client();
+        let starts: [&[&str]; 3] = [
+            &["CLIENT TRACKING ON"],
+            &[
+                "CLIENT TRACKING ON BCAST",
+                "CLIENT TRACKING OFF",
+                "CLIENT TRACKING ON",
+            ],
+            &["MULTI", "CLIENT TRACKING ON", "EXEC"],
+        ];
+        for start in starts
+            .iter()
+            .filter(|start| shards == 1 || start.len() != 3)
+        {
+            let mut first = node.client();
+            first.ask("HELLO 3");
+            for line in *start {
+                first.text(line);
+            }
+            first.text(&format!("GET {key}"));
+            assert_eq!(first.text("CLIENT TRACKING OFF"), "+OK\r\n");
+            // It needs no connection of its own any more.
+            first.text(&format!("GET {key}"));
+            let mut second = tracked(&node);
+            writer.text(&format!("SET {key} v"));
+            assert_eq!(second.text(&format!("SETNX {key} v")), ":0\r\n", "{engine}");
+        }
+    }
 }
 
 fn bulk(text: &str) -> String {

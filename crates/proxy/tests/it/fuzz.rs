@@ -28,6 +28,8 @@ struct Made {
     subscribed: bool,
     resp3: bool,
     tracking: bool,
+    /// It was on: a second time, what was read the first time would be told by an engine alone.
+    tracked: bool,
     silent: bool,
     count: usize,
 }
@@ -278,8 +280,9 @@ impl Made {
                 self.put("PUNSUBSCRIBE", random);
                 self.subscribed = false;
             }
-            6 if self.resp3 && !self.transaction => {
+            6 if self.resp3 && !self.transaction && (self.tracking || !self.tracked) => {
                 self.tracking = !self.tracking;
+                self.tracked = true;
                 let on = if self.tracking { "ON" } else { "OFF" };
                 self.put(&format!("CLIENT TRACKING {on}"), random);
             }
@@ -330,6 +333,7 @@ impl Made {
                         bytes,
                         shown,
                         prefix,
+                        tracked,
                         count,
                         ..
                     } = std::mem::take(self);
@@ -337,6 +341,7 @@ impl Made {
                         bytes,
                         shown,
                         prefix,
+                        tracked,
                         count,
                         ..Made::default()
                     };

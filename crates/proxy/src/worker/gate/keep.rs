@@ -25,6 +25,9 @@ pub(crate) struct Keep {
     overflow: bool,
     /// `CLIENT TRACKING ON …` that the engine has taken.
     tracking: Vec<Vec<u8>>,
+    /// There was one: the engine remembers what was read meanwhile, and tells of it whenever this connection is
+    /// tracked again.
+    was_tracked: bool,
     /// `CLIENT TRACKING` whose replies are to come.
     tracking_asked: VecDeque<Vec<u8>>,
     /// `CLIENT CACHING` that is for the next command.
@@ -134,6 +137,7 @@ impl Keep {
 
     /// `CLIENT TRACKING` was answered.
     pub(in crate::worker) fn tracked(&mut self, on: bool, good: bool) {
+        self.was_tracked |= good && on;
         let Some(frame) = self.tracking_asked.pop_front() else {
             return;
         };
@@ -170,6 +174,10 @@ impl Keep {
 
     pub(super) fn is_subscribed(&self) -> bool {
         self.names.iter().any(|names| !names.is_empty())
+    }
+
+    pub(in crate::worker) fn was_tracked(&self) -> bool {
+        self.was_tracked
     }
 
     /// The blocking command was answered.

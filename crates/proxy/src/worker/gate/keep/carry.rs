@@ -16,6 +16,8 @@ impl Keep {
             queued,
             overflow,
             tracking,
+            // What is tracked tells it, nearly always.
+            was_tracked: _,
             tracking_asked,
             caching,
             names,
@@ -70,6 +72,7 @@ impl Keep {
             queue: queue.0,
             queued,
             overflow,
+            was_tracked: !tracking.is_empty(),
             tracking: tracking.into_iter().map(|frame| frame.0).collect(),
             tracking_asked: tracking_asked.into_iter().map(|frame| frame.0).collect(),
             caching: caching.map(|frame| frame.0),
