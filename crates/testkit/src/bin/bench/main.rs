@@ -1,6 +1,7 @@
 //! `cargo xtask bench <start|proxy|moves> …`: figures, never assertions.
 
 mod moves;
+mod page;
 mod proxy;
 mod start;
 

@@ -22,6 +22,7 @@ mod planned;
 mod silent;
 mod unseen;
 
+use crate::page;
 use anyhow::{Context as _, bail};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,10 +30,11 @@ use testkit::cluster::Cluster;
 use testkit::load::Plan;
 use testkit::report::Report;
 
-const USAGE: &str = "usage: cargo xtask bench moves [--quick] [--json FILE] [--markdown FILE] \
+const USAGE: &str = "usage: cargo xtask bench moves [--quick] [--json FILE] [--markdown FILE] [--page FILE] \
     [--rounds N] [--only PART,…]\nparts: planned, row, kinds, maintenance, engine, exec, silent, unseen, node, \
     primary-node, cut, restart\n\
-    --rounds: how often something is lost in each part, 20 by default, once or twice with --quick";
+    --rounds: how often something is lost in each part, 20 by default, once or twice with --quick\n\
+    the tables of a whole run go to docs/benchmarks.md in place of the last ones; --page: those of this run into that page";
 const CLIENTS: u16 = 50;
 /// Between two appends of a client.
 const EVERY: Duration = Duration::from_millis(10);
@@ -67,11 +69,19 @@ struct Options {
     quick: bool,
     json: Option<PathBuf>,
     markdown: Option<PathBuf>,
+    page: Option<PathBuf>,
     only: Vec<String>,
     rounds: Option<u32>,
 }
 
 impl Options {
+    /// The page that the tables are for: a whole run's are for that of this tree.
+    fn page(&self) -> Option<PathBuf> {
+        let rounds = self.rounds.is_none_or(|rounds| rounds >= ROUNDS);
+        let whole = !self.quick && self.only.is_empty() && rounds;
+        self.page.clone().or_else(|| whole.then(page::page))
+    }
+
     /// How often something is lost: so often if the run is a quick one and says no number.
     fn rounds(&self, quick: u32) -> u32 {
         self.rounds
@@ -110,6 +120,9 @@ pub(crate) fn main(words: &[String]) -> anyhow::Result<()> {
     if let Some(path) = &options.markdown {
         std::fs::write(path, markdown(&report))?;
     }
+    if let Some(page) = options.page() {
+        page::write(&page, "moves", &markdown(&report))?;
+    }
     Ok(())
 }
 
@@ -126,6 +139,7 @@ fn options(words: &[String]) -> anyhow::Result<Options> {
             "--quick" => options.quick = true,
             "--json" => options.json = Some(value()?.into()),
             "--markdown" => options.markdown = Some(value()?.into()),
+            "--page" => options.page = Some(value()?.into()),
             "--rounds" => options.rounds = Some(rounds(value()?)?),
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             other => bail!("unknown option {other}\n{USAGE}"),

@@ -26,12 +26,14 @@ mod series;
 mod table;
 mod target;
 
+use crate::page;
 use idle::Idle;
 use interrupt::Interrupt;
 use loads::{Goal, Load};
 use options::{Kind, Options};
 use run::Runner;
 use series::Series;
+use std::path::PathBuf;
 use target::{Place, Target};
 use testkit::addresses::Network;
 use testkit::report::Report;
@@ -200,10 +202,27 @@ impl Bench {
             report.write(path)?;
         }
         if let Some(path) = &self.options.markdown {
-            let text = table::markdown(&report, &self.all, &self.idle, &self.notes);
-            std::fs::write(path, text)?;
+            std::fs::write(path, self.tables(&report))?;
+        }
+        if let Some(page) = self.page() {
+            page::write(&page, "proxy", &self.tables(&report))?;
         }
         Ok(())
+    }
+
+    fn tables(&self, report: &Report) -> String {
+        table::markdown(report, &self.all, &self.idle, &self.notes)
+    }
+
+    /// The page that the tables are for. A peer that was left out is missed there.
+    fn page(&self) -> Option<PathBuf> {
+        let there = |kind: &Kind| {
+            let of = |series: &Series| series.results.iter().any(|samples| samples.kind == *kind);
+            self.all.iter().all(of)
+        };
+        let whole = self.options.whole && self.options.targets.iter().all(there);
+        let page = self.options.page.clone();
+        page.or_else(|| whole.then(crate::page::page))
     }
 
     fn conditions(&self, report: &mut Report) -> anyhow::Result<()> {

@@ -5,14 +5,21 @@ use anyhow::{Context as _, bail, ensure};
 use std::path::PathBuf;
 
 pub(crate) const USAGE: &str = "cargo xtask bench proxy [--quick] [--rounds N] [--only LOAD,…] [--targets direct,ours,twemproxy,envoy]
-    [--link unix|tcp] [--threads N] [--json FILE] [--markdown FILE] [--profile] [--callgrind] [--fast]
+    [--link unix|tcp] [--threads N] [--json FILE] [--markdown FILE] [--page FILE] [--profile] [--callgrind] [--fast]
   --quick      2 short rounds instead of 5
   --only       only these loads (see below)
+  --markdown   the tables alone. Those of a whole run, with all loads, targets and rounds, go to docs/benchmarks.md, in place of
+               the last ones; --page FILE: those of this run into that page
   --link       how every proxy reaches its engines (default: unix, as on one node)
   --threads    worker threads of dmcproxy (default: its own choice)
   --profile    perf for each chosen load, callgrind where perf does not work; beside the JSON file
   --callgrind  instruction counts for each chosen load
   --fast       the dev build of dmcproxy instead of the one that is shipped";
+
+const FULL_ROUNDS: usize = 5;
+/// How the task runner calls the build that is shipped.
+const SHIPPED: &str = "dist";
+const ALL_TARGETS: [Kind; 4] = [Kind::Direct, Kind::Ours, Kind::Twemproxy, Kind::Envoy];
 
 /// What can be measured. The order is that of the tables.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,7 +48,7 @@ impl Kind {
     }
 
     fn parse(word: &str) -> anyhow::Result<Self> {
-        [Self::Direct, Self::Ours, Self::Twemproxy, Self::Envoy]
+        ALL_TARGETS
             .into_iter()
             .find(|kind| kind.name() == word)
             .with_context(|| format!("unknown target {word}: direct, ours, twemproxy, envoy"))
@@ -67,6 +74,10 @@ pub(crate) struct Options {
     pub(crate) threads: u32,
     pub(crate) json: Option<PathBuf>,
     pub(crate) markdown: Option<PathBuf>,
+    /// Where the tables are put in place of the last ones, whatever run it was.
+    pub(crate) page: Option<PathBuf>,
+    /// Everything is measured, as the page says it: then the tables go to `docs/benchmarks.md`.
+    pub(crate) whole: bool,
     pub(crate) profile: bool,
     pub(crate) callgrind: bool,
     /// The program, and how it was built. The task runner gives both.
@@ -85,11 +96,13 @@ impl Options {
             rounds: 0,
             loads: Vec::new(),
             idle: true,
-            targets: vec![Kind::Direct, Kind::Ours, Kind::Twemproxy, Kind::Envoy],
+            targets: ALL_TARGETS.to_vec(),
             link: Link::Unix,
             threads: 0,
             json: None,
             markdown: None,
+            page: None,
+            whole: false,
             profile: false,
             callgrind: false,
             dmcproxy: PathBuf::new(),
@@ -124,6 +137,7 @@ impl Options {
                 }
                 "--json" => options.json = Some(next()?.into()),
                 "--markdown" => options.markdown = Some(next()?.into()),
+                "--page" => options.page = Some(next()?.into()),
                 "--profile" => options.profile = true,
                 "--callgrind" => options.callgrind = true,
                 "--dmcproxy" => options.dmcproxy = next()?.into(),
@@ -139,9 +153,15 @@ impl Options {
 
     fn settle(&mut self, only: Option<&str>) -> anyhow::Result<()> {
         if self.rounds == 0 {
-            self.rounds = if self.quick { 2 } else { 5 };
+            self.rounds = if self.quick { 2 } else { FULL_ROUNDS };
         }
         ensure!(self.rounds <= 100, "--rounds: at most 100");
+        self.whole = !self.quick
+            && only.is_none()
+            && self.rounds >= FULL_ROUNDS
+            && self.targets == ALL_TARGETS
+            && (self.link, self.threads) == (Link::Unix, 0)
+            && self.build.starts_with(SHIPPED);
         ensure!(
             self.dmcproxy.is_file(),
             "{}: dmcproxy is not built; start this with `cargo xtask bench proxy`",
