@@ -258,7 +258,10 @@ impl Worker {
                             None => reply = text,
                         },
                     }
+                    // They may be large, and so may be what is made of them: it is there once more now.
+                    drop(parts);
                     self.give(front, &reply, receive);
+                    drop(reply);
                     if let Some(fan) = self.fan_mut(front) {
                         fan.opening -= usize::from(opening);
                     }
