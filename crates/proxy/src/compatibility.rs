@@ -79,6 +79,11 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("BGREWRITEAOF", SAVING),
     refused("BGSAVE", SAVING),
     different(
+        "CLIENT CACHING",
+        "is for the next command that the engine gets: one that the proxy answers, as `HELLO`, does not use it up",
+        CONNECTIONS,
+    ),
+    different(
         "CLIENT ID",
         "the proxy's number, no other client of the cluster's has it: that of the node with twelve digits behind; also in `HELLO`, `CLIENT LIST` and `CLIENT INFO`",
         CONNECTIONS,

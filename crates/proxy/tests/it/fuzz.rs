@@ -192,8 +192,9 @@ impl Made {
             1 => words.push(self.key(random).into_bytes()),
             2 if words.len() > 1 => {
                 let at = 1 + random.below(words.len() - 1);
-                if words[at].starts_with(self.prefix.as_bytes()) {
-                    // A key stays one of this client alone.
+                let place = at == 2 && words[0].ends_with(b"SCAN");
+                if place || words[at].starts_with(self.prefix.as_bytes()) {
+                    // A key stays one of this client alone; a cursor is a place in a table.
                     return self.add(line, random);
                 }
                 let wrong = random.pick(&[
@@ -446,10 +447,10 @@ fn split(mut bytes: &[u8]) -> Vec<String> {
     found
 }
 
-/// The elements of a set come in the order of a table that every process mixes in its own way.
+/// The elements of a set or a hash come in the order of a table that every process mixes in its own way.
 fn unordered(reply: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = reply.split("\r\n").collect();
-    if matches!(reply.as_bytes().first(), Some(b'*' | b'~')) {
+    if matches!(reply.as_bytes().first(), Some(b'*' | b'~' | b'%')) {
         lines.sort_unstable();
     }
     lines

@@ -93,8 +93,9 @@ const STEPS_OF: &[&str] = &[
     "EVAL \"return redis.call('GET',KEYS[1])\" 1 @k",
 ];
 
-/// Over several shards it does not show that a `CLIENT CACHING` waits for the next command.
-const NOT_OVER_SHARDS: &str = "CLIENT TRACKINGINFO";
+/// Over several shards it does not show that a `CLIENT CACHING` waits for the next command; over one that waits for
+/// the next one that the engine gets.
+const SHOWS_CACHING: &str = "CLIENT TRACKINGINFO";
 
 /// What is known of the connection: only where the proxy differs on purpose.
 #[derive(Default)]
@@ -147,9 +148,9 @@ impl Made {
             // The proxy's own words about what is not possible now are the engine's.
             return !(subscribing && (state.silent || state.skip)) && !step.starts_with("HELLO");
         }
-        if self.several
-            && step == NOT_OVER_SHARDS
-            && self.lines.iter().any(|l| l.contains("CACHING"))
+        if step == SHOWS_CACHING
+            && let Some(at) = self.lines.iter().rposition(|line| line.contains("CACHING"))
+            && (self.several || at + 1 < self.lines.len())
         {
             return false;
         }
