@@ -180,7 +180,8 @@ pub(crate) enum Effect {
     Blocking,
     Multi,
     Exec,
-    /// `EXEC` with arguments: the engine refuses it, and lets go of what is queued and watched.
+    /// `EXEC` with arguments, or while nothing but subscriptions is possible: the engine refuses it, and lets go of
+    /// what is queued and watched.
     ExecRefused,
     Discard,
     Watch,

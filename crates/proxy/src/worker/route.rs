@@ -215,7 +215,9 @@ impl Worker {
         }
         self.note_write(index, class, part);
         let flow = match self.route(index, class, name, &args, false) {
-            Route::Any(sending) | Route::Own(sending) => {
+            Route::Any(sending)
+            | Route::Own(sending)
+            | Route::Inside(Inside::Pass(sending, None)) => {
                 let flow = self.send_own(index, part, sending);
                 if flow == Flow::Next
                     && let Lane::Own(place) = self.clients[index].lane
@@ -360,6 +362,7 @@ impl Worker {
         }
         let session = &self.clients[index].session;
         let lane = self.clients[index].lane;
+        let refused = args.left() > 0 || session.subscribed_in_resp2();
         if session.own.transaction == Transaction::Lost {
             return Route::Local(class);
         }
@@ -382,7 +385,7 @@ impl Worker {
         match (lane, class) {
             (Lane::Shared, _) => Route::Any(Sending::plain()),
             (_, Class::Discard) => Route::Own(Sending::effect(Effect::Discard)),
-            _ if args.left() > 0 => Route::Own(Sending::effect(Effect::ExecRefused)),
+            _ if refused => Route::Own(Sending::effect(Effect::ExecRefused)),
             _ => Route::Own(Sending::effect(Effect::Exec)),
         }
     }

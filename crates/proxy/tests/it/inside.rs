@@ -376,3 +376,24 @@ fn a_large_transaction() {
     assert_eq!(reply.len(), 6 + 50 * (9 + 100_000 + 2 + 5));
     assert_eq!(client.raw(), b"$3\r\nend\r\n");
 }
+
+/// What the engine answers itself may be as long as it likes, inside a transaction too.
+#[test]
+fn long_commands_that_are_passed_on() {
+    let node = Node::start();
+    let key = "k".repeat(200_000);
+    let said = [
+        words("MULTI"),
+        words(&format!("COMMAND GETKEYS GET {key}")),
+        words("CLIENT GETNAME"),
+        words("EXEC"),
+    ]
+    .concat();
+    let replies = |mut client: Client| -> Vec<Vec<u8>> {
+        client.send(&said);
+        (0..4).map(|_| client.raw()).collect()
+    };
+    let got = replies(node.client());
+    assert_eq!(got[1], b"+QUEUED\r\n");
+    assert_eq!(got, replies(node.direct()));
+}

@@ -50,6 +50,47 @@ fn what_lets_watched_keys_go() {
     }
 }
 
+/// The same while nothing but subscriptions is possible, wherever those are.
+#[test]
+fn exec_while_subscribed_lets_go() {
+    for (name, node, key) in nodes() {
+        let first = key_at(&node, 0, "channel");
+        let starts = [
+            ("SUBSCRIBE ch".to_owned(), "UNSUBSCRIBE ch"),
+            ("PSUBSCRIBE p*".to_owned(), "PUNSUBSCRIBE p*"),
+            // At one shard: that of the key, or another.
+            (format!("SSUBSCRIBE {key}"), "SUNSUBSCRIBE"),
+            (format!("SSUBSCRIBE {first}"), "SUNSUBSCRIBE"),
+        ];
+        let (mut other, mut beside) = (node.client(), node.direct());
+        for (start, end) in &starts {
+            if name.starts_with("redis-6") && start.starts_with('S') && !start.starts_with("SU") {
+                continue;
+            }
+            for line in ["EXEC", "EXEC x", "DISCARD"] {
+                let talk = |client: &mut Client, other: &mut Client, key: &str| {
+                    let mut got = vec![client.text(&format!("WATCH {key}")), client.text(start)];
+                    got.push(client.text(line));
+                    got.push(client.text(end));
+                    other.text(&format!("SET {key} v"));
+                    got.push(client.text("MULTI"));
+                    got.push(client.text("PING"));
+                    got.push(client.text("EXEC"));
+                    got
+                };
+                let wanted = talk(&mut node.direct(), &mut beside, "own");
+                let got = talk(&mut node.client(), &mut other, &key);
+                assert_eq!(
+                    got,
+                    wanted,
+                    "{name}, {}: {start}, {line}",
+                    node.more.len() + 1
+                );
+            }
+        }
+    }
+}
+
 /// What is not watched any more cannot be lost.
 #[test]
 fn what_is_let_go_is_not_lost() {

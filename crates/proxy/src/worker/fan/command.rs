@@ -130,7 +130,10 @@ impl Worker {
             }
             // Any other shard would do it, wherever the keys are.
             if let Some(shard) = self.subscribed_shard(front) {
-                return self.at_shard(front, shard, frame);
+                return match class {
+                    Class::Exec => self.exec_while_subscribed(front, shard, frame),
+                    _ => self.at_shard(front, shard, frame),
+                };
             }
         }
         match class {

@@ -6,8 +6,10 @@ use super::command::FIRST;
 use crate::texts;
 use crate::worker::Worker;
 use crate::worker::backend::Effect;
+use crate::worker::client::Lane;
 use crate::worker::filter::Generation;
 use crate::worker::lanes::{Flow, Sending};
+use crate::worker::own_words::encode_own;
 use crate::worker::queued::{Inside, PLACEHOLDER, What};
 use crate::worker::session::{ReplyMode, Transaction, Watch};
 use resp::command::Class;
@@ -91,6 +93,29 @@ impl Worker {
             self.set_watched(front, None);
         }
         flow
+    }
+
+    /// `EXEC` while nothing but subscriptions is possible: an engine refuses it, and lets go of what is watched.
+    pub(super) fn exec_while_subscribed(
+        &mut self,
+        front: usize,
+        subscribed: usize,
+        frame: &[u8],
+    ) -> Flow {
+        let Some(watched) = self.fan(front).and_then(|fan| fan.watched) else {
+            return self.at_shard(front, subscribed, frame);
+        };
+        let leg = self.leg(front, watched);
+        if self.clients[leg].session.own.subscriptions.any() {
+            return self.let_watched_go(front, watched, frame);
+        }
+        if let Lane::Own(place) = self.clients[leg].lane {
+            let mut unwatch = Vec::new();
+            encode_own([&b"UNWATCH"[..]], &mut unwatch);
+            self.send_unheard(leg, place, &unwatch, Effect::Unwatch);
+        }
+        self.set_watched(front, None);
+        self.at_shard(front, subscribed, frame)
     }
 
     fn set_queue(&mut self, front: usize, queue: Queue) {
