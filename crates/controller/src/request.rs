@@ -389,6 +389,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         failovers: Vec::new(),
         trouble: None,
         stalled: None,
+        ended: Vec::new(),
         moving: None,
         fence: None,
         removed_by: None,

@@ -238,6 +238,7 @@ impl ShardTask {
     /// The engine has ended. Says how, if that is known.
     pub(super) fn bury(&mut self) -> Option<String> {
         let how = self.engine.take().and_then(|engine| engine.reap());
+        self.keeper.lost();
         self.client = None;
         self.info = None;
         self.role_confirmed = false;
@@ -251,7 +252,6 @@ impl ShardTask {
     /// The engine has ended though nobody asked it to.
     pub(super) fn buried(&mut self) {
         let never_ran = !self.ran;
-        self.keeper.lost();
         let how = self
             .bury()
             .map_or_else(String::new, |how| format!(" ({how})"));

@@ -186,6 +186,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         failovers: Vec::new(),
         trouble: None,
         stalled: None,
+        ended: Vec::new(),
         moving: None,
         fence: None,
         removed_by: None,

@@ -2,6 +2,7 @@
 
 use super::deletion::{self, gone_with_its_node, is_lost};
 use crate::failover::plan::{self as failover, Verdict};
+use crate::failover::stall;
 use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
 use crate::migration::plan::{self as migration, Doing};
@@ -9,7 +10,7 @@ use crate::observed::{self, Observations};
 use crate::operation::plan as operation;
 use crate::placement::plan::proxies;
 use crate::replica_set::{self, ReplicaSet};
-use crate::replication::plan as replication;
+use crate::replication::{hanging, plan as replication};
 use crate::slave_ha::plan as slave_ha;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::execute;
@@ -104,7 +105,6 @@ pub fn plan(
                 plan.waits
                     .extend(database.operation.clone().map(|uid| (uid, reason)));
             }
-            Next::Nothing => {}
         }
     }
     // What has failed comes first: of several transactions of a plan the first is written.
@@ -118,7 +118,6 @@ pub(super) enum Next {
     /// What failed before is tried again: until it succeeds, that is what is waited for.
     Again(Vec<Step>, String),
     Wait(String),
-    Nothing,
 }
 
 /// What a shard needs.
@@ -126,6 +125,8 @@ enum Need {
     Step(Step),
     /// A step that failed before, and why.
     Again(Step, String),
+    /// A step that nothing waits for.
+    Beside(Step),
     Wait(String),
     Nothing,
 }
@@ -137,7 +138,7 @@ fn serving(
     instant: Instant,
     now: Timestamp,
 ) -> Next {
-    let mut steps = Vec::new();
+    let (mut steps, mut beside) = (Vec::new(), Vec::new());
     let mut wait = None;
     let mut failed = None;
     let view = View {
@@ -154,28 +155,30 @@ fn serving(
                 steps.push(step);
                 failed = Some(reason);
             }
+            Need::Beside(step) => beside.push(step),
             Need::Wait(reason) => wait = Some(reason),
             Need::Nothing => {}
         }
     }
-    if !steps.is_empty() {
+    let settled = database.status == DatabaseStatus::Active;
+    if !steps.is_empty() || settled {
+        steps.extend(beside);
         return match failed {
             Some(reason) => Next::Again(steps, reason),
             None => Next::Steps(steps),
         };
     }
-    let settled = database.status == DatabaseStatus::Active;
-    if settled {
-        return Next::Nothing;
-    }
     if let Some(reason) = wait.or_else(|| proxy_wait(state, observed, database, instant)) {
-        return Next::Wait(reason);
+        return Next::Again(beside, reason);
     }
-    match migration::next((state, observed), database, instant, now) {
-        Doing::Step(step) => Next::Steps(vec![*step]),
-        Doing::Wait(reason) => Next::Wait(reason),
-        Doing::Done => Next::Steps(vec![completion(state, database, now)]),
-    }
+    let step = match migration::next((state, observed), database, instant, now) {
+        Doing::Step(step) => *step,
+        Doing::Wait(reason) => return Next::Again(beside, reason),
+        Doing::Done => completion(state, database, now),
+    };
+    steps.push(step);
+    steps.extend(beside);
+    Next::Steps(steps)
 }
 
 /// What the needs of a database's shards are planned from.
@@ -260,7 +263,12 @@ impl View<'_> {
             operation,
         };
         let reason = format!("redis:{} is not wanted any more", shard.uid);
-        Some(Need::Step(order(shard, command, reason)))
+        let step = order(shard, command, reason);
+        // What hangs may not end.
+        Some(match shard.lost {
+            Some(_) => Need::Beside(step),
+            None => Need::Step(step),
+        })
     }
 
     fn is_lost(&self, shard: &Shard) -> bool {
@@ -300,6 +308,10 @@ impl View<'_> {
 
     fn replica_need(&self, set: &ReplicaSet<'_>, replica: &Stored<Shard>) -> Need {
         let both = (set, replica);
+        let told = stall::news(self.state, self.observed, both, self.instant, self.now);
+        if let Some((txn, reason)) = told {
+            return Need::Step(Step::Store { txn, reason });
+        }
         let mut keeper = None;
         let need = match self.engine_need(replica) {
             Ok(seen) => {
@@ -325,7 +337,7 @@ impl View<'_> {
                     None if slave_ha::is_replaced(self.state, self.database, replica) => {
                         return Need::Nothing;
                     }
-                    None => return *engine,
+                    None => return self.hung_need(both).unwrap_or(*engine),
                 }
             }
         };
@@ -337,6 +349,19 @@ impl View<'_> {
             replication::Need::Wait(reason) => keeper.unwrap_or(Need::Wait(reason)),
             replication::Need::Nothing => keeper.unwrap_or(Need::Nothing),
         }
+    }
+
+    fn hung_need(&self, both: (&ReplicaSet<'_>, &Stored<Shard>)) -> Option<Need> {
+        let need = hanging::need(self.state, self.observed, both, self.instant, self.now)?;
+        Some(match need {
+            // Until it is done, that is what is waited for: it may never be.
+            replication::Need::Order(command, reason) => {
+                Need::Again(order(both.1, command, reason.clone()), reason)
+            }
+            replication::Need::Store(txn, reason) => Need::Step(Step::Store { txn, reason }),
+            replication::Need::Wait(reason) => Need::Wait(reason),
+            replication::Need::Nothing => Need::Nothing,
+        })
     }
 
     /// The running engine of a shard, or what it needs to run.

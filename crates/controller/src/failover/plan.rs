@@ -54,7 +54,7 @@ pub fn plan(
     instant: Instant,
     now: Timestamp,
 ) -> Verdict {
-    if let Some((txn, reason)) = stall::news(state, observed, set, instant, now) {
+    if let Some((txn, reason)) = stall::news(state, observed, (set, set.primary), instant, now) {
         return Verdict::Store(txn, reason);
     }
     let served = set.last_served();
@@ -201,8 +201,8 @@ fn loss(
     if let Some(cause) = replica_set::unheard(observed, set, sensitivity, instant) {
         return Some(Loss::Unheard(cause));
     }
-    let hanging = stall::hanging(state, observed, set, instant)?;
-    Some(Loss::Hangs(hanging.reason))
+    let (judged, run_id) = stall::hanging(state, observed, set.primary, instant)?;
+    (set.primary.run_id.as_deref() == Some(run_id)).then_some(Loss::Hangs(judged.reason))
 }
 
 /// The order that ends a primary that hangs: it is fenced when that is done.
@@ -313,7 +313,8 @@ fn back(
     Verdict::Store(change.into_txn(), reason)
 }
 
-fn is_recent(then: Timestamp, now: Timestamp) -> bool {
+/// Whether it counts against what may be done within [`FAILOVERS_WITHIN`].
+pub(crate) fn is_recent(then: Timestamp, now: Timestamp) -> bool {
     let age = now.duration_since(then);
     age.is_negative() || age.unsigned_abs() < FAILOVERS_WITHIN
 }

@@ -1,14 +1,15 @@
-//! Whether a primary's engine hangs, or is only busy. Pure.
+//! Whether a shard's engine hangs, or is only busy. Pure.
 //!
-//! One that hangs may be ended and replaced. One that computes, loads, or says that it is busy is never
+//! A primary that hangs may be ended and replaced, a replica ended and started again
+//! ([`crate::replication::hanging`]). One that computes, loads, or says that it is busy is never
 //! touched: what it has in memory may be nowhere else, and it will answer. Both are told of, once, and are
 //! shown until the engine answers again. What an agent does not tell decides nothing.
 
 use crate::observed::{self, Observations};
 use crate::replica_set::ReplicaSet;
-use crate::state::{Change, ClusterState};
+use crate::state::{Change, ClusterState, Stored};
 use jiff::{SignedDuration, Timestamp};
-use model::documents::{Sensitivity, Severity, Stalled, keys};
+use model::documents::{Role, Sensitivity, Severity, Shard, Stalled, keys};
 use model::limits::{HANG_QUESTIONS, NODE_SILENT};
 use model::observation::{EngineStall, EngineState, ShardObservation, StallKind};
 use serde_json::json;
@@ -67,37 +68,38 @@ fn process(stall: &EngineStall) -> String {
     format!("process state {state}, {ticks} clock ticks of CPU used meanwhile")
 }
 
-/// A set's primary, if its engine hangs by what was heard of it just now.
+/// A shard whose engine hangs by what was heard of it just now: what is made of it, and its process.
 #[must_use]
-pub fn hanging(
+pub fn hanging<'a>(
     state: &ClusterState,
-    observed: &Observations,
-    set: &ReplicaSet<'_>,
+    observed: &'a Observations,
+    shard: &Shard,
     instant: Instant,
-) -> Option<Judged> {
-    let seen = lately(observed, set, instant)?;
-    let the_one = seen.run_id.is_some() && seen.run_id == set.primary.run_id;
-    judge(seen, state.cluster.settings.failure_detection_sensitivity)
-        .filter(|judged| judged.hangs && the_one)
+) -> Option<(Judged, &'a str)> {
+    let seen = lately(observed, shard, instant)?;
+    let judged = judge(seen, state.cluster.settings.failure_detection_sensitivity)?;
+    let run_id = seen.run_id.as_deref()?;
+    judged.hangs.then_some((judged, run_id))
 }
 
-/// The transaction that tells of a primary that stalls, or no longer does, and why; `None`: nothing is new.
+/// The transaction that tells of a shard of a set that stalls, or no longer does, and why; `None`: nothing is new.
 #[must_use]
 pub fn news(
     state: &ClusterState,
     observed: &Observations,
-    set: &ReplicaSet<'_>,
+    (set, shard): (&ReplicaSet<'_>, &Stored<Shard>),
     instant: Instant,
     now: Timestamp,
 ) -> Option<(Txn, String)> {
-    let primary = set.primary;
-    let seen = lately(observed, set, instant)?;
+    let seen = lately(observed, shard, instant)?;
     let judged = judge(seen, state.cluster.settings.failure_detection_sensitivity);
+    // A replica that loads what its primary sends is as it should be.
+    let judged = judged.filter(|_| shard.role == Role::Primary || !loads(seen));
     let mut change = Change::of(state, now);
-    let (stalled, reason) = match (judged, &primary.stalled) {
+    let (stalled, reason) = match (judged, &shard.stalled) {
         // One that was told of as hanging is not told of again, whatever its process does.
         (Some(judged), known) if known.as_ref().is_none_or(|k| judged.hangs && !k.hangs) => {
-            tell(&mut change, set, &judged);
+            tell(&mut change, (set, shard), &judged);
             let reason = judged.reason.clone();
             (Some(stalled(&judged, now)), reason)
         }
@@ -107,61 +109,58 @@ pub fn news(
                 Severity::Info,
                 "shard_answers_again",
                 &[
-                    ("bdb_uid", json!(primary.database)),
-                    ("shard_uid", json!(primary.uid)),
-                    ("node_uid", json!(primary.node)),
+                    ("bdb_uid", json!(shard.database)),
+                    ("shard_uid", json!(shard.uid)),
+                    ("node_uid", json!(shard.node)),
                     (
                         "milliseconds",
                         json!(u64::try_from(lasted.as_millis()).ok()),
                     ),
                 ],
             );
-            (None, format!("redis:{} answers again", primary.uid))
+            (None, format!("redis:{} answers again", shard.uid))
         }
         _ => return None,
     };
-    let mut doc = primary.doc.clone();
+    let mut doc = shard.doc.clone();
     doc.stalled = stalled;
-    change.replace(keys::shard(doc.uid), primary.revision, &doc);
+    change.replace(keys::shard(doc.uid), shard.revision, &doc);
     Some((change.into_txn(), reason))
 }
 
+fn loads(seen: &ShardObservation) -> bool {
+    let kind = seen.stall.as_ref().map(|stall| stall.kind);
+    kind == Some(StallKind::Loading)
+}
+
 fn stalled(judged: &Judged, now: Timestamp) -> Stalled {
-    let long = SignedDuration::try_from(judged.long).unwrap_or_default();
     Stalled {
-        since: now.checked_sub(long).unwrap_or(now),
+        since: since(judged, now),
         hangs: judged.hangs,
         reason: judged.reason.clone(),
     }
 }
 
-fn tell(change: &mut Change, set: &ReplicaSet<'_>, judged: &Judged) {
-    let primary = set.primary;
-    let synced = set.replicas.iter().any(|replica| replica.synced.is_some());
-    let (severity, kind, follows) = match (judged.hangs, synced) {
-        (true, true) => (
-            Severity::Error,
-            "shard_hangs",
-            "a replica takes its place as soon as one can",
-        ),
-        (true, false) => (
-            Severity::Critical,
-            "shard_hangs",
-            "no replica has its data: it is not ended, since what it has in memory may be nowhere else",
-        ),
-        (false, _) => (
-            Severity::Warning,
-            "shard_busy",
-            "a busy engine is left alone",
-        ),
+/// Since when it has not served, as far as can be told.
+pub(crate) fn since(judged: &Judged, now: Timestamp) -> Timestamp {
+    let long = SignedDuration::try_from(judged.long).unwrap_or_default();
+    now.checked_sub(long).unwrap_or(now)
+}
+
+fn tell(change: &mut Change, (set, shard): (&ReplicaSet<'_>, &Stored<Shard>), judged: &Judged) {
+    let kind = if judged.hangs {
+        "shard_hangs"
+    } else {
+        "shard_busy"
     };
+    let (severity, follows) = follows(set, shard, judged.hangs);
     change.event(
         severity,
         kind,
         &[
-            ("bdb_uid", json!(primary.database)),
-            ("shard_uid", json!(primary.uid)),
-            ("node_uid", json!(primary.node)),
+            ("bdb_uid", json!(shard.database)),
+            ("shard_uid", json!(shard.uid)),
+            ("node_uid", json!(shard.node)),
             ("reason", json!(judged.reason)),
             (
                 "milliseconds",
@@ -172,14 +171,35 @@ fn tell(change: &mut Change, set: &ReplicaSet<'_>, judged: &Judged) {
     );
 }
 
-/// What its agent told of the primary, not long ago.
+/// How bad it is, and what becomes of it.
+fn follows(set: &ReplicaSet<'_>, shard: &Shard, hangs: bool) -> (Severity, &'static str) {
+    if !hangs {
+        return (Severity::Warning, "a busy engine is left alone");
+    }
+    let synced = set.replicas.iter().any(|replica| replica.synced.is_some());
+    match (shard.role, synced) {
+        (Role::Primary, true) => (
+            Severity::Error,
+            "a replica takes its place as soon as one can",
+        ),
+        (Role::Primary, false) => (
+            Severity::Critical,
+            "no replica has its data: it is not ended, since what it has in memory may be nowhere else",
+        ),
+        (Role::Replica, _) => (
+            Severity::Warning,
+            "it is ended and started again as soon as its primary serves and does without it",
+        ),
+    }
+}
+
+/// What its agent told of a shard, not long ago.
 fn lately<'a>(
     observed: &'a Observations,
-    set: &ReplicaSet<'_>,
+    shard: &Shard,
     instant: Instant,
 ) -> Option<&'a ShardObservation> {
-    let primary = set.primary;
-    let silence = observed.silence(primary.node, instant)?;
-    let node = observed.fresh(primary.node, instant)?;
-    observed::shard(node, primary.uid).filter(|_| silence < NODE_SILENT)
+    let silence = observed.silence(shard.node, instant)?;
+    let node = observed.fresh(shard.node, instant)?;
+    observed::shard(node, shard.uid).filter(|_| silence < NODE_SILENT)
 }

@@ -39,7 +39,7 @@ pub enum Need {
 }
 
 /// The primary of a replica, serving and heard.
-struct Primary<'a> {
+pub(super) struct Primary<'a> {
     shard: &'a Stored<Shard>,
     seen: &'a ShardObservation,
     address: SocketAddr,
@@ -143,7 +143,7 @@ pub fn unheard(
     (!there).then(|| without_record(state, replica, "its primary does not see it", now))
 }
 
-fn serving_primary<'a>(
+pub(super) fn serving_primary<'a>(
     state: &ClusterState,
     observed: &'a Observations,
     set: &ReplicaSet<'a>,

@@ -14,6 +14,7 @@
 //! | databases at once | a sync takes the network and memory of both nodes |
 
 use crate::database::plan::Step;
+use crate::failover::stall;
 use crate::observed::{self, Observations};
 use crate::placement::plan::Planner;
 use crate::replica_set::{self, ReplicaSet};
@@ -149,7 +150,10 @@ impl<'a> View<'a> {
         }
         let node = self.observed.fresh(shard.node, self.instant);
         let seen = node.and_then(|node| observed::shard(node, shard.uid));
+        // One that hangs is ended and started again, if its node can do that.
+        let hangs = || stall::hanging(self.state, self.observed, shard, self.instant).is_some();
         seen.is_some_and(|seen| matches!(seen.state, EngineState::Stopped | EngineState::Failed))
+            || hangs()
     }
 
     /// A copy that is being made is lost itself: another node is chosen.

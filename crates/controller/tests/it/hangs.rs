@@ -1,12 +1,17 @@
 //! Engines that hang, engines that are busy, and engines of which their agent knows nothing.
 
 use crate::world::World;
+use controller::database::plan::Step;
+use model::command::AgentCommand;
 use model::documents::{Role, Sensitivity, Shard};
-use model::intent::{ClusterChange, DatabaseSpec, Intent};
-use model::limits::{FAILOVERS_MAX, HANG_QUESTIONS, KILL_WITHIN, NODE_SILENT, NODE_SILENT_LOW};
+use model::intent::{ClusterChange, DatabaseSpec, Intent, MigrateWhat};
+use model::limits::{
+    FAILOVERS_MAX, FAILOVERS_WITHIN, HANG_QUESTIONS, KILL_WITHIN, NODE_SILENT, NODE_SILENT_LOW,
+};
 use model::observation::{EngineStall, EngineState, StallKind};
-use model::{DatabaseUid, Epoch, ShardUid};
-use serde_json::Value;
+use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
+use serde_json::{Value, json};
+use std::time::Duration;
 
 const PRIMARY: ShardUid = ShardUid(1);
 const REPLICA: ShardUid = ShardUid(2);
@@ -381,4 +386,250 @@ fn a_replica_of_which_its_agent_knows_nothing_vetoes() {
         trouble.contains("does not know whether redis:2 runs"),
         "{trouble}"
     );
+}
+
+/// A replica hangs, and its primary hears nothing of it.
+fn replica_hangs(world: &mut World, uid: ShardUid, seconds: u64) {
+    stalls(world, uid, stopped(seconds));
+    for seen in world.nodes.values_mut().flat_map(|n| &mut n.shards) {
+        if let Some(replication) = &mut seen.replication {
+            for replica in &mut replication.replicas {
+                replica.lag_seconds = seconds;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replica_that_hangs_is_ended_and_started_again() {
+    let mut world = created(true);
+    world.slave_ha(3_600);
+    replica_hangs(&mut world, REPLICA, 4);
+    insta::assert_snapshot!(world.settle(), @"store: redis:2 is not synced any more: its primary does not see it");
+    stalls(&mut world, REPLICA, stopped(6));
+    let story = world.settle();
+    let story = story.replace(
+        "redis:2 has not answered for 6 s: process state T, 0 clock ticks of CPU used meanwhile",
+        "CAUSE",
+    );
+    insta::assert_snapshot!(story, @r"
+    store: CAUSE
+    store: CAUSE: it is to be ended and started again
+    node:2 ends: CAUSE: it is ended
+    node:2 starts: redis:2 has stopped
+    store: redis:2 answers again
+    node:2 follows: redis:2 does not follow redis:1 in epoch 1
+    store: redis:2 is synced in epoch 1
+    node:2 promises: redis:2 gives no promises to proxies yet
+    ");
+    let replica = shard(&world, REPLICA);
+    assert_eq!((replica.role, replica.epoch), (Role::Replica, Epoch(1)));
+    assert!(replica.stalled.is_none() && replica.lost.is_none());
+    let told = events(&world, "shard_hangs");
+    assert_eq!((told.len(), &told[0]["severity"]), (1, &json!("WARNING")));
+    assert!(told[0]["follows"].as_str().unwrap().contains("ended"));
+    assert_eq!(events(&world, "shard_answers_again").len(), 1);
+    assert!(shard(&world, PRIMARY).is_usable());
+}
+
+#[test]
+fn low_sensitivity_gives_a_replica_more_time() {
+    let mut world = created(true);
+    low(&mut world);
+    replica_hangs(&mut world, REPLICA, 14);
+    let story = world.settle();
+    assert!(!story.contains("ends"), "{story}");
+    stalls(&mut world, REPLICA, stopped(15));
+    let story = world.settle();
+    assert!(story.contains("node:2 ends"), "{story}");
+}
+
+/// What it loads is what its primary sends it; what else keeps it busy is told of.
+#[test]
+fn a_replica_that_may_be_busy_is_left_alone() {
+    let computes = EngineStall {
+        process_state: Some('R'),
+        cpu_ticks: Some(500),
+        ..stopped(60)
+    };
+    let unknown = EngineStall {
+        process_state: None,
+        cpu_ticks: None,
+        ..stopped(60)
+    };
+    let loads = EngineStall {
+        kind: StallKind::Loading,
+        ..stopped(60)
+    };
+    for (stall, told) in [(computes, 1), (unknown, 1), (loads, 0)] {
+        let mut world = created(true);
+        let before = world.seen(REPLICA).clone();
+        replica_hangs(&mut world, REPLICA, 60);
+        if stall.kind == StallKind::Loading {
+            world.seen(REPLICA).state = EngineState::Loading;
+        }
+        world.seen(REPLICA).stall = Some(stall.clone());
+        let story = world.settle();
+        assert!(!story.contains("ended"), "{stall:?}: {story}");
+        assert_eq!(events(&world, "shard_busy").len(), told, "{stall:?}");
+        assert_eq!(events(&world, "shard_hangs").len(), 0);
+        assert_eq!(world.seen(REPLICA).run_id, before.run_id);
+        assert_eq!(shard(&world, REPLICA).synced, None);
+        answers(&mut world, &before);
+        let primary = world.seen(PRIMARY).replication.as_mut().unwrap();
+        primary.replicas[0].lag_seconds = 0;
+        world.settle();
+        let replica = shard(&world, REPLICA);
+        assert!(replica.stalled.is_none() && replica.synced.is_some());
+    }
+}
+
+/// What it has in memory may be nowhere else, whether it was recorded or not.
+#[test]
+fn a_replica_that_hangs_is_not_ended_while_its_primary_does_not_serve() {
+    type Fault = fn(&mut World);
+    let faults: [(&str, usize, Fault); 3] = [
+        ("the primary hangs too", 2, |world| {
+            stalls(world, PRIMARY, stopped(60));
+        }),
+        ("the primary has ended", 1, |world| world.crash(PRIMARY)),
+        ("nobody hears the primary", 1, |world| {
+            world.falls_silent(NodeUid(1));
+        }),
+    ];
+    for ((what, told, fault), recorded) in faults.into_iter().flat_map(|f| [(f, true), (f, false)])
+    {
+        let mut world = created(true);
+        let process = world.run_id(REPLICA);
+        if !recorded {
+            replica_hangs(&mut world, REPLICA, 4);
+            world.settle();
+        }
+        assert_eq!(shard(&world, REPLICA).synced.is_some(), recorded);
+        fault(&mut world);
+        stalls(&mut world, REPLICA, stopped(60));
+        let ends = |step: &Step| {
+            matches!(
+                step,
+                Step::Command {
+                    command: AgentCommand::KillEngine { .. },
+                    ..
+                }
+            )
+        };
+        // One that was not recorded is in nobody's way: its primary comes back without it, and then it is ended.
+        for _ in 0..2 {
+            let plan = world.plan();
+            assert!(!plan.steps.iter().any(ends), "{what}: {plan:?}");
+            world.settle_one();
+        }
+        assert_eq!(world.run_id(REPLICA), process, "{what}");
+        if recorded {
+            let story = world.settle();
+            assert!(!story.contains("node:2 ends"), "{what}: {story}");
+            assert!(shard(&world, REPLICA).synced.is_some(), "{what}");
+            assert_eq!(events(&world, "shard_hangs").len(), told, "{what}");
+        }
+    }
+}
+
+/// Its record would make it a primary: it is taken away first.
+#[test]
+fn a_replica_that_hangs_is_not_ended_while_it_is_recorded() {
+    let mut world = created(true);
+    stalls(&mut world, REPLICA, stopped(60));
+    let story = world.settle();
+    assert!(shard(&world, REPLICA).synced.is_some());
+    assert_eq!(story.lines().count(), 1, "it is told of: {story}");
+}
+
+#[test]
+fn a_replica_is_not_ended_again_and_again_without_end() {
+    let mut world = created(true);
+    for _ in 0..FAILOVERS_MAX {
+        replica_hangs(&mut world, REPLICA, 6);
+        let story = world.settle();
+        assert!(story.contains("node:2 ends"), "{story}");
+        assert!(shard(&world, REPLICA).synced.is_some());
+        world.now += Duration::from_secs(10);
+    }
+    replica_hangs(&mut world, REPLICA, 6);
+    let story = world.settle();
+    assert!(!story.contains("ended"), "{story}");
+    world.now += FAILOVERS_WITHIN;
+    stalls(&mut world, REPLICA, stopped(66));
+    let story = world.settle();
+    assert!(story.contains("node:2 ends"), "{story}");
+    assert_eq!(shard(&world, REPLICA).ended.len(), 1);
+}
+
+/// It waits for a device that does not come back: what works on its database says so, and pauses.
+#[test]
+fn what_waits_for_a_replica_that_hangs_says_so() {
+    let mut world = created(true);
+    let target = NodeUid(3);
+    let migrate = Intent::MigrateShards {
+        what: MigrateWhat::Shards {
+            shards: vec![PRIMARY],
+        },
+        node: target,
+        override_policy: false,
+    };
+    let operation = world.request(&migrate).unwrap().operation.unwrap();
+    replica_hangs(&mut world, REPLICA, 6);
+    for _ in 0..3 {
+        world.settle_one();
+    }
+    let plan = world.plan();
+    let ends = |step: &Step| {
+        matches!(
+            step,
+            Step::Command {
+                command: AgentCommand::KillEngine { .. },
+                ..
+            }
+        )
+    };
+    assert!(plan.steps.iter().any(ends), "{plan:?}");
+    let (waits, reason) = &plan.waits[0];
+    assert_eq!(waits, &operation);
+    assert!(reason.contains("has not answered for 6 s"), "{reason}");
+    // It ends after all: the operation goes on.
+    world.settle();
+    let cluster = world.cluster();
+    assert_eq!(cluster.databases[0].operation, None);
+    assert!(
+        cluster
+            .shards
+            .iter()
+            .any(|s| s.node == target && s.is_usable())
+    );
+}
+
+/// Its node cannot end it: it is made anew elsewhere, and nothing waits until it has gone.
+#[test]
+fn a_replica_that_cannot_be_ended_is_made_anew_elsewhere() {
+    let mut world = created(true);
+    world.slave_ha(3_600);
+    let in_vain = |step: &Step| matches!(step, Step::Command { shard: REPLICA, .. });
+    replica_hangs(&mut world, REPLICA, 6);
+    world.settle_but(in_vain);
+    assert!(shard(&world, REPLICA).lost.is_some());
+    world.now += Duration::from_secs(600);
+    stalls(&mut world, REPLICA, stopped(606));
+    let story = world.settle_but(in_vain);
+    assert!(
+        story.contains("redis:3 becomes a copy of redis:2 on node:3"),
+        "{story}"
+    );
+    let cluster = world.cluster();
+    assert_eq!(cluster.databases[0].operation, None, "{story}");
+    let copy = shard(&world, ShardUid(3));
+    assert!(copy.synced.is_some(), "{story}");
+    assert!(shard(&world, REPLICA).removed_by.is_some());
+    assert_eq!(events(&world, "slave_ha_completed").len(), 1);
+    // What is left of it goes as soon as that can be.
+    let story = world.settle();
+    assert!(story.contains("node:2 removes"), "{story}");
+    assert_eq!(world.cluster().shards.len(), 2);
 }

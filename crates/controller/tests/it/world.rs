@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) forged: BTreeSet<ShardUid>,
     /// Engines of nodes that fell silent, until they are ordered again.
     pub(crate) out_of_sight: BTreeSet<ShardUid>,
+    /// Engines that hang: their agents get no answer, and nobody hears of them.
+    pub(crate) hung: BTreeSet<ShardUid>,
     /// Wall-clock time: it passes only where a test says so.
     pub(crate) now: Timestamp,
     /// Nodes that vote.
@@ -133,6 +135,7 @@ impl World {
             disk: BTreeMap::new(),
             forged: BTreeSet::new(),
             out_of_sight: BTreeSet::new(),
+            hung: BTreeSet::new(),
             now,
             voters: (1..=count - (count + 1) % 2).map(NodeUid).collect(),
             start: Instant::now(),
@@ -173,6 +176,7 @@ impl World {
         }
         for (uid, node) in &self.nodes {
             let mut node = node.clone();
+            self.without_the_hung(&mut node);
             if let Some(proxy) = node.proxy.as_mut().filter(|_| self.proxies_follow) {
                 proxy.applied = Revision(self.state.revision.0);
             }
@@ -239,13 +243,18 @@ impl World {
 
     /// Plans and carries out until there is nothing to do; returns the story.
     pub(crate) fn settle(&mut self) -> String {
+        self.settle_but(|_| false)
+    }
+
+    /// The same, but these steps come to nothing.
+    pub(crate) fn settle_but(&mut self, in_vain: impl Fn(&Step) -> bool) -> String {
         let mut story = String::new();
         for _ in 0..300 {
             let plan = self.plan();
             for (operation, wait) in &plan.waits {
                 let _ = writeln!(story, "{operation} waits: {wait}");
             }
-            let Some(step) = plan.steps.into_iter().next() else {
+            let Some(step) = plan.steps.into_iter().find(|step| !in_vain(step)) else {
                 return story;
             };
             let _ = writeln!(story, "{}", self.execute(step));
@@ -340,6 +349,7 @@ impl World {
             AgentCommand::KillEngine { run_id, .. } => {
                 let seen = shards.iter().find(|s| s.shard == uid).unwrap();
                 assert_eq!(seen.run_id, Some(run_id), "an order to another process");
+                self.may_be_ended(uid);
                 self.crash(uid);
                 "ends"
             }
@@ -484,6 +494,7 @@ impl World {
     /// The engine of a shard dies; its agent sees it.
     pub(crate) fn crash(&mut self, uid: ShardUid) {
         self.save(uid);
+        self.hung.remove(&uid);
         for node in self.nodes.values_mut() {
             for seen in node.shards.iter_mut().filter(|s| s.shard == uid) {
                 seen.state = EngineState::Stopped;

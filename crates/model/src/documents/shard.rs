@@ -90,9 +90,13 @@ pub struct Shard {
     /// Why nobody has the role of its primary, if something keeps it: an alert.
     #[serde(default)]
     pub trouble: Option<String>,
-    /// Of a primary that does not serve though its process is there: an alert, until it answers again.
+    /// Of an engine that does not serve though its process is there: an alert, until it answers again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Stalled>,
+    /// Of a replica: when its engine was ended lately because it hung, oldest first, at most
+    /// [`crate::limits::FAILOVERS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Timestamp>,
     /// Of a primary: the move of its role that was begun, until it is known how it ended.
     #[serde(default)]
     pub moving: Option<RoleMove>,
@@ -143,7 +147,7 @@ impl Shard {
 pub struct Stalled {
     /// Since when, as far as can be told.
     pub since: Timestamp,
-    /// Whether it hangs, so that a replica may take its place; otherwise it is busy, and is left alone.
+    /// Whether it hangs, so that it may be ended; otherwise it is busy, and is left alone.
     pub hangs: bool,
     /// What its agent saw, in words.
     pub reason: String,
@@ -265,8 +269,9 @@ mod tests {
             "users": { "cnm": "c", "repl": "r", "proxy": "p" }, "of_a_newer_one": true
         });
         let mut shard: Shard = serde_json::from_value(stored.clone()).unwrap();
-        assert_eq!(shard.stalled, None);
+        assert_eq!((&shard.stalled, shard.ended.len()), (&None, 0));
         assert_eq!(json!(shard), stored);
+        shard.ended = vec![Timestamp::UNIX_EPOCH];
         shard.stalled = Some(Stalled {
             since: Timestamp::UNIX_EPOCH,
             hangs: true,

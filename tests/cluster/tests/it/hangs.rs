@@ -1,8 +1,8 @@
 //! What if an engine hangs, and what if it is only busy?
 
-use crate::load::{Writer, go_on, stop, value, writer};
+use crate::load::{Writer, go_on, go_on_by, stop, value, writer};
 use crate::replicas::{create, masters};
-use crate::story::{served, shards_ok};
+use crate::story::{served, shards, shards_ok};
 use model::rest::{LogEvent, ShardInfo};
 use std::time::Duration;
 use testkit::cluster::Cluster;
@@ -79,6 +79,52 @@ fn a_replica_takes_the_place_of_a_primary_that_hangs() {
         .unwrap();
     assert_ne!(old.pid, hung.pid);
     whole(&cluster, writers);
+}
+
+/// Clients notice nothing, and when it is there again its engine promises as before: the database goes on without
+/// any primary node.
+#[test]
+fn a_replica_that_hangs_is_ended_and_started_again() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    shards_ok(&cluster);
+    let writers = writers(&cluster);
+    let before = masters(&cluster).remove(0);
+    let replica = |cluster: &Cluster| {
+        let all = shards(cluster, 0).into_iter();
+        let mut replicas = all.filter(|shard| shard.role == "slave");
+        replicas.next().unwrap()
+    };
+    let hung = replica(&cluster);
+    signal(hung.pid, rustix::process::Signal::STOP);
+    let event = told(&cluster, "shard_hangs");
+    assert_eq!(event.facts["shard_uid"], hung.uid.0);
+    let reason = event.facts["reason"].to_string();
+    assert!(reason.contains("process state T"), "{reason}");
+    told(&cluster, "shard_answers_again");
+    shards_ok(&cluster);
+    let now = replica(&cluster);
+    assert_eq!((now.uid, now.node_uid), (hung.uid, hung.node_uid));
+    assert_ne!(now.pid, hung.pid);
+    let after = masters(&cluster).remove(0);
+    assert_eq!(
+        (after.uid, after.pid, after.epoch),
+        (before.uid, before.pid, before.epoch)
+    );
+    for node in &mut cluster.nodes {
+        node.kill("cnm_exec").unwrap();
+    }
+    go_on_by(&writers, 6_000, "they write without a primary node");
+    for node in &mut cluster.nodes {
+        node.start_daemon("cnm_exec").unwrap();
+    }
+    cluster.settled().unwrap();
+    let mut connection = served(&cluster, 0, PORT);
+    for written in stop(writers) {
+        assert_eq!(written.errors, [""; 0], "{}", written.key);
+        assert_eq!(value(&mut connection, &written.key), written.acknowledged);
+        println!("{}: longest wait {:?}", written.key, written.worst);
+    }
 }
 
 #[test]

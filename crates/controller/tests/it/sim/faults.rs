@@ -17,7 +17,7 @@ impl Sim {
         let Some(shard) = self.pick(&all) else {
             return;
         };
-        match self.rng.random_range(0..14) {
+        match self.rng.random_range(0..15) {
             0 | 1 => {
                 self.note(format!("redis:{shard} dies"));
                 self.world.crash(shard);
@@ -73,6 +73,18 @@ impl Sim {
             }
             11 => self.maintenance(),
             12 => self.operate(),
+            13 => {
+                let hung = &mut self.world.hung;
+                let told = if hung.remove(&shard) {
+                    "answers again"
+                } else {
+                    hung.insert(shard);
+                    // One that does not end is fenced as one that is not heard.
+                    self.world.out_of_sight.insert(shard);
+                    "hangs"
+                };
+                self.note(format!("redis:{shard} {told}"));
+            }
             _ => self.time_passes(),
         }
     }
@@ -250,7 +262,7 @@ impl Sim {
     }
 
     fn old_primary(&mut self, (shard, node, run_id): (ShardUid, NodeUid, &str)) -> OldPrimary {
-        if self.world.silent.contains(&node) {
+        if self.world.silent.contains(&node) || self.world.hung.contains(&shard) {
             return OldPrimary::Unreachable;
         }
         match self.world.failover_state(shard, run_id) {
@@ -263,7 +275,7 @@ impl Sim {
     }
 
     fn target(&mut self, (shard, node, run_id): (ShardUid, NodeUid, &str)) -> Target {
-        if self.world.silent.contains(&node) {
+        if self.world.silent.contains(&node) || self.world.hung.contains(&shard) {
             return Target::Unreachable;
         }
         match self.world.failover_state(shard, run_id) {

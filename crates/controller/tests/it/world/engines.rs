@@ -6,7 +6,8 @@ use controller::replica_set;
 use controller::switchover::plan::Move;
 use model::command::AgentCommand;
 use model::documents::{Role, Shard};
-use model::observation::ShardObservation;
+use model::limits::HANG_QUESTIONS;
+use model::observation::{EngineStall, EngineState, NodeObservation, ShardObservation, StallKind};
 use model::replication::{ReplicaSeen, ReplicationObservation, SyncedRecord};
 use model::{Epoch, ShardUid};
 
@@ -86,6 +87,55 @@ impl World {
         (seen.run_id.as_deref() == Some(run_id)).then_some(state)
     }
 
+    /// What an agent tells of engines that hang, and what engines hear of them.
+    pub(super) fn without_the_hung(&self, node: &mut NodeObservation) {
+        if self.hung.is_empty() {
+            return;
+        }
+        let cluster = self.cluster();
+        let hung = self.hung.iter().filter_map(|uid| cluster.shard(*uid));
+        let unheard: Vec<_> = hung
+            .filter_map(|shard| replica_set::address(&cluster, shard))
+            .collect();
+        for seen in &mut node.shards {
+            if self.hung.contains(&seen.shard) && seen.state == EngineState::Running {
+                seen.state = EngineState::Unresponsive;
+                seen.replication = None;
+                seen.stall = Some(EngineStall {
+                    kind: StallKind::Silent,
+                    milliseconds: 60_000,
+                    questions: HANG_QUESTIONS,
+                    process_state: Some('T'),
+                    cpu_ticks: Some(0),
+                });
+            }
+            let replicas = seen.replication.iter_mut().flat_map(|r| &mut r.replicas);
+            for replica in replicas.filter(|replica| unheard.contains(&replica.address)) {
+                replica.lag_seconds = 60;
+            }
+        }
+    }
+
+    /// An engine is ended by order only if what it has is elsewhere, and answers.
+    pub(super) fn may_be_ended(&self, uid: ShardUid) {
+        let cluster = self.cluster();
+        let shard = cluster.shard(uid).expect("a shard that is there");
+        let set = cluster
+            .shards_of(shard.database)
+            .filter(|other| other.slots == shard.slots && other.removed_by.is_none());
+        let elsewhere = set.filter(|other| other.uid != uid).any(|other| {
+            let recorded = other.synced.as_ref().map(|record| &record.run_id);
+            let counts = match other.role {
+                Role::Primary => other.is_usable() && other.run_id.is_some(),
+                Role::Replica => recorded.is_some() && recorded == self.run_id(other.uid).as_ref(),
+            };
+            counts && self.run_id(other.uid).is_some() && !self.hung.contains(&other.uid)
+        });
+        assert!(elsewhere, "redis:{uid} is ended, and nobody has its data");
+        let recorded = shard.role == Role::Replica && shard.synced.is_some();
+        assert!(!recorded, "redis:{uid} is ended, and may be promoted");
+    }
+
     /// A shard as its agent sees it.
     pub(crate) fn seen(&mut self, uid: ShardUid) -> &mut ShardObservation {
         let shards = self.nodes.values_mut().flat_map(|n| &mut n.shards);
@@ -122,7 +172,9 @@ impl World {
 
     /// Whether clients of the primary that the store names can write to it: no move holds them.
     pub(crate) fn takes_writes(&self, shard: &Shard) -> bool {
-        shard.moving.is_none() && self.primary_in(shard.uid) == Some(shard.epoch)
+        !self.hung.contains(&shard.uid)
+            && shard.moving.is_none()
+            && self.primary_in(shard.uid) == Some(shard.epoch)
     }
 
     /// Writes that reach the primary, and as many of the replicas as are linked to it.
@@ -133,6 +185,7 @@ impl World {
         for seen in self.nodes.values_mut().flat_map(|n| &mut n.shards) {
             if let Some(replication) = &mut seen.replication
                 && replication.link_up
+                && !self.hung.contains(&seen.shard)
                 && replication.replication_id == history
             {
                 replication.offset = offset;
@@ -176,6 +229,7 @@ impl World {
     /// Somebody has started the engine again.
     pub(crate) fn restart(&mut self, uid: ShardUid) {
         self.save(uid);
+        self.hung.remove(&uid);
         if self.run_id(uid).is_some() {
             self.processes += 1;
             let run_id = format!("run-{}", self.processes);
@@ -222,6 +276,7 @@ impl World {
     /// All faults end.
     pub(crate) fn mend(&mut self) {
         self.silent.clear();
+        self.hung.clear();
         self.patient = true;
         let all: Vec<ShardUid> = self.cluster().shards.iter().map(|s| s.uid).collect();
         for uid in all {
