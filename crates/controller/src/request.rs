@@ -424,7 +424,12 @@ pub(crate) fn not_busy(state: &ClusterState, database: &Database) -> Result<(), 
                 OperationStatus::Paused => ("pauses", "have it go on, or give it up"),
                 _ => ("runs", "wait until it ends"),
             };
-            format!("{} {does}: {remedy}", operations::describe(operation))
+            let waits = operation.waiting_on.as_ref();
+            let waits = waits.map_or_else(String::new, |on| format!(" and waits ({on})"));
+            format!(
+                "{} {does}{waits}: {remedy}",
+                operations::describe(operation)
+            )
         }
         None => "it is not ready: wait".to_owned(),
     };

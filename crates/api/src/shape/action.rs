@@ -59,14 +59,20 @@ pub fn action(operations: &[&Operation], group: &OperationUid) -> Option<StateMa
         .iter()
         .map(|one| one.progress() * f64::from(one.total.max(1)))
         .sum();
-    let waits: Vec<String> = parts
-        .iter()
-        .filter(|one| one.status == OperationStatus::Active)
-        .filter_map(|one| {
-            let reason = one.waiting_on.as_ref()?;
-            Some(format!("db:{}: {reason}", one.database))
-        })
-        .collect();
+    let waits_of = |status: OperationStatus| -> Vec<String> {
+        parts
+            .iter()
+            .filter(|one| one.status == status)
+            .filter_map(|one| {
+                let reason = one.waiting_on.as_ref()?;
+                Some(format!("db:{}: {reason}", one.database))
+            })
+            .collect()
+    };
+    let mut waits = waits_of(OperationStatus::Active);
+    if with(OperationStatus::Active).is_none() {
+        waits = waits_of(OperationStatus::Pending);
+    }
     Some(StateMachine {
         action_uid: group.0.clone(),
         object_name: format!("node:{node}"),

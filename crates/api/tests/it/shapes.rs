@@ -3,13 +3,13 @@
 use crate::fixture::{self, GIB};
 use api::shape;
 use insta::assert_json_snapshot;
-use model::documents::{ProxyPolicy, Role, Shard, SlotRange, Stalled};
+use model::documents::{Operation, OperationStatus, ProxyPolicy, Role, Shard, SlotRange, Stalled};
 use model::history::{HistoryAnswer, Interval};
 use model::observation::{EngineState, ShardObservation};
 use model::rest::SHARD_KEY_RULES;
 use model::rest::StatsSample;
 use model::view::ClusterView;
-use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
+use model::{DatabaseUid, Epoch, NodeUid, OperationUid, ShardUid};
 use std::path::Path;
 
 /// Every object of a view, as REST shows them to an admin.
@@ -327,4 +327,24 @@ fn a_database_with_several_shards() {
         .map(|node| shape::node::info(&view, node, &config).shard_count)
         .collect();
     assert_eq!(nodes, [1, 1, 0]);
+}
+
+/// An action on a node whose parts wait for what else works on their databases says what that is; once one of them is
+/// under way, what that one waits for.
+#[test]
+fn an_action_that_waits_for_its_turn_says_for_what() {
+    let part = |database, status, waits: &str| Operation {
+        node: Some(NodeUid(1)),
+        group: Some(OperationUid("op".into())),
+        waiting_on: Some(waits.into()),
+        ..fixture::operation(&format!("op-{database}"), database, status)
+    };
+    let queued = part(1, OperationStatus::Pending, "its turn");
+    let running = part(2, OperationStatus::Active, "a copy");
+    let state = |parts: &[&Operation]| {
+        let action = shape::action::action(parts, &OperationUid("op".into()));
+        action.unwrap().state
+    };
+    assert_eq!(state(&[&queued]), "db:1: its turn");
+    assert_eq!(state(&[&queued, &running]), "db:2: a copy");
 }

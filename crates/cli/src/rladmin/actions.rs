@@ -94,7 +94,10 @@ fn doing(part: &StateMachine) -> String {
     let percent = format!("{:.0}%", part.progress);
     match (part.status, &part.error) {
         (Some(OperationStatus::Paused), Some(error)) => format!("{percent}, paused: {error}"),
-        (Some(OperationStatus::Pending), _) => "queued".to_owned(),
+        (Some(OperationStatus::Pending), _) if matches!(&*part.state, "" | "pending") => {
+            "queued".to_owned()
+        }
+        (Some(OperationStatus::Pending), _) => format!("queued, waits: {}", part.state),
         _ if part.state.is_empty() || part.state == "active" => percent,
         _ => format!("{percent}, waits: {}", part.state),
     }

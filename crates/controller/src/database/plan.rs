@@ -27,6 +27,9 @@ use serde_json::json;
 use std::time::Instant;
 use store::Txn;
 
+/// Most operations of which one transaction says what they wait for.
+const WAITS_AT_ONCE: usize = 100;
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -107,6 +110,7 @@ pub fn plan(
             }
         }
     }
+    plan.waits.extend(operation::queued(state));
     // What has failed comes first: of several transactions of a plan the first is written.
     plan.steps
         .extend(slave_ha::next(state, observed, instant, now));
@@ -653,7 +657,7 @@ pub(super) fn end_operation(
 #[must_use]
 pub fn waits(state: &ClusterState, plan: &Plan, now: Timestamp) -> Option<Txn> {
     let mut change = Change::of(state, now);
-    let mut any = false;
+    let mut written = 0;
     for (uid, reason) in &plan.waits {
         let Some(operation) = state.operation(uid) else {
             continue;
@@ -665,7 +669,10 @@ pub fn waits(state: &ClusterState, plan: &Plan, now: Timestamp) -> Option<Txn> {
         let mut doc = operation.doc.clone();
         doc.waiting_on = Some(reason.clone());
         change.replace(keys::operation(uid), operation.revision, &doc);
-        any = true;
+        written += 1;
+        if written >= WAITS_AT_ONCE {
+            break;
+        }
     }
-    any.then(|| change.into_txn())
+    (written > 0).then(|| change.into_txn())
 }

@@ -1,7 +1,7 @@
 //! An operator wants a node empty, or full again. Pure: what is refused changes nothing.
 
 use super::snapshot::{restored, taken};
-use super::work::{Action, Replicas, Works, emptied, finish, handed_over, replaced};
+use super::work::{Action, After, Replicas, Works, emptied, finish, handed_over, replaced};
 use crate::observed::Observations;
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
@@ -58,7 +58,7 @@ pub(crate) fn switch_on(
         node: uid,
         kind: OperationKind::MaintenanceOn,
         pace,
-        after_changes: false,
+        after: After::Nothing,
     };
     finish(state, change, works, action, fresh)
 }
@@ -101,7 +101,7 @@ pub(crate) fn switch_off(
         node: uid,
         kind: OperationKind::MaintenanceOff,
         pace,
-        after_changes: false,
+        after: After::Nothing,
     };
     finish(state, change, works, action, fresh)
 }
@@ -142,8 +142,11 @@ pub(crate) fn remove(
         node: uid,
         kind: OperationKind::RemoveNode,
         pace,
-        // What waits for a node that is not heard waits no more when that leaves.
-        after_changes: !heard,
+        after: if heard {
+            After::Changes
+        } else {
+            After::Everything
+        },
     };
     finish(state, change, works, action, fresh)
 }
@@ -168,7 +171,7 @@ pub(crate) fn enslave(
         node: uid,
         kind: OperationKind::EnslaveNode,
         pace,
-        after_changes: false,
+        after: After::Nothing,
     };
     finish(state, change, works, action, fresh)
 }

@@ -1,7 +1,7 @@
 //! What was on a node: noted, forgotten, brought back. Pure.
 
 use super::request::find;
-use super::work::{Action, Works, finish};
+use super::work::{Action, After, Works, finish};
 use crate::placement::copies;
 use crate::replica_set;
 use crate::request::Fresh;
@@ -58,7 +58,7 @@ pub(crate) fn handle(
                 node: uid,
                 kind: OperationKind::RestoreSnapshot,
                 pace,
-                after_changes: false,
+                after: After::Nothing,
             };
             return finish(state, change, restored(state, uid, shards), action, fresh);
         }

@@ -3,7 +3,7 @@
 use crate::migration::request::Beginner;
 use crate::observed::Observations;
 use crate::operation::plan::of_database;
-use crate::operation::request::operation;
+use crate::operation::request::{describe, operation};
 use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
 use crate::request::Fresh;
@@ -42,14 +42,35 @@ pub(super) enum Replicas<'a> {
     MustGo,
 }
 
+/// What works on a database when an action on a node comes to it, and does not have that refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Whatever works on it, that is told.
+    Nothing,
+    /// Changes of the database: they cannot be given up, and may wait for others for ever.
+    Changes,
+    /// All of it: what waits for a node that is not heard waits no more when that leaves.
+    Everything,
+}
+
+impl After {
+    fn waits_for(self, running: &Operation) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Changes => running.kind == OperationKind::UpdateDatabase,
+            Self::Everything => true,
+        }
+    }
+}
+
 /// An action on a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Action {
     pub(super) node: NodeUid,
     pub(super) kind: OperationKind,
     pub(super) pace: Pace,
-    /// Whether it waits for changes of databases: they end because of it.
-    pub(super) after_changes: bool,
+    /// What it waits for that works on its databases.
+    pub(super) after: After,
 }
 
 /// What empties a node. Primaries with a synced replica elsewhere hand over; what then is left of them,
@@ -65,7 +86,7 @@ pub(super) fn emptied(
     for database in that_stay(state) {
         let keep = matches!(replicas, Replicas::StayBut(but) if !but.contains(&database.uid));
         for set in replica_set::of_database(state, database) {
-            let mut copies = nodes_of(&set);
+            let mut copies = nodes_of(state, &set);
             for member in set.members().filter(|member| member.node == node) {
                 let work = works.entry(database.uid).or_default();
                 let elsewhere = has_heir((state, observed), &set, member, fresh);
@@ -140,8 +161,16 @@ fn has_heir(
             .any(|r| r.node != member.node && r.synced.is_some() && stays(r))
 }
 
-fn nodes_of(set: &ReplicaSet<'_>) -> Vec<NodeUid> {
-    set.members().map(|member| member.node).collect()
+/// Where a set has copies, or will have by what is under way.
+fn nodes_of(state: &ClusterState, set: &ReplicaSet<'_>) -> Vec<NodeUid> {
+    let running = state.operations.iter().filter(|o| o.ended.is_none());
+    let moves = running.flat_map(|operation| &operation.migrations);
+    let coming = moves.filter(|migration| {
+        let mut members = set.members();
+        members.any(|member| member.uid == migration.shard)
+    });
+    let here = set.members().map(|member| member.node);
+    here.chain(coming.map(|migration| migration.node)).collect()
 }
 
 /// What brings a set's copies that are on a node which is not heard to others: only replicas can be made
@@ -167,7 +196,7 @@ pub(super) fn replaced(
     let mut places = placement::Planner::new(state, observed, fresh.instant);
     for set in sets() {
         for replica in set.replicas.iter().filter(|replica| replica.node == node) {
-            let to = places.place(replica, &nodes_of(&set), node)?;
+            let to = places.place(replica, &nodes_of(state, &set), node)?;
             let work = works.entry(replica.database).or_default();
             work.migrations.push(Migration {
                 shard: replica.uid,
@@ -177,6 +206,24 @@ pub(super) fn replaced(
         }
     }
     Ok(works)
+}
+
+/// Asked for again, it is not done twice.
+fn not_queued(state: &ClusterState, wanted: &Operation) -> Result<(), ApiError> {
+    let same = |other: &&Stored<Operation>| {
+        let both = (other.kind, other.node, other.database);
+        other.ended.is_none() && both == (wanted.kind, wanted.node, wanted.database)
+    };
+    match state.operations.iter().find(same) {
+        None => Ok(()),
+        Some(other) => Err(ApiError::new(
+            ErrorCode::Busy,
+            format!(
+                "{} is under way: wait until it ends, or give it up (`rladmin cluster running_actions`)",
+                describe(other)
+            ),
+        )),
+    }
 }
 
 /// Begins the operations of an action.
@@ -211,9 +258,12 @@ pub(super) fn finish(
             step_within_seconds: action.pace.step_within_seconds,
             ..operation(action.kind, uid, fresh)
         };
-        let changes = of_database(state, database)
-            .is_some_and(|running| running.kind == OperationKind::UpdateDatabase);
-        operations.push(if changes && action.after_changes {
+        let running = of_database(state, database);
+        let waits = running.is_some_and(|running| action.after.waits_for(running));
+        if waits {
+            not_queued(state, &operation)?;
+        }
+        operations.push(if waits {
             Beginner::queue(&mut change, operation)
         } else {
             beginner.begin(state, &mut change, database, operation)?

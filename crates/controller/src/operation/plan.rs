@@ -1,5 +1,6 @@
 //! When an operation pauses, and when one that waits for its turn begins. Pure.
 
+use super::request::describe;
 use crate::database::plan::Step;
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
@@ -117,6 +118,31 @@ pub(crate) fn taken(state: &ClusterState, now: Timestamp) -> Option<Step> {
         txn: change.into_txn(),
         reason: format!("{} more databases are taken", databases.len()),
     })
+}
+
+/// What operations wait for whose database has another one first.
+#[must_use]
+pub(crate) fn queued(state: &ClusterState) -> Vec<(OperationUid, String)> {
+    let pending = state
+        .operations
+        .iter()
+        .filter(|operation| operation.status == OperationStatus::Pending);
+    pending
+        .filter_map(|operation| {
+            let first = of_database(state, state.database(operation.database)?)?;
+            if first.uid == operation.uid {
+                return None;
+            }
+            let waits = first.waiting_on.as_ref();
+            let waits = waits.map_or_else(String::new, |on| format!(" and waits: {on}"));
+            let does = match first.status {
+                OperationStatus::Paused => "pauses",
+                _ => "runs",
+            };
+            let reason = format!("its turn: {} {does}{waits}", describe(first));
+            Some((operation.uid.clone(), reason))
+        })
+        .collect()
 }
 
 /// Pauses an operation whose step takes longer than it may; `None`: it has time, or does not pause.

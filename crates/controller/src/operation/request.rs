@@ -95,7 +95,8 @@ fn give_up(
             OperationKind::CreateDatabase => "delete the database instead",
             OperationKind::DeleteDatabase => "a deletion cannot be undone",
             _ => {
-                "what it changes is in force already; it ends when the nodes that it waits for are back"
+                "what it changes is in force already; it ends when the nodes that it waits for are back, or \
+                 are taken out of the cluster (`rladmin node <node> remove`)"
             }
         };
         return Err(cannot(operation, instead));

@@ -8,6 +8,7 @@ use model::intent::{DatabaseChange, DatabaseSpec, Intent, MaintenanceWish, Pace,
 use model::limits::HEARTBEAT_LOST;
 use model::{DatabaseUid, ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use store::Txn;
 
@@ -362,6 +363,105 @@ fn a_dead_node_leaves_though_a_change_waits_for_it() {
     assert_eq!(copies.len(), 2);
     assert!(copies.iter().all(|s| s.memory_bytes == 256 << 20));
     assert!(copies[1].synced.is_some());
+}
+
+/// A database whose replica's node does not come back; its primary's engine hears nothing of it.
+fn without_a_replica() -> (World, NodeUid, NodeUid) {
+    let mut world = World::with_nodes(5);
+    create(&mut world, "demo", true, 1);
+    let (primary, replica) = (shards(&world)[0].clone(), shards(&world)[1].clone());
+    world.silent.push(replica.node);
+    let seen = world.seen(primary.uid).replication.as_mut().unwrap();
+    seen.replicas.clear();
+    (world, primary.node, replica.node)
+}
+
+/// Both nodes have left, and their database is whole.
+fn both_have_left(world: &World, left: [NodeUid; 2]) {
+    let cluster = world.cluster();
+    assert!(left.iter().all(|node| cluster.node(*node).is_none()));
+    let ended = |o: &OperationStatus| *o == OperationStatus::Completed;
+    assert!(cluster.operations.iter().all(|o| ended(&o.status)));
+    let copies = shards(world);
+    let nodes: BTreeSet<NodeUid> = copies.iter().map(|shard| shard.node).collect();
+    assert_eq!((copies.len(), nodes.len()), (2, 2));
+    assert!(copies.iter().all(|s| s.is_usable() || s.synced.is_some()));
+}
+
+/// A change waits for a node that does not come back, and cannot be given up: the removal of another one is taken,
+/// and says that it waits for that change, and for whom that waits.
+#[test]
+fn a_node_leaves_though_a_change_waits_for_another() {
+    let (mut world, node, dead) = without_a_replica();
+    let change = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(DatabaseChange {
+            memory_size: Some(512 << 20),
+            ..DatabaseChange::default()
+        }),
+    };
+    ask(&mut world, &change).unwrap();
+    world.settle();
+    world.note_waits();
+    // Who is refused hears it too.
+    let refused = world.request(&switch_on(node)).unwrap_err();
+    insta::assert_snapshot!(refused.description, @"database 'demo' (db:1) is busy, SMUpdateBDB of db:1 (op-2) runs and waits (node:2 is not heard): wait until it ends (`rladmin cluster running_actions`)");
+    ask(&mut world, &remove(node)).unwrap();
+    world.note_waits();
+    let waits = world
+        .cluster()
+        .operations
+        .last()
+        .unwrap()
+        .waiting_on
+        .clone();
+    insta::assert_snapshot!(waits.unwrap(), @"its turn: SMUpdateBDB of db:1 (op-2) runs and waits: node:2 is not heard");
+    assert_eq!(world.settle().matches("store: ").count(), 0);
+    ask(&mut world, &remove(dead)).unwrap();
+    world.settle();
+    both_have_left(&world, [node, dead]);
+}
+
+/// It is not a change that waits, but the removal of the other one itself.
+#[test]
+fn a_dead_node_leaves_though_the_removal_of_another_waits_for_it() {
+    let (mut world, node, dead) = without_a_replica();
+    ask(&mut world, &remove(node)).unwrap();
+    let story = world.settle();
+    assert!(
+        story.contains(&format!("waits: node:{dead} is not heard")),
+        "{story}"
+    );
+    ask(&mut world, &remove(dead)).unwrap();
+    world.settle();
+    both_have_left(&world, [node, dead]);
+}
+
+#[test]
+fn a_removal_that_waits_for_a_change_is_given_up() {
+    let mut world = World::with_nodes(5);
+    create(&mut world, "demo", true, 1);
+    let (node, other) = (shards(&world)[0].node, shards(&world)[1].node);
+    world.silent.push(other);
+    let change = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(DatabaseChange {
+            memory_size: Some(512 << 20),
+            ..DatabaseChange::default()
+        }),
+    };
+    ask(&mut world, &change).unwrap();
+    let outcome = world.request(&remove(node)).unwrap();
+    // Asked for again, it is not done twice.
+    assert_eq!(ask(&mut world, &remove(node)), Err(ErrorCode::Busy));
+    let operation = outcome.operations[0].clone();
+    ask(&mut world, &Intent::AbortOperation { operation }).unwrap();
+    assert!(!world.cluster().node(node).unwrap().leaving);
+    world.silent.clear();
+    world.settle();
+    let cluster = world.cluster();
+    assert!(cluster.operations.iter().all(|o| o.ended.is_some()));
+    assert_eq!(cluster.databases[0].operation, None);
 }
 
 /// A deletion that waits for one node does not keep others from being emptied.

@@ -357,7 +357,7 @@ fn what_only_waits_is_not_given_up_and_does_not_pause() {
     assert_eq!(newest(&world).status, OperationStatus::Active);
     let (code, why) = refused(&mut world, &abort(&operation));
     assert_eq!(code, ErrorCode::CannotAbort);
-    insta::assert_snapshot!(why, @"SMUpdateBDB of db:1 (op-2) cannot be given up: what it changes is in force already; it ends when the nodes that it waits for are back");
+    insta::assert_snapshot!(why, @"SMUpdateBDB of db:1 (op-2) cannot be given up: what it changes is in force already; it ends when the nodes that it waits for are back, or are taken out of the cluster (`rladmin node <node> remove`)");
 }
 
 fn enslave(node: u64, pass_over_busy: bool) -> Intent {

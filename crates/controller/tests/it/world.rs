@@ -262,6 +262,13 @@ impl World {
         panic!("it does not end:\n{story}");
     }
 
+    /// What operations wait for is stored.
+    pub(crate) fn note_waits(&mut self) {
+        if let Some(txn) = plan::waits(&self.cluster(), &self.plan(), self.now) {
+            self.apply(&txn);
+        }
+    }
+
     /// Carries all steps of the next plan out that can be: of several transactions the first.
     pub(crate) fn settle_all(&mut self) {
         let mut written = false;
