@@ -45,7 +45,7 @@ pub enum Ended {
     Move {
         /// The two.
         parties: [ShardUid; 2],
-        /// Whether it came to its end.
+        /// Whether it came to its end; if not, it is begun again after a pause.
         whole: bool,
     },
 }
@@ -80,7 +80,7 @@ pub struct Executor {
     observed: Arc<Mutex<Observations>>,
     tried: BTreeMap<ShardUid, Tried>,
     orders: JoinSet<Answer>,
-    moves: JoinSet<()>,
+    moves: JoinSet<bool>,
     /// What the tasks of both work on: that is free again whatever ends a task.
     tasks: HashMap<Id, Task>,
 }
@@ -122,21 +122,27 @@ impl Executor {
                 }
                 Step::Move(wanted) => {
                     let parties = [wanted.old.shard, wanted.new.shard];
-                    let hands = self.hands();
-                    self.move_role(parties, switchover::carry_out(hands, *wanted));
+                    let hands = self.hands(parties);
+                    self.move_role(parties, switchover::carry_out(hands, *wanted), now);
                 }
                 Step::Settle { old, new, moving } => {
                     let parties = [old.shard, new.shard];
-                    let hands = self.hands();
-                    self.move_role(parties, switchover::settle(hands, *old, *new, moving));
+                    let hands = self.hands(parties);
+                    let work = switchover::settle(hands, *old, *new, moving);
+                    self.move_role(parties, work, now);
                 }
             }
         }
         written
     }
 
-    fn hands(&self) -> switchover::Hands {
+    fn hands(&self, parties: [ShardUid; 2]) -> switchover::Hands {
+        let tired = |uid: &ShardUid| {
+            let tried = self.tried.get(uid).filter(|tried| tried.broke_off);
+            tried.is_some_and(|tried| tried.pause >= PAUSE_MAX)
+        };
         switchover::Hands {
+            patient: !parties.iter().any(tired),
             store: self.store.clone(),
             nodes: Arc::clone(&self.nodes),
             observed: Arc::clone(&self.observed),
@@ -149,9 +155,9 @@ impl Executor {
     fn move_role(
         &mut self,
         parties: [ShardUid; 2],
-        work: impl Future<Output = ()> + Send + 'static,
+        work: impl Future<Output = bool> + Send + 'static,
+        now: Instant,
     ) {
-        let now = Instant::now();
         let rests = |tried: &Tried| tried.broke_off && now < tried.not_before;
         let busy = |uid: &ShardUid| {
             let tried = self.tried.get(uid);
@@ -271,15 +277,11 @@ impl Executor {
         }
     }
 
-    fn move_ended(&mut self, joined: Result<(Id, ()), JoinError>) -> Option<Ended> {
-        let whole = joined.is_ok();
-        let id = joined.map_or_else(
-            |error| {
-                tracing::error!(%error, "a move broke off: how it ended is found out anew");
-                error.id()
-            },
-            |(id, ())| id,
-        );
+    fn move_ended(&mut self, joined: Result<(Id, bool), JoinError>) -> Option<Ended> {
+        let (id, whole) = joined.unwrap_or_else(|error| {
+            tracing::error!(%error, "a move broke off: how it ended is found out anew");
+            (error.id(), false)
+        });
         match self.tasks.remove(&id)? {
             Task::Move(parties) => Some(Ended::Move { parties, whole }),
             Task::Order { .. } => None,

@@ -14,13 +14,13 @@ use crate::cut;
 use crate::observed::Observations;
 use crate::reconcile::{NodeError, Nodes};
 use crate::state::ClusterState;
-use model::command::AgentCommand;
+use model::command::{AgentCommand, AgentRefusal};
 use model::documents::{RoleMove, Shard};
 use model::gate::GateStep;
 use model::limits::REPLICA_SILENT;
 use model::observation::{EngineState, ShardObservation};
 use model::replication::{HandOverTarget, ReplicationObservation, SyncedRecord};
-use model::{Epoch, ShardUid};
+use model::{Epoch, OperationUid, ShardUid};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -48,82 +48,124 @@ pub(crate) struct Hands {
     pub(crate) observed: Arc<Mutex<Observations>>,
     /// This primary node's term when it began.
     pub(crate) term: u64,
+    /// Whether what nobody answers to now is asked again after a pause.
+    pub(crate) patient: bool,
 }
 
-/// Carries a move out, to a stored end if that is possible.
-pub(crate) async fn carry_out(hands: Hands, wanted: Move) {
+/// Why a move is not begun.
+struct NotPrepared {
+    reason: String,
+    /// Whether it is because somebody is not there now: a `cnm_exec` that is started again is back in a moment.
+    away: bool,
+}
+
+impl NotPrepared {
+    fn of(who: &str, error: &NodeError) -> Self {
+        let away = match error {
+            NodeError::Unreachable(_) => true,
+            NodeError::Refused(refusal) => matches!(refusal, AgentRefusal::NotYet { .. }),
+        };
+        Self {
+            reason: format!("{who}{error}"),
+            away,
+        }
+    }
+}
+
+/// Carries a move out, to a stored end if that is possible. `false`: nothing was begun, and it is to be tried again.
+pub(crate) async fn carry_out(hands: Hands, wanted: Move) -> bool {
     let old = wanted.old.shard;
     tracing::info!(shard = %old, to = %wanted.new.shard, "a move begins");
-    if let Err(reason) = hands.prepare(&wanted).await {
+    if let Err(NotPrepared { reason, away }) = hands.prepare(&wanted).await {
         tracing::warn!(shard = %old, "the move is not begun: {reason}");
         if hands.store.status().term != hands.term {
             // Nodes obey the newer term alone. Nothing is stored of the move: it is begun anew in that one, by
             // whoever leads then.
-            return;
+            return true;
+        }
+        if away && hands.patient && hands.waits(&wanted.operation, &reason).await {
+            return false;
         }
         let refusal = |state: &ClusterState, now| {
             plan::refuse(state, wanted.database, &wanted.operation, &reason, now)
         };
         hands.write(refusal).await;
-        return;
+        return true;
     }
-    cut::reached("prepared");
-    let epoch = wanted.epoch.next();
-    if !hands
-        .write(|state, now| plan::begin(state, &wanted, now))
-        .await
-    {
-        let refusal = |state: &ClusterState, now| {
-            let reason = "the replica set changed meanwhile: try again";
-            plan::refuse(state, wanted.database, &wanted.operation, reason, now)
-        };
-        hands.write(refusal).await;
-        return;
-    }
-    cut::reached("stored");
-    let begun = Instant::now();
-    let mut gates = Duration::ZERO;
-    let done = match hands.hold((&wanted).into()).await {
-        Ok(()) => {
-            gates = begun.elapsed();
-            cut::reached("held");
-            hands.hand_over(&wanted).await
-        }
-        Err(reason) => Err(reason),
-    };
-    match done {
-        Ok(seen) => {
-            cut::reached("handed");
-            let engines = begun.elapsed().saturating_sub(gates);
-            let record = record(&seen, &wanted.old.run_id, epoch);
-            let held = hands.release(&wanted).await;
-            cut::reached("released");
-            tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, ?gates, ?engines, "moved");
-            if let Err(error) = hands.take_over(&wanted.new, epoch).await {
-                tracing::warn!(%error, "the new primary's agent has not taken the role over yet");
-            }
-            cut::reached("taken");
-            hands
-                .write(|state, now| {
-                    plan::commit(state, (old, epoch), (held.held_us, record.clone()), now)
-                })
-                .await;
-            cut::reached("committed");
-        }
-        Err(reason) => {
-            tracing::warn!(shard = %old, "the move fails: {reason}");
-            hands.settle(&wanted.old, &wanted.new, epoch, &reason).await;
-        }
-    }
+    hands.begin(wanted).await;
+    true
 }
 
 /// Finds out how a move ended that another process began, and stores it.
-pub(crate) async fn settle(hands: Hands, old: Party, new: Party, moving: RoleMove) {
+pub(crate) async fn settle(hands: Hands, old: Party, new: Party, moving: RoleMove) -> bool {
     let reason = "the primary node changed in the middle of the move";
     hands.settle(&old, &new, moving.epoch, reason).await;
+    true
 }
 
 impl Hands {
+    /// Users and connections are there: the move is stored, and done or undone.
+    async fn begin(&self, wanted: Move) {
+        cut::reached("prepared");
+        let (old, epoch) = (wanted.old.shard, wanted.epoch.next());
+        if !self
+            .write(|state, now| plan::begin(state, &wanted, now))
+            .await
+        {
+            let refusal = |state: &ClusterState, now| {
+                let reason = "the replica set changed meanwhile: try again";
+                plan::refuse(state, wanted.database, &wanted.operation, reason, now)
+            };
+            self.write(refusal).await;
+            return;
+        }
+        cut::reached("stored");
+        let begun = Instant::now();
+        let mut gates = Duration::ZERO;
+        let done = match self.hold((&wanted).into()).await {
+            Ok(()) => {
+                gates = begun.elapsed();
+                cut::reached("held");
+                self.hand_over(&wanted).await
+            }
+            Err(reason) => Err(reason),
+        };
+        match done {
+            Ok(seen) => {
+                cut::reached("handed");
+                let engines = begun.elapsed().saturating_sub(gates);
+                let record = record(&seen, &wanted.old.run_id, epoch);
+                let held = self.release(&wanted).await;
+                cut::reached("released");
+                tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, ?gates, ?engines, "moved");
+                if let Err(error) = self.take_over(&wanted.new, epoch).await {
+                    tracing::warn!(%error, "the new primary's agent has not taken the role over yet");
+                }
+                cut::reached("taken");
+                self.write(|state, now| {
+                    plan::commit(state, (old, epoch), (held.held_us, record.clone()), now)
+                })
+                .await;
+                cut::reached("committed");
+            }
+            Err(reason) => {
+                tracing::warn!(shard = %old, "the move fails: {reason}");
+                self.settle(&wanted.old, &wanted.new, epoch, &reason).await;
+            }
+        }
+    }
+
+    /// Whether an operation waits until its move can be prepared; what for is stored.
+    async fn waits(&self, operation: &OperationUid, reason: &str) -> bool {
+        let state = ClusterState::read(&self.store.state());
+        let waits = matches!(state, Ok(Some(state)) if plan::is_part_of_more(&state, operation));
+        if waits {
+            self.write(|state, now| plan::waits(state, operation, reason, now))
+                .await;
+        }
+        waits
+    }
+
     async fn order(
         &self,
         party: &Party,
@@ -136,7 +178,7 @@ impl Hands {
             .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
     }
 
-    async fn prepare(&self, wanted: &Move) -> Result<(), String> {
+    async fn prepare(&self, wanted: &Move) -> Result<(), NotPrepared> {
         let users = |party: &Party| AgentCommand::PrepareEpoch {
             shard: party.shard,
             generation: party.generation,
@@ -148,14 +190,16 @@ impl Hands {
             self.order(&wanted.old, users(&wanted.old), PREPARE_WITHIN),
             self.order(&wanted.new, users(&wanted.new), PREPARE_WITHIN),
         );
-        old.map_err(|e| format!("redis:{}: {e}", wanted.old.shard))?;
-        new.map_err(|e| format!("redis:{}: {e}", wanted.new.shard))?;
+        for (party, answer) in [(&wanted.old, old), (&wanted.new, new)] {
+            let who = format!("redis:{}: ", party.shard);
+            answer.map_err(|error| NotPrepared::of(&who, &error))?;
+        }
         let next = wanted.new.shard;
         for answer in self
             .gates(wanted.into(), GateStep::Prepare { next }, PREPARE_WITHIN)
             .await
         {
-            answer.map_err(|e| e.to_string())?;
+            answer.map_err(|error| NotPrepared::of("", &error))?;
         }
         Ok(())
     }

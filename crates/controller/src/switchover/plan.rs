@@ -335,6 +335,35 @@ pub fn refuse(
     Some(change.into_txn())
 }
 
+/// Whether a move belongs to an operation of more steps, which is not given up when one of them fails: nothing is skipped.
+#[must_use]
+pub fn is_part_of_more(state: &ClusterState, uid: &OperationUid) -> bool {
+    active(state, uid).is_some_and(|operation| is_of_more(operation))
+}
+
+fn is_of_more(operation: &Operation) -> bool {
+    operation.kind.moves() && operation.kind != OperationKind::FailoverShards
+}
+
+/// The transaction that says what an operation waits for before its next move can begin.
+#[must_use]
+pub fn waits(
+    state: &ClusterState,
+    uid: &OperationUid,
+    reason: &str,
+    now: Timestamp,
+) -> Option<Txn> {
+    let operation = active(state, uid)?;
+    if operation.waiting_on.as_deref() == Some(reason) {
+        return None;
+    }
+    let mut doc = operation.doc.clone();
+    doc.waiting_on = Some(reason.to_owned());
+    let mut change = Change::of(state, now);
+    change.replace(keys::operation(uid), operation.revision, &doc);
+    Some(change.into_txn())
+}
+
 fn members<'a>(
     state: &'a ClusterState,
     primary: &'a Stored<Shard>,
@@ -362,8 +391,7 @@ fn give_up(
 ) {
     let running = operation(state, uid).filter(|operation| operation.ended.is_none());
     if let Some(operation) = running {
-        if operation.kind.moves() && operation.kind != OperationKind::FailoverShards {
-            // It is part of more: nothing of that is skipped.
+        if is_of_more(operation) {
             let code = ErrorCode::MoveUndone;
             return pause(change, operation, (code, reason), now);
         }

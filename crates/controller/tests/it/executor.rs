@@ -7,17 +7,21 @@ use controller::database::plan::Step;
 use controller::leases::ProxyId;
 use controller::observed::Observations;
 use controller::reconcile::{Controller, NodeError, Nodes};
+use controller::state::ClusterState;
 use controller::switchover::plan::{Move, Party};
 use futures::future::BoxFuture;
 use model::command::AgentCommand;
-use model::documents::EngineUsers;
+use model::documents::{EngineUsers, OperationStatus};
 use model::gate::{GateAnswer, GateCall};
+use model::intent::{DatabaseSpec, Intent, MaintenanceWish, Pace};
 use model::observation::ShardObservation;
-use model::{DatabaseUid, Epoch, Generation, NodeUid, OperationUid, Revision, Secret, ShardUid};
+use model::{
+    DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Revision, Secret, ShardUid,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use store::{Member, RpcKind, Store, StoreConfig, Transport, TransportError};
+use store::{Member, RpcKind, Store, StoreConfig, Transport, TransportError, Txn};
 
 /// There is nobody else.
 struct Alone;
@@ -174,6 +178,82 @@ async fn shards_of_a_move_that_breaks_off_are_free() {
     executor.take(vec![moved()], later).await;
     let again = ended(&mut executor).await;
     assert!(matches!(again, Ended::Move { .. }), "{again:?}");
+}
+
+/// A node whose `cnm_exec` is being started again.
+#[derive(Debug)]
+struct Away;
+
+impl Nodes for Away {
+    fn order(
+        &self,
+        _: NodeUid,
+        _: AgentCommand,
+    ) -> BoxFuture<'static, Result<Option<ShardObservation>, NodeError>> {
+        let away = NodeError::Unreachable("nobody listens".to_owned());
+        Box::pin(std::future::ready(Err(away)))
+    }
+
+    fn gate(&self, _: NodeUid, _: GateCall) -> BoxFuture<'static, Result<GateAnswer, NodeError>> {
+        panic!("nobody is gated here")
+    }
+}
+
+/// What a world has stored.
+async fn stored(store: &Store, world: &World) {
+    let all = world.state.range("");
+    let put = all.map(|(key, entry)| (key.clone(), entry.value.clone()));
+    let txn = Txn {
+        put: put.collect(),
+        ..Txn::default()
+    };
+    store.txn(txn).await.unwrap();
+}
+
+/// An operation goes on when an agent that was away is back, and pauses when that lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_waits_for_an_agent_that_is_away_before_a_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let mut world = World::with_nodes(3);
+    let spec = DatabaseSpec {
+        name: "demo".into(),
+        memory_size: 1 << 30,
+        replication: Some(true),
+        ..DatabaseSpec::default()
+    };
+    world.request(&Intent::CreateDatabase(spec)).unwrap();
+    world.settle();
+    let empty = Intent::MaintenanceOn {
+        node: NodeUid(1),
+        wish: MaintenanceWish::default(),
+        pace: Pace::default(),
+    };
+    let operation = world.request(&empty).unwrap().operations.remove(0);
+    stored(&store, &world).await;
+    let step = world.plan().steps.remove(0);
+    assert!(matches!(step, Step::Move(_)), "{step:?}");
+    let observed = Arc::new(Mutex::new(Observations::default()));
+    let mut executor = Executor::new(store.clone(), Arc::new(Away), observed);
+    let mut tries = 0;
+    let paused = loop {
+        tries += 1;
+        let later = Instant::now() + Duration::from_secs(60) * tries;
+        executor.take(vec![step.clone()], later).await;
+        let ended = ended(&mut executor).await;
+        let goes_on = matches!(ended, Ended::Move { whole: false, .. });
+        executor.take_in(ended).await;
+        let state = ClusterState::read(&store.state()).unwrap().unwrap();
+        let now = state.operation(&operation).unwrap().doc.clone();
+        if now.status != OperationStatus::Active {
+            break now;
+        }
+        assert!(goes_on && tries < 10, "{now:?}");
+        assert!(now.waiting_on.unwrap().contains("nobody listens"));
+    };
+    assert!(tries > 3, "{tries}");
+    assert_eq!(paused.status, OperationStatus::Paused);
+    assert_eq!(paused.error_code, Some(ErrorCode::MoveUndone));
 }
 
 /// An answer to an order of an earlier term may be older than what was heard since.

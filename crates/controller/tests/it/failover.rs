@@ -538,6 +538,8 @@ fn several_primaries_hand_over_one_after_the_other() {
     world.request(&spec(4)).unwrap();
     world.settle();
     failover(&mut world, &[1, 3, 1]).unwrap();
+    // One operation works on a database, whichever of its slots another one is about.
+    assert_eq!(failover(&mut world, &[2]), Err(ErrorCode::Busy));
     let story = world.settle();
     assert_eq!(story.matches(" moves to ").count(), 2, "{story}");
     assert_eq!(world.cluster().databases[0].operation, None);

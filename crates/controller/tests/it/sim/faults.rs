@@ -73,20 +73,21 @@ impl Sim {
             }
             11 => self.maintenance(),
             12 => self.operate(),
-            13 => {
-                let hung = &mut self.world.hung;
-                let told = if hung.remove(&shard) {
-                    "answers again"
-                } else {
-                    hung.insert(shard);
-                    // One that does not end is fenced as one that is not heard.
-                    self.world.out_of_sight.insert(shard);
-                    "hangs"
-                };
-                self.note(format!("redis:{shard} {told}"));
-            }
+            13 => self.hang(shard),
             _ => self.time_passes(),
         }
+    }
+
+    fn hang(&mut self, shard: ShardUid) {
+        let told = if self.world.hung.remove(&shard) {
+            "answers again"
+        } else {
+            self.world.hung.insert(shard);
+            // One that does not end is fenced as one that is not heard.
+            self.world.out_of_sight.insert(shard);
+            "hangs"
+        };
+        self.note(format!("redis:{shard} {told}"));
     }
 
     /// Replicas elsewhere lose their primaries on a node, and its replicas theirs.
