@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 printf '==> everybody is killed at each line of a move\n'
 cargo nextest run --package cluster-tests --run-ignored only everybody_at_each_line
+printf '==> somebody is killed at each step of what brings shards elsewhere\n'
+cargo nextest run --package cluster-tests --run-ignored only somebody_else_at_each_step
 printf '==> a backend that is lost at every byte of a reply, and much of everything hostile\n'
 MAINSTAY_THOROUGH=1 cargo nextest run --package proxy
 for round in $(seq 1 20); do

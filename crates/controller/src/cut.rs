@@ -1,13 +1,13 @@
-//! Where tests cut a move short.
+//! Where tests cut an operation short.
 //!
-//! Debug builds read, at each named line of a move, the file that the environment names; if its first word is
-//! that line, they kill the processes whose numbers follow, once. So whatever can die is killed at each
-//! line, and not by luck. Release builds have nothing of this.
+//! Debug builds read, at each named line of a move, and at the line `step` after each other transaction of an operation,
+//! the file that the environment names; if its first word is that line, they kill the processes whose numbers follow,
+//! once. So whatever can die is killed at each line, and not by luck. Release builds have nothing of this.
 
 /// The file with what is to be killed where.
 const CUT_ENV: &str = "MAINSTAY_MOVE_CUT";
 
-/// The move has come to a line.
+/// An operation has come to a line.
 pub(crate) fn reached(line: &str) {
     if !cfg!(debug_assertions) {
         return;

@@ -1,6 +1,7 @@
 //! The loop on the primary node: observe, plan, execute, again. Runs on every node and does nothing
 //! where it is not the primary.
 
+use crate::cut;
 use crate::database::execute::Executor;
 use crate::database::plan;
 use crate::leases::ProxyId;
@@ -289,6 +290,7 @@ impl Controller {
             let stored = stop::stored(&self.store, &state.upgrade.doc, txn).await;
             match stored.map_err(|e| store_error(&e))? {
                 TxnResult::Applied { .. } => {
+                    cut::reached("step");
                     self.nudge.notify_one();
                     let mut all = done.take().map_or_else(Vec::new, |done| done.operations);
                     let more = request::has_more(intent, &outcome);

@@ -1,6 +1,7 @@
 //! Carries steps out. Makes no choices: it orders agents, writes to the store, and remembers what is
 //! under way and what has just failed.
 
+use crate::cut;
 use crate::database::deletion;
 use crate::database::plan::Step;
 use crate::observed::Observations;
@@ -184,6 +185,7 @@ impl Executor {
         match self.store.txn(txn).await {
             Ok(TxnResult::Applied { revision }) => {
                 tracing::info!(%revision, "{reason}");
+                cut::reached("step");
                 true
             }
             // Somebody wrote first: plan anew from what is there now.
@@ -354,7 +356,7 @@ impl Executor {
                 return;
             };
             match self.store.txn(txn).await {
-                Ok(TxnResult::Applied { .. }) => return,
+                Ok(TxnResult::Applied { .. }) => return cut::reached("step"),
                 Ok(TxnResult::Conflict { .. }) => {}
                 Err(error) => {
                     return tracing::warn!(%error, %shard, "cannot forget a removed shard");

@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod cut_moves;
+mod cut_operations;
 mod databases;
 mod finding;
 mod hangs;
