@@ -75,14 +75,20 @@ impl Observations {
     }
 
     /// Takes in what an agent answered to an order: newer than the last heartbeat.
-    pub fn record_shard(&mut self, node: NodeUid, shard: ShardUid, seen: Option<ShardObservation>) {
+    pub fn record_shard(
+        &mut self,
+        node: NodeUid,
+        shard: ShardUid,
+        seen: Option<ShardObservation>,
+        now: Instant,
+    ) {
         if let Some(heard) = self.nodes.get_mut(&node) {
             let shards = &mut Arc::make_mut(&mut heard.observation).shards;
             shards.retain(|s| s.shard != shard);
             shards.extend(seen.clone());
         }
         match seen {
-            Some(seen) => self.note(&seen, Instant::now()),
+            Some(seen) => self.note(&seen, now),
             None => {
                 self.unlinked.remove(&shard);
                 self.linked.remove(&shard);

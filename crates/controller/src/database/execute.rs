@@ -323,7 +323,7 @@ impl Executor {
                     self.observed
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .record_shard(node, shard, seen);
+                        .record_shard(node, shard, seen, Instant::now());
                 }
                 if gone {
                     self.forget(shard).await;

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use store::{State, Txn, TxnResult};
 
 mod engines;
+mod roles;
 
 /// Longer than anything that is waited for.
 const LONG: Duration = Duration::from_secs(100);
@@ -59,8 +60,6 @@ pub(crate) struct World {
     pub(crate) patient: bool,
     /// Whether replicas have only just begun to follow.
     pub(crate) links_are_new: bool,
-    /// Whether failovers are forgotten at once: time does not pass here.
-    pub(crate) forgetful: bool,
     /// States of the store, the last one last.
     past: Vec<State>,
     /// How often the store was changed.
@@ -72,16 +71,16 @@ pub(crate) struct World {
     disk: BTreeMap<ShardUid, u64>,
     /// Replicas whose record is forged.
     pub(crate) forged: BTreeSet<ShardUid>,
-    /// Engines of nodes that fell silent, until they are ordered again.
-    pub(crate) out_of_sight: BTreeSet<ShardUid>,
     /// Engines that hang: their agents get no answer, and nobody hears of them.
     pub(crate) hung: BTreeSet<ShardUid>,
+    /// Nodes of which the first does not reach the second.
+    pub(crate) apart: BTreeSet<(NodeUid, NodeUid)>,
     /// Wall-clock time: it passes only where a test says so.
     pub(crate) now: Timestamp,
     /// Nodes that vote.
     pub(crate) voters: BTreeSet<NodeUid>,
     start: Instant,
-    processes: u64,
+    pub(crate) processes: u64,
     operations: u64,
 }
 
@@ -127,15 +126,14 @@ impl World {
             proxies_lag: false,
             patient: false,
             links_are_new: false,
-            forgetful: false,
             past: Vec::new(),
             writes: 0,
             read: RefCell::default(),
             persistent: Vec::new(),
             disk: BTreeMap::new(),
             forged: BTreeSet::new(),
-            out_of_sight: BTreeSet::new(),
             hung: BTreeSet::new(),
+            apart: BTreeSet::new(),
             now,
             voters: (1..=count - (count + 1) % 2).map(NodeUid).collect(),
             start: Instant::now(),
@@ -197,6 +195,15 @@ impl World {
 
     pub(crate) fn request(&mut self, intent: &Intent) -> Result<IntentOutcome, ApiError> {
         let (observed, instant) = self.observed();
+        self.request_by((&observed, instant), intent)
+    }
+
+    /// What a primary node makes of an intent that has heard this.
+    pub(crate) fn request_by(
+        &mut self,
+        (observed, instant): (&Observations, Instant),
+        intent: &Intent,
+    ) -> Result<IntentOutcome, ApiError> {
         self.operations += 1;
         let fresh = Fresh {
             now: self.now,
@@ -205,15 +212,28 @@ impl World {
             operation: OperationUid(format!("op-{}", self.operations)),
             users: &FixedUsers,
         };
-        let (txn, outcome) = request::plan(&self.cluster(), &observed, intent, &fresh)?;
+        let (txn, outcome) = request::plan(&self.cluster(), observed, intent, &fresh)?;
         let operations = txn.compare.len() + txn.put.len() + txn.delete.len();
         assert!(operations <= store::txn::MAX_OPS, "{operations} operations");
-        self.writes += 1;
-        assert!(matches!(
-            self.state.apply(&txn).unwrap(),
-            TxnResult::Applied { .. }
-        ));
+        assert!(matches!(self.commit(&txn), TxnResult::Applied { .. }));
         Ok(outcome)
+    }
+
+    /// A transaction in the store's log.
+    pub(crate) fn commit(&mut self, txn: &Txn) -> TxnResult {
+        self.past.push(self.state.clone());
+        self.writes += 1;
+        self.state.apply(txn).unwrap()
+    }
+
+    /// How many transactions the log has.
+    pub(crate) fn tip(&self) -> usize {
+        self.past.len()
+    }
+
+    /// The state after so many of them.
+    pub(crate) fn state_after(&self, transactions: usize) -> &State {
+        self.past.get(transactions).unwrap_or(&self.state)
     }
 
     /// Lost replicas are made anew after ten minutes, with these cool-downs, seconds.
@@ -314,7 +334,6 @@ impl World {
 
     fn order(&mut self, node: NodeUid, uid: ShardUid, command: AgentCommand) -> &'static str {
         self.processes += 1;
-        self.out_of_sight.remove(&uid);
         let run_id = format!("run-{}", self.processes);
         let shards = &mut self.nodes.get_mut(&node).unwrap().shards;
         match command {
@@ -363,10 +382,7 @@ impl World {
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
                 let txn = deletion::shard_removed(&self.cluster(), uid, self.now);
-                self.writes += 1;
-                self.state
-                    .apply(&txn.expect("only what is being deleted is removed"))
-                    .unwrap();
+                self.commit(&txn.expect("only what is being deleted is removed"));
                 "removes"
             }
             other => panic!("nobody orders this yet: {other:?}"),
@@ -392,29 +408,9 @@ impl World {
     }
 
     pub(crate) fn apply(&mut self, txn: &Txn) {
-        self.past.push(self.state.clone());
-        self.writes += 1;
-        let applied = self.state.apply(txn).unwrap();
+        let applied = self.commit(txn);
         assert!(matches!(applied, TxnResult::Applied { .. }), "{applied:?}");
-        if self.forgetful {
-            self.forget_failovers();
-        }
         self.proxies();
-    }
-
-    fn forget_failovers(&mut self) {
-        for shard in &self.cluster().shards {
-            if !shard.failovers.is_empty() {
-                let mut doc = shard.doc.clone();
-                doc.failovers.clear();
-                let txn = Txn {
-                    put: vec![(keys::shard(doc.uid), json!(doc))],
-                    ..Txn::default()
-                };
-                self.writes += 1;
-                self.state.apply(&txn).unwrap();
-            }
-        }
     }
 
     /// Syncs at once, as engines without data do.
@@ -491,11 +487,9 @@ impl World {
         }
     }
 
-    /// A node is not heard any more; what its engines do now is seen when they are ordered again.
+    /// A node is not heard any more.
     pub(crate) fn falls_silent(&mut self, node: NodeUid) {
         self.silent.push(node);
-        let engines = self.nodes[&node].shards.iter().map(|seen| seen.shard);
-        self.out_of_sight.extend(engines);
     }
 
     /// The engine of a shard dies; its agent sees it.
@@ -540,7 +534,7 @@ fn ensure(shards: &mut Vec<ShardObservation>, spec: EngineSpec, run_id: String) 
     "starts"
 }
 
-fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
+pub(crate) fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
     ShardObservation {
         shard: spec.shard,
         database: spec.database,

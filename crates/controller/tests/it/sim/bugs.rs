@@ -2,7 +2,7 @@
 
 use super::Sim;
 use controller::switchover::plan as switchover;
-use jiff::Timestamp;
+use model::NodeUid;
 use model::documents::{Role, keys};
 use model::replication::SyncedRecord;
 use serde_json::json;
@@ -15,32 +15,46 @@ pub(crate) enum Bug {
     UnsyncedPromoted,
     /// What was acknowledged was not on disk: a crash of the store takes the last transaction back.
     AcknowledgedBeforeDisk,
-    /// A primary node that was replaced goes on ordering.
+    /// Agents carry out what a primary node ordered that was replaced.
     StalePrimaryNode,
     /// A gate is judged by whether the target answers, not by what the old primary says.
     GateByReachability,
     /// How far a move came is known only to the process that carries it out.
     ProgressInMemory,
+    /// Transactions are stored without a look at what they were planned from.
+    NothingIsCompared,
+    /// A new primary node takes what it heard in an earlier term, and leases that it gave then, for all there is.
+    TermsAreOne,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::UnsyncedPromoted,
         Self::AcknowledgedBeforeDisk,
         Self::StalePrimaryNode,
         Self::GateByReachability,
         Self::ProgressInMemory,
+        Self::NothingIsCompared,
+        Self::TermsAreOne,
     ];
 }
 
 impl Sim {
     /// Before the planner looks.
     pub(super) fn forge(&mut self) {
-        match self.bug {
-            Some(Bug::UnsyncedPromoted) => self.forge_records(),
-            Some(Bug::AcknowledgedBeforeDisk) => self.world.lose_last_transaction(),
-            Some(Bug::StalePrimaryNode) => self.world.order_by_an_old_state(),
-            _ => {}
+        if self.bug == Some(Bug::UnsyncedPromoted) {
+            self.forge_records();
+        }
+    }
+
+    /// Who leads from here on has not the last transaction that was acknowledged.
+    pub(super) fn lose(&mut self) {
+        if self.bug == Some(Bug::AcknowledgedBeforeDisk) && !self.calm {
+            self.world.lose_last_transaction();
+            let tip = self.world.tip();
+            for node in self.nodes.values_mut() {
+                node.forget_after(tip);
+            }
         }
     }
 
@@ -72,7 +86,7 @@ impl Sim {
                 offset_floor: 0,
                 epoch: served,
             });
-            self.world.apply(&Txn {
+            self.world.commit(&Txn {
                 put: vec![(keys::shard(shard.uid), json!(doc))],
                 ..Txn::default()
             });
@@ -80,20 +94,16 @@ impl Sim {
     }
 
     /// Stores a move as done because its target answers.
-    pub(super) fn moves_blindly(&mut self, wanted: &switchover::Move) -> bool {
+    pub(super) fn moves_blindly(&mut self, by: (NodeUid, u64), wanted: &switchover::Move) -> bool {
         if self.bug != Some(Bug::GateByReachability) {
             return false;
         }
         let ends = (wanted.old.shard, wanted.epoch.next());
         self.world.take_over(wanted.new.shard, wanted.epoch.next());
-        let txn = switchover::commit(
-            &self.world.cluster(),
-            ends,
-            (0, None),
-            Timestamp::UNIX_EPOCH,
-        )
-        .unwrap();
-        self.world.apply(&txn);
+        let (state, now) = (self.world.cluster(), self.world.now);
+        if let Some(txn) = switchover::commit(&state, ends, (0, None), now) {
+            self.commit(by, &txn);
+        }
         true
     }
 
@@ -103,7 +113,7 @@ impl Sim {
         let shard = cluster.shards.iter().find(|s| s.uid == primary).unwrap();
         let mut doc = shard.doc.clone();
         doc.moving = None;
-        self.world.apply(&Txn {
+        self.world.commit(&Txn {
             put: vec![(keys::shard(primary), json!(doc))],
             ..Txn::default()
         });

@@ -1,10 +1,8 @@
 //! What engines do, and what happens to them.
 
-use super::{World, make_primary};
-use controller::database::plan::Step;
+use super::World;
 use controller::replica_set;
 use controller::switchover::plan::Move;
-use model::command::AgentCommand;
 use model::documents::{Role, Shard};
 use model::limits::HANG_QUESTIONS;
 use model::observation::{EngineStall, EngineState, NodeObservation, ShardObservation, StallKind};
@@ -78,17 +76,8 @@ impl World {
         }
     }
 
-    /// How an engine's own failover stands, and whether it calls itself a primary; `None`: the process is
-    /// gone.
-    pub(crate) fn failover_state(&self, uid: ShardUid, run_id: &str) -> Option<(&str, bool)> {
-        let seen = self.shard_seen(uid)?;
-        let replication = seen.replication.as_ref()?;
-        let state = (replication.failover_state.as_str(), replication.is_primary);
-        (seen.run_id.as_deref() == Some(run_id)).then_some(state)
-    }
-
     /// What an agent tells of engines that hang, and what engines hear of them.
-    pub(super) fn without_the_hung(&self, node: &mut NodeObservation) {
+    pub(crate) fn without_the_hung(&self, node: &mut NodeObservation) {
         if self.hung.is_empty() {
             return;
         }
@@ -142,7 +131,7 @@ impl World {
         shards.into_iter().find(|s| s.shard == uid).unwrap()
     }
 
-    fn shard_seen(&self, uid: ShardUid) -> Option<&ShardObservation> {
+    pub(crate) fn shard_seen(&self, uid: ShardUid) -> Option<&ShardObservation> {
         let mut all = self.nodes.values().flat_map(|n| &n.shards);
         all.find(|s| s.shard == uid)
     }
@@ -254,8 +243,10 @@ impl World {
         replication.link_up = up;
         replication.sync_in_progress = syncing;
         if up {
-            replication.replication_id2 =
-                std::mem::replace(&mut replication.replication_id, history);
+            if replication.replication_id != history {
+                replication.replication_id2 =
+                    std::mem::replace(&mut replication.replication_id, history);
+            }
             replication.offset = offset;
         } else if syncing {
             replication.offset = 0;
@@ -263,7 +254,7 @@ impl World {
     }
 
     /// What a replica's primary has.
-    fn source(&self, uid: ShardUid) -> Option<(String, u64)> {
+    pub(crate) fn source(&self, uid: ShardUid) -> Option<(String, u64)> {
         let at = self.shard_seen(uid)?.replication.as_ref()?.primary?;
         let cluster = self.cluster();
         let mut shards = cluster.shards.iter();
@@ -289,30 +280,6 @@ impl World {
         if let Some(before) = self.past.pop() {
             self.state = before;
             self.writes += 1;
-        }
-    }
-
-    /// Somebody orders what was right a few transactions ago, and agents do not look at epochs.
-    pub(crate) fn order_by_an_old_state(&mut self) {
-        let Some(old) = self.past.len().checked_sub(4) else {
-            return;
-        };
-        self.writes += 1;
-        let now = std::mem::replace(&mut self.state, self.past[old].clone());
-        let steps = self.plan().steps;
-        self.state = now;
-        self.writes += 1;
-        for step in steps {
-            let Step::Command { shard, command, .. } = step else {
-                continue;
-            };
-            if let AgentCommand::MakePrimary { epoch, run_id, .. } = command
-                && self.run_id(shard).as_ref() == Some(&run_id)
-            {
-                let seen = self.seen(shard);
-                seen.epoch = None;
-                make_primary(seen, epoch, &run_id, 0);
-            }
         }
     }
 }

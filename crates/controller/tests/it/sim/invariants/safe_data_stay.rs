@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// What was seen so far, that the future must answer for.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(super) struct Ledger {
     /// How far data go that clients were told of and that a recorded replica has.
     kept: BTreeMap<Set, u64>,
     /// The highest epoch in which somebody served, and who.
@@ -22,7 +22,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Takes in how the world is now.
-    pub(crate) fn look(&mut self, world: &World) {
+    pub(super) fn look(&mut self, world: &World) {
         let cluster = world.cluster();
         for primary in cluster.shards.iter().filter(|s| s.role == Role::Primary) {
             let of = set(primary);
