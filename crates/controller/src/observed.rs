@@ -49,8 +49,13 @@ impl Observations {
         }
     }
 
-    /// Takes in a heartbeat.
+    /// Takes in a heartbeat. One that comes after a later one counts for nothing: what it does not tell of may have
+    /// been started since, and would be taken for gone.
     pub fn record(&mut self, observation: NodeObservation, now: Instant) {
+        let known = self.nodes.get(&observation.node);
+        if known.is_some_and(|known| is_older(&observation, &known.observation)) {
+            return;
+        }
         for seen in &observation.shards {
             self.note(seen, now);
         }
@@ -207,6 +212,15 @@ impl Observations {
             .get(&node)
             .map(|heard| now.saturating_duration_since(heard.at))
     }
+}
+
+/// Whether a node told something before it told what is known of it. Seconds are enough: a copy that has just come
+/// takes no role before two ([`model::limits::FOLLOWS_FOR`]), nor is it recorded before the promises of others are over.
+///
+/// Its time of day may go back; the seconds since its host started do so only when that does, and with it the process
+/// is another one. So what is of another process is older only if both say so.
+fn is_older(late: &NodeObservation, known: &NodeObservation) -> bool {
+    late.host.uptime < known.host.uptime && late.started <= known.started
 }
 
 /// A shard in an observation.

@@ -9,6 +9,7 @@
 mod executor;
 mod failover;
 mod hangs;
+mod heartbeats;
 mod life;
 mod maintenance;
 mod many;

@@ -38,7 +38,7 @@ use model::intent::{DatabaseSpec, Intent};
 use model::{DatabaseUid, NodeUid, ShardUid};
 use network::Network;
 use nodes::Node;
-use proxies::Proxy;
+use proxies::{Promises, Proxy};
 use raft::Raft;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -59,11 +59,13 @@ struct Sim {
     world: World,
     /// Monotonic time, the same on all nodes.
     clock: Instant,
+    began: Instant,
     rng: StdRng,
     raft: Raft,
     nodes: BTreeMap<NodeUid, Node>,
     agents: Agents,
     proxies: BTreeMap<NodeUid, Proxy>,
+    promises: Promises,
     network: Network,
     past: Past,
     bug: Option<Bug>,
@@ -97,8 +99,10 @@ impl Sim {
         world.persistent = vec![DatabaseUid(2), DatabaseUid(3)];
         let mut agents = Agents::of(&world);
         agents.forget_epochs = bug == Some(Bug::StalePrimaryNode);
+        let began = Instant::now();
         let mut sim = Self {
-            clock: Instant::now(),
+            clock: began,
+            began,
             rng,
             raft: Raft::default(),
             nodes: all_nodes()
@@ -110,6 +114,7 @@ impl Sim {
                 .into_iter()
                 .map(|n| (n, Proxy::default()))
                 .collect(),
+            promises: Promises::default(),
             network: Network::of(seed),
             past: Past::default(),
             bug,
@@ -172,6 +177,7 @@ impl Sim {
         self.raft_turn();
         self.engines_turn();
         self.deliver();
+        self.promises.pass(&mut self.world, self.clock);
         self.check()?;
         self.heartbeats();
         self.write();
@@ -268,7 +274,11 @@ impl Sim {
                 }
             };
             if !well {
-                return Err(format!("redis:{} is not well: {:?}", shard.uid, shard.doc));
+                let seen = self.world.shard_seen(shard.uid);
+                return Err(format!(
+                    "redis:{} is not well: {:?}; it is {seen:?}",
+                    shard.uid, shard.doc
+                ));
             }
         }
         Ok(())

@@ -25,10 +25,12 @@ pub(crate) enum Bug {
     NothingIsCompared,
     /// A new primary node takes what it heard in an earlier term, and leases that it gave then, for all there is.
     TermsAreOne,
+    /// Nobody looks when a node told something: what comes late is taken for new.
+    OldHeartbeats,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::UnsyncedPromoted,
         Self::AcknowledgedBeforeDisk,
         Self::StalePrimaryNode,
@@ -36,6 +38,7 @@ impl Bug {
         Self::ProgressInMemory,
         Self::NothingIsCompared,
         Self::TermsAreOne,
+        Self::OldHeartbeats,
     ];
 }
 

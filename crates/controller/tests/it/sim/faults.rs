@@ -75,6 +75,7 @@ impl Sim {
                 self.note(format!("redis:{shard} dies"));
                 self.world.crash(shard);
             }
+            5 => self.power_cut(shard),
             2 => {
                 self.note(format!("redis:{shard} is started again by somebody"));
                 self.world.restart(shard);
@@ -88,6 +89,19 @@ impl Sim {
                 self.note(format!("redis:{shard} syncs anew"));
                 self.world.disconnects(shard, true);
             }
+        }
+    }
+
+    /// All copies die at once.
+    fn power_cut(&mut self, of: ShardUid) {
+        let shards = self.shards();
+        let Some(one) = shards.iter().find(|shard| shard.uid == of) else {
+            return;
+        };
+        self.note(format!("redis:{of} dies, and all of its set"));
+        let set = super::invariants::set(one);
+        for shard in shards.iter().filter(|s| super::invariants::set(s) == set) {
+            self.world.crash(shard.uid);
         }
     }
 
@@ -142,6 +156,7 @@ impl Sim {
         if self.raft.leader == Some(node) {
             self.raft.leader = None;
         }
+        self.promises.forget(node, self.clock);
         let now = self.world.now;
         let seen = self.world.nodes.get_mut(&node).unwrap();
         seen.started = now;

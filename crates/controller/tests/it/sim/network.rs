@@ -3,6 +3,7 @@
 
 use super::Sim;
 use super::agents::Answer;
+use super::bugs::Bug;
 use model::command::AgentCommand;
 use model::observation::NodeObservation;
 use model::{NodeUid, ShardUid};
@@ -198,6 +199,14 @@ impl Sim {
         }
     }
 
+    /// How often a heartbeat comes again, late.
+    fn twins(&mut self) -> u32 {
+        match self.bug {
+            Some(Bug::OldHeartbeats) if !self.calm => 4,
+            _ => u32::from(self.network.stormy && self.rng.random_ratio(1, 8)),
+        }
+    }
+
     /// Nodes tell of themselves.
     pub(super) fn heartbeats(&mut self) {
         for uid in super::all_nodes() {
@@ -217,8 +226,11 @@ impl Sim {
             if waits || !(due || self.calm || self.rng.random_ratio(2, 3)) {
                 continue;
             }
-            let seen = self.observe(uid);
             let number = self.network.number();
+            let mut seen = self.observe(uid);
+            if self.bug != Some(Bug::OldHeartbeats) {
+                seen.host.uptime = self.clock.duration_since(self.began).as_secs();
+            }
             let clock = self.clock;
             let node = self.node(uid);
             node.beat = Some(clock);
@@ -231,6 +243,12 @@ impl Sim {
             self.node(uid).beat_under_way = (!ends).then_some((number, clock));
             let due = clock + self.delay();
             let seen = Box::new(seen);
+            for _ in 0..self.twins() {
+                let late = clock + Duration::from_millis(self.rng.random_range(1_000..5_000));
+                let seen = seen.clone();
+                self.network
+                    .send(late, Message::Heartbeat { to, seen, number });
+            }
             self.network
                 .send(due, Message::Heartbeat { to, seen, number });
         }

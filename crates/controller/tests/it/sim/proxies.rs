@@ -3,6 +3,7 @@
 
 use super::invariants::{Set, set};
 use super::{Sim, all_nodes};
+use crate::world::World;
 use controller::leases::ProxyId;
 use controller::state::ClusterState;
 use model::documents::Role;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long a lease counts by its holder's clock.
 const LENGTH: Duration = Duration::from_nanos(LeaseLength::PRODUCT.holder);
+/// How long an agent waits for the end of promises.
+const WITHDRAWN: Duration = Duration::from_nanos(LeaseLength::PRODUCT.grantor);
 
 #[derive(Debug, Default)]
 pub(super) struct Proxy {
@@ -45,6 +48,43 @@ impl Proxy {
     pub(super) fn hold(&mut self, of: Set, epoch: Epoch) {
         let held = self.gates.entry(of).or_default();
         *held = (*held).max(epoch);
+    }
+}
+
+/// For whom engines give promises, as their agents know, and since when for nobody else.
+#[derive(Debug, Default)]
+pub(super) struct Promises {
+    given: BTreeMap<(NodeUid, ShardUid), (Option<String>, Instant)>,
+}
+
+impl Promises {
+    /// Promises that were given by another user than the present one end.
+    pub(super) fn pass(&mut self, world: &mut World, now: Instant) {
+        for (node, seen) in &mut world.nodes {
+            for shard in &mut seen.shards {
+                let user = shard.keeper.as_ref().map(|keeper| keeper.user.clone());
+                let known = self.given.entry((*node, shard.shard));
+                let known = known.or_insert_with(|| (user.clone(), now));
+                if known.0 != user {
+                    if known.0.is_some() {
+                        known.1 = now;
+                    }
+                    known.0 = user;
+                }
+                if let Some(keeper) = &mut shard.keeper {
+                    keeper.alone = now.saturating_duration_since(known.1) >= WITHDRAWN;
+                }
+            }
+        }
+    }
+
+    /// An agent that starts knows nothing of what was before.
+    pub(super) fn forget(&mut self, node: NodeUid, now: Instant) {
+        for ((of, _), known) in &mut self.given {
+            if *of == node {
+                known.1 = now;
+            }
+        }
     }
 }
 

@@ -186,7 +186,7 @@ impl World {
         if replication.is_none_or(|r| !r.is_primary && !r.link_up) {
             return Some("it does not hear its primary".to_owned());
         }
-        seen.keeper = Some(KeeperObservation { user, alone: true });
+        seen.keeper = Some(KeeperObservation { user, alone: false });
         None
     }
 
