@@ -226,6 +226,7 @@ impl Sim {
         self.calm = true;
         self.network.stormy = false;
         self.world.apart.clear();
+        self.world.hung.clear();
         for node in self.nodes.values_mut() {
             node.stopped = None;
         }
