@@ -3,9 +3,12 @@
 use crate::member::Member;
 use crate::proxies::Proxies;
 use crate::proxy_feed;
+use controller::placement::plan::proxies;
 use controller::state::ClusterState;
 use model::documents::Shard;
-use model::gate::{Answer, GateAnswer, GateCall, GateOrder, GateStep, Order, PATIENCE_MS};
+use model::gate::{
+    Answer, GateAnswer, GateCall, GateOrder, GateStep, Order, PATIENCE_MS, not_served,
+};
 use model::proxy::ProxyShard;
 use model::{DatabaseUid, Epoch, ShardUid};
 use std::collections::BTreeMap;
@@ -121,9 +124,14 @@ impl Gates {
     /// Why one of them did not. A node without a proxy has nothing to hold: no client is served there.
     async fn order(
         proxies: &[Taker],
-        database: DatabaseUid,
+        (database, required): (DatabaseUid, bool),
         what: GateOrder,
     ) -> Result<GateAnswer, String> {
+        let (GateOrder::Prepare { shard, .. }
+        | GateOrder::Hold { shard, .. }
+        | GateOrder::Release { shard, .. }) = what;
+        // By its policy others serve it, and no client of it is left here.
+        let nothing = (!required).then(|| not_served(database, shard));
         let mut answers = Vec::new();
         for proxy in proxies {
             let (sender, receiver) = oneshot::channel();
@@ -144,8 +152,9 @@ impl Gates {
                 .await
                 .map_err(|_| "the proxy does not answer".to_owned())?
                 .map_err(|_| "the proxy has gone".to_owned())?;
-            if let Some(refusal) = answer.refusal {
-                return Err(refusal);
+            match answer.refusal {
+                Some(refusal) if Some(&refusal) != nothing.as_ref() => return Err(refusal),
+                _ => {}
             }
             all.proxies += 1;
             all.held_us = all.held_us.max(answer.held_us);
@@ -221,21 +230,33 @@ pub async fn call(member: &Member, call: GateCall) -> Result<GateAnswer, String>
             next: next(uid)?,
         },
     };
+    let of = (database, is_served_by_policy(member, database));
     let within = match what {
         GateStep::Prepare { .. } => COME_TO_PREPARE,
         GateStep::Hold { .. } => COME_TO_HOLD,
         // One that is not there is told with its configuration.
         GateStep::Release { .. } => {
-            return Gates::order(&member.gates.takers(), database, order).await;
+            return Gates::order(&member.gates.takers(), of, order).await;
         }
     };
     let gates = &member.gates;
     let proxies = gates.all(&member.proxies, leased, within).await;
     let proxies = proxies
         .map_err(|reason| format!("the proxy of node:{}: {reason}", member.identity.node))?;
-    let mut answer = Gates::order(&proxies, database, order).await?;
+    let mut answer = Gates::order(&proxies, of, order).await?;
     answer.all = true;
     Ok(answer)
+}
+
+/// Whether this node's proxies serve a database by its policy, as far as this node knows.
+fn is_served_by_policy(member: &Member, uid: DatabaseUid) -> bool {
+    let state = ClusterState::read(&member.store.state());
+    let Ok(Some(state)) = state else {
+        return true;
+    };
+    let me = member.identity.node;
+    let database = state.database(uid);
+    database.is_none_or(|database| proxies(&state, database).contains(&me))
 }
 
 /// A shard as this node's proxies will reach it when it is the primary of the next epoch.

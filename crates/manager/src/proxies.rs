@@ -4,6 +4,7 @@
 //! The other one says nothing any more, but serves its last clients, by rules that it was given before. What
 //! all of the node's proxies have to keep to is therefore said for the node only when it is gone.
 
+use model::DatabaseUid;
 use model::observation::ProxyObservation;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,12 +18,18 @@ const PROCESSES_MAX: usize = 64;
 /// program. Longer than it pauses between two tries.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
+/// For how long a database that is served elsewhere now must have had no client here until it is served no more.
+/// Longer than a proxy takes between two words about itself, and than one that is replaced is in two processes.
+const EMPTY_FOR: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 struct Known {
     /// What each connection says.
     connected: BTreeMap<u64, ProxyObservation>,
     /// Processes that came.
     processes: BTreeMap<u32, Process>,
+    /// Databases that had clients here, or were open to them, and when that was so last.
+    had_clients: BTreeMap<DatabaseUid, Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +127,11 @@ impl Proxies {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match seen {
             Some(seen) => {
+                let with_clients = seen.databases.iter().filter(|d| d.connections > 0);
+                let now = Instant::now();
+                for database in with_clients {
+                    known.had_clients.insert(database.database, now);
+                }
                 known.connected.insert(connection, seen);
             }
             None => {
@@ -138,6 +150,32 @@ impl Proxies {
             }
         }
         self.latest.send_replace(latest);
+    }
+
+    /// A proxy is open to new clients of these until now.
+    pub fn was_open(&self, databases: impl IntoIterator<Item = DatabaseUid>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        known
+            .had_clients
+            .retain(|_, then| now.duration_since(*then) < EMPTY_FOR);
+        known
+            .had_clients
+            .extend(databases.into_iter().map(|uid| (uid, now)));
+    }
+
+    /// Whether a proxy of this node may have clients of a database that is served elsewhere now.
+    #[must_use]
+    pub fn may_have_clients(&self, database: DatabaseUid) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let then = known.had_clients.get(&database);
+        then.is_some_and(|then| then.elapsed() < EMPTY_FOR)
+    }
+
+    /// Whether this program has run for so short a time that proxies may not have told of their clients yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.since.elapsed() < BACK_WITHIN
     }
 
     /// What the one that came last says.

@@ -5,6 +5,7 @@ mod holding;
 use crate::gates::Pending;
 use crate::leases::Leases;
 use crate::member::Member;
+use crate::proxies::Proxies;
 use crate::wishes::Wishes;
 use anyhow::Context as _;
 use controller::placement::plan::{primaries, proxies};
@@ -13,6 +14,7 @@ use controller::state::ClusterState;
 use holding::{Closed, Holding};
 use model::documents::{Database, DatabaseStatus, Shard};
 use model::node_config::NodeConfig;
+use model::observation::ProxyObservation;
 use model::proxy::{
     Copies, FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress, ToProxy,
 };
@@ -31,6 +33,10 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 
 /// A proxy tells of itself every second; one that does not for this long is not counted on.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the first configuration waits, just after a start of this program, for what a proxy has: of clients that it
+/// serves beside its policy only it knows.
+const FIRST_WORD: Duration = Duration::from_millis(200);
 
 /// Binds a unix socket, in place of one that a killed predecessor left.
 ///
@@ -102,17 +108,18 @@ async fn feed_process(
     let mut orders = member.gates.open(connection, process);
     let mut pending = Pending::default();
     let mut holding = hold_first(member, &mut write, &mut pending).await?;
-    let mut wishes = Wishes::default();
-    let mut line = Vec::new();
+    let (mut wishes, mut line) = (Wishes::default(), Vec::new());
     let silence = tokio::time::sleep(SILENCE_MAX);
-    tokio::pin!(silence);
-    let mut news = true;
+    let first = tokio::time::sleep(FIRST_WORD);
+    tokio::pin!(silence, first);
+    let (mut news, mut unknown) = (true, member.proxies.is_new());
     loop {
-        if holding.is_over() && std::mem::take(&mut news) {
+        if holding.is_over() && !unknown && std::mem::take(&mut news) {
             send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
         }
         tokio::select! {
             () = holding.next() => {}
+            () = &mut first, if unknown => unknown = false,
             changed = revisions.changed() => {
                 changed?;
                 news = true;
@@ -130,13 +137,13 @@ async fn feed_process(
                 line.clear();
                 silence.as_mut().reset(tokio::time::Instant::now() + SILENCE_MAX);
                 match said {
-                    FromProxy::Observation(mut seen) => {
-                        seen.applied = told.applied(seen.applied);
-                        member.proxies.heard(connection, Some(*seen));
+                    FromProxy::Observation(seen) => {
+                        unknown = false;
+                        news |= heard(member, connection, *seen, &told);
                     }
                     FromProxy::Answer { answer } => pending.answered(answer),
                     FromProxy::Renewal { renewal } => {
-                        if holding.is_over() && told.looked < member.store.state().revision {
+                        if holding.is_over() && !unknown && told.looked < member.store.state().revision {
                             send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
                         }
                         let applied = told.applied(renewal.applied);
@@ -161,6 +168,13 @@ async fn feed_process(
             () = &mut silence => anyhow::bail!("the proxy has fallen silent"),
         }
     }
+}
+
+/// Takes in what a proxy says of itself; `true`: it is to have another configuration.
+fn heard(member: &Member, connection: u64, mut seen: ProxyObservation, told: &Told) -> bool {
+    seen.applied = told.applied(seen.applied);
+    member.proxies.heard(connection, Some(seen));
+    told.keeps_in_vain(&member.proxies)
 }
 
 /// Orders a proxy that has come to hold what it must not serve as it may know it.
@@ -199,6 +213,18 @@ struct Told {
 }
 
 impl Told {
+    /// Databases that the proxy is open to new clients of.
+    fn open(&self) -> impl Iterator<Item = DatabaseUid> {
+        let databases = self.sent.iter().flat_map(|sent| &sent.databases);
+        databases.filter(|d| !d.listen.is_empty()).map(|d| d.uid)
+    }
+
+    /// Whether it serves a database that is served elsewhere now, and has no clients of it any more.
+    fn keeps_in_vain(&self, proxies: &Proxies) -> bool {
+        let mut databases = self.sent.iter().flat_map(|sent| &sent.databases);
+        databases.any(|d| d.listen.is_empty() && !proxies.may_have_clients(d.uid))
+    }
+
     /// The revision of which a proxy has applied everything that concerns it, if it has applied the
     /// configuration of this one.
     fn applied(&self, applied: Revision) -> Revision {
@@ -224,7 +250,9 @@ async fn send_if_new(
             shard.doc.serving = None;
         }
     }
-    let config = build(&state, member.identity.node, &member.program.config);
+    member.proxies.was_open(told.open());
+    let kept = |uid| member.proxies.may_have_clients(uid);
+    let config = build(&state, member.identity.node, &member.program.config, &kept);
     let sent = told.sent.as_ref();
     let same = sent
         .is_some_and(|old| old.databases == config.databases && old.settings == config.settings);
@@ -248,17 +276,25 @@ async fn send_line<T: serde::Serialize>(
     Ok(())
 }
 
-/// The configuration of a node's proxy; `config` is that node's own.
+/// The configuration of a node's proxy; `config` is that node's own. A database that other nodes serve by its policy
+/// now, and that is `kept` here, goes on for the clients that are there; new ones are not taken.
 #[must_use]
-pub fn build(state: &ClusterState, me: NodeUid, config: &NodeConfig) -> ProxyConfig {
+pub fn build(
+    state: &ClusterState,
+    me: NodeUid,
+    config: &NodeConfig,
+    kept: &dyn Fn(DatabaseUid) -> bool,
+) -> ProxyConfig {
+    let by_policy = |d: &Database| proxies(state, d).contains(&me);
+    let address = |d: &Database| SocketAddr::new(config.address, d.port);
     let databases = state
         .databases
         .iter()
-        .filter(|d| is_served(d) && proxies(state, d).contains(&me))
+        .filter(|d| is_served(d) && (by_policy(d) || kept(d.uid)))
         .map(|d| ProxyDatabase {
             uid: d.uid,
             name: d.name.clone(),
-            listen: vec![SocketAddr::new(config.address, d.port)],
+            listen: by_policy(d).then(|| address(d)).into_iter().collect(),
             password: d.password.clone(),
             max_connections: d.max_connections,
             tuning: tuning_of(state, d, me),

@@ -126,6 +126,12 @@ pub enum GateStep {
     },
 }
 
+/// How a proxy refuses an order about a database, or a primary of it, that it does not serve.
+#[must_use]
+pub fn not_served(database: DatabaseUid, primary: ShardUid) -> String {
+    format!("database {database} with primary shard {primary} is not served here")
+}
+
 /// What all proxies of a node made of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateAnswer {

@@ -88,6 +88,16 @@ fn issues_only() {
 }
 
 #[test]
+fn a_database_whose_primary_is_not_well_is_an_issue() {
+    let mut cluster = Cluster::well();
+    let listed = |text: &str| text.contains("db:1  demo  redis active ");
+    assert!(!listed(&shown(&cluster, "status databases issues_only")));
+    cluster.shards[0].detailed_status = "down".to_owned();
+    let text = shown(&cluster, "status databases issues_only");
+    assert!(listed(&text), "{text}");
+}
+
+#[test]
 fn a_node_is_down() {
     let mut cluster = Cluster::well();
     cluster.silence(3, 33.2).failed(0).failed(10);

@@ -34,6 +34,7 @@ pub(crate) fn migrate(
         return Err(ErrorCode::NodeNotFound.into());
     }
     let moved = moved(state, what, node)?;
+    all_are_heard(observed, &moved, fresh)?;
     let both = (state, observed);
     may_all_be_there(both, &moved, (node, override_policy), fresh)?;
     let mut wanted: BTreeMap<DatabaseUid, Vec<Migration>> = BTreeMap::new();
@@ -210,6 +211,27 @@ fn moved<'a>(
         return Err(refused(format!("there is nothing to bring to node:{node}")));
     }
     Ok(moved)
+}
+
+/// Nothing can be brought away from a node that is not heard.
+fn all_are_heard(
+    observed: &Observations,
+    moved: &[&Stored<Shard>],
+    fresh: &Fresh<'_>,
+) -> Result<(), ApiError> {
+    let unheard = |shard: &&&Stored<Shard>| observed.fresh(shard.node, fresh.instant).is_none();
+    match moved.iter().find(unheard) {
+        None => Ok(()),
+        Some(shard) => Err(ApiError::new(
+            ErrorCode::ConnectError,
+            format!(
+                "redis:{} is on node:{node}, which is not heard, so it cannot be brought away: bring the node \
+                 back, or take it out of the cluster with `rladmin node {node} remove`",
+                shard.uid,
+                node = shard.node
+            ),
+        )),
+    }
 }
 
 /// Whether all of them may be there together: what counts is how it is when the last one has come.

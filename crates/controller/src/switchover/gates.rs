@@ -1,9 +1,8 @@
 //! What a move has the proxies do: open connections, hold, go on.
 
 use super::execute::{HOLD_WITHIN, Hands, LOOK_AGAIN};
-use super::plan::Move;
+use super::plan::{self, Move};
 use crate::observed::Observations;
-use crate::placement::plan::proxies;
 use crate::reconcile::NodeError;
 use crate::state::ClusterState;
 use futures::future::join_all;
@@ -111,11 +110,12 @@ impl Hands {
         let Some((shard, database)) = shard.and_then(|s| Some((s, of(s.database)?))) else {
             return;
         };
+        let proxies = plan::with_clients(&state, &self.observed(), database);
         let gated = Gated {
             database: database.uid,
             shard: old,
             epoch: shard.epoch,
-            proxies: &proxies(&state, database),
+            proxies: &proxies,
         };
         let hold = GateStep::Hold {
             patience_ms: PATIENCE_MS,

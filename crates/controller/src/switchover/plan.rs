@@ -15,6 +15,7 @@ use model::observation::ShardObservation;
 use model::replication::SyncedRecord;
 use model::{DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Revision, ShardUid};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 use store::Txn;
@@ -90,7 +91,7 @@ pub fn check(
         }
         return Err(reasons.join("; "));
     };
-    let (proxies, unheard): (Vec<NodeUid>, Vec<NodeUid>) = proxies(state, database)
+    let (proxies, unheard): (Vec<NodeUid>, Vec<NodeUid>) = with_clients(state, observed, database)
         .into_iter()
         .partition(|node| observed.fresh(*node, instant).is_some());
     // Without one its clients are answered no more than those of a proxy that is gone.
@@ -109,6 +110,23 @@ pub fn check(
         epoch: primary.epoch,
         proxies,
     })
+}
+
+/// Nodes whose proxies may have clients of a database: those by its policy, and those that had them by it before
+/// and keep them until they leave. A node that does not tell of a proxy may have one.
+pub(super) fn with_clients(
+    state: &ClusterState,
+    observed: &Observations,
+    database: &Database,
+) -> Vec<NodeUid> {
+    let mut nodes: BTreeSet<NodeUid> = proxies(state, database).into_iter().collect();
+    let others = observed.iter().filter(|heard| {
+        let proxy = heard.observation.proxy.as_ref();
+        proxy.is_none_or(|proxy| proxy.databases.iter().any(|d| d.database == database.uid))
+    });
+    let others = others.map(|heard| heard.observation.node);
+    nodes.extend(others.filter(|node| state.node(*node).is_some()));
+    nodes.into_iter().collect()
 }
 
 fn party(state: &ClusterState, shard: &Shard, run_id: Option<String>) -> Result<Party, String> {

@@ -42,6 +42,22 @@ fn shards(world: &World) -> Vec<Shard> {
 }
 
 #[test]
+fn nothing_is_brought_away_from_a_node_that_is_not_heard() {
+    let mut world = created(true, 1);
+    world.silent.push(NodeUid(1));
+    let all = MigrateWhat::Node {
+        node: NodeUid(1),
+        role: None,
+    };
+    assert_eq!(migrate(&mut world, all, 3), Err(ErrorCode::ConnectError));
+    assert_eq!(
+        migrate(&mut world, these(&[1]), 3),
+        Err(ErrorCode::ConnectError)
+    );
+    assert!(world.cluster().operations.iter().all(|o| o.ended.is_some()));
+}
+
+#[test]
 fn a_primary_without_a_replica_moves_by_one() {
     let mut world = created(false, 1);
     world.write(ShardUid(1), 100);

@@ -65,7 +65,12 @@ fn told(me: u64, database: Value, shards: &[Value]) -> Option<ProxyDatabase> {
         "install_id = 't'\naddress = '127.0.0.1{me}'\ninstall_dir = '/opt/m'\nconfig_dir = '/etc/m'\n\
          var_dir = '/var/m'\nsocket_dir = '/run/m'\nos_user = 'm'\nos_group = 'm'\n"
     );
-    let config = build(&state, NodeUid(me), &NodeConfig::parse(&text).unwrap());
+    let config = build(
+        &state,
+        NodeUid(me),
+        &NodeConfig::parse(&text).unwrap(),
+        &|_| false,
+    );
     config.databases.into_iter().next()
 }
 

@@ -41,7 +41,7 @@ use super::lanes::Flow;
 use super::link::{Engine, LinkId};
 use super::timers::Timer;
 use crate::texts;
-use model::gate::GateOrder;
+use model::gate::{GateOrder, not_served};
 use model::proxy::ProxyShard;
 use model::{DatabaseUid, Epoch, ShardUid};
 use std::time::{Duration, Instant};
@@ -183,10 +183,7 @@ impl Worker {
         | GateOrder::Hold { shard: uid, .. }
         | GateOrder::Release { shard: uid, .. }) = &what;
         let Some((served, shard)) = self.find_shard(database, *uid, &what) else {
-            refuse(
-                Some(answer),
-                format!("database {database} with primary shard {uid} is not served here"),
-            );
+            refuse(Some(answer), not_served(database, *uid));
             return;
         };
         match what {

@@ -13,6 +13,7 @@ mod databases;
 mod finding;
 mod hangs;
 mod installed;
+mod kept_clients;
 mod kills;
 mod load;
 mod losses;

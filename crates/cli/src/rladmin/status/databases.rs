@@ -1,6 +1,7 @@
 //! The `DATABASES:` section.
 
 use super::Wanted;
+use super::shards::is_well;
 use super::snapshot::Snapshot;
 use crate::rladmin::resources::{with_port, working_address};
 use crate::terminal::Tone;
@@ -43,11 +44,19 @@ pub fn table(snapshot: &Snapshot, wanted: Wanted<'_>) -> Table {
     }
     let mut table = Table::new("DATABASES:", columns);
     for database in &snapshot.databases {
-        if !(wanted.issues_only && database.status == Some(DatabaseStatus::Active)) {
+        let is_active = database.status == Some(DatabaseStatus::Active);
+        if !(wanted.issues_only && is_active && serves(snapshot, database)) {
             table.push(row(snapshot, database, wanted));
         }
     }
     table
+}
+
+/// Whether all its primaries are well. Where it is active and they are not, the sections of endpoints and shards
+/// say why.
+fn serves(snapshot: &Snapshot, database: &Bdb) -> bool {
+    let mut own = snapshot.shards.iter().filter(|s| s.bdb_uid == database.uid);
+    own.all(|shard| shard.role != "master" || is_well(shard))
 }
 
 fn row(snapshot: &Snapshot, database: &Bdb, wanted: Wanted<'_>) -> Vec<Cell> {
