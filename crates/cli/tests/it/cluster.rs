@@ -5,7 +5,7 @@ use crate::fixtures::{Cluster, FINGERPRINT};
 use insta::assert_snapshot;
 use model::documents::OperationStatus;
 use model::rest::{ActionStarted, Actions, Bootstrap, StateMachine};
-use model::{ErrorCode, NodeUid};
+use model::{ErrorCode, NodeUid, OperationUid};
 use serde_json::{Value, json};
 
 fn bootstrap(state: &str) -> Bootstrap {
@@ -297,4 +297,39 @@ fn running_actions() {
     actions.state_machines.truncate(1);
     node.answer("GET /v1/actions", &actions);
     assert_eq!(node.output("cluster running_actions"), "No active tasks\n");
+}
+
+#[test]
+fn a_part_that_waits_for_its_turn_says_for_what() {
+    let action = "0198c0de-0000-7000-8000-000000000001";
+    let whole = StateMachine {
+        action_uid: action.to_owned(),
+        object_name: "node:2".to_owned(),
+        status: Some(OperationStatus::Active),
+        name: "remove".to_owned(),
+        state: "active".to_owned(),
+        node_uid: Some(NodeUid(2)),
+        ..StateMachine::default()
+    };
+    let part = |number: u64, state: &str| StateMachine {
+        action_uid: format!("{action}-{number}"),
+        object_name: format!("bdb:{number}"),
+        status: Some(OperationStatus::Pending),
+        state: state.to_owned(),
+        task_id: Some(OperationUid(action.to_owned())),
+        ..whole.clone()
+    };
+    let waits = "its turn: SMUpdateBDB of db:2 (op-2) runs";
+    let actions = Actions {
+        state_machines: vec![part(1, "pending"), part(2, waits)],
+        actions: vec![whole.clone()],
+    };
+    let node = FakeNode::new();
+    node.answer("GET /v1/actions", &actions);
+    assert_snapshot!(node.output("cluster running_actions"), @"
+    Got 1 tasks:
+    1) Task: remove (0198c0de-0000-7000-8000-000000000001) Node: 2 Status: running
+       db:1: queued
+       db:2: queued, waits: its turn: SMUpdateBDB of db:2 (op-2) runs
+    ");
 }
