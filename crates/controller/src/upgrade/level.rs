@@ -9,6 +9,7 @@ use crate::state::{Change, ClusterState};
 use jiff::Timestamp;
 use model::documents::{Severity, keys};
 use model::observation::NodeObservation;
+use model::upgrade::run::UpgradeRun;
 use model::upgrade::{ClosedUpgrade, OpenUpgrade, Raising, Upgrade};
 use serde_json::json;
 use std::time::Instant;
@@ -63,6 +64,11 @@ pub fn ready(known: &Known<'_>, to: &str) -> Result<u32, Vec<String>> {
     let mut waits = Vec::new();
     let level = known.state.cluster.feature_level;
     let mut highest = u32::MAX;
+    // It may still be taken back, and does so if an operator has said it.
+    let run = known.state.upgrade.run.as_ref();
+    if run.is_some_and(UpgradeRun::is_open) {
+        waits.push("the upgrade of all nodes has not ended".to_owned());
+    }
     let mut build: Option<&str> = None;
     for (uid, seen) in known.nodes() {
         let Some(seen) = seen else {

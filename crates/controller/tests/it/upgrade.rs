@@ -1,14 +1,17 @@
 //! When the feature level rises, and when it does not.
 
+use crate::upgrade_plan::target;
 use crate::world::World;
 use controller::upgrade::data::{Batch, DataMigration};
 use controller::upgrade::level::{self, Known};
 use jiff::Timestamp;
 use model::documents::{Node, keys};
 use model::intent::Intent;
-use model::upgrade::{LevelRange, NodePhase, ReleaseFacts};
+use model::upgrade::run::{BundleFacts, RunState, RunWish, StartRun};
+use model::upgrade::{ClosedUpgrade, LevelRange, NodePhase, ReleaseFacts, Upgrade};
 use model::{ErrorCode, NodeUid};
 use serde_json::json;
+use store::Txn;
 
 pub(crate) const OLD: &str = "1.0.0";
 pub(crate) const NEW: &str = "1.1.0";
@@ -294,4 +297,81 @@ fn test_only_migration_goes_on_from_every_checkpoint_and_is_read_back() {
         let state = world.cluster();
         assert!((MARK.holds)(&state), "{told:?}");
     }
+}
+
+/// Nodes that an upgrade of all nodes has brought to the new release, while it has not ended.
+fn all_new_in_an_open_run() -> World {
+    let mut world = World::with_nodes(3);
+    for node in 1..=3 {
+        runs(&mut world, node, OLD, 1);
+    }
+    let start = StartRun {
+        from: OLD.to_owned(),
+        target: target(None),
+        bundle: BundleFacts {
+            digest: "d".repeat(64),
+            size: 1 << 20,
+            source: NodeUid(1),
+        },
+        wish: RunWish::default(),
+    };
+    world
+        .request(&Intent::StartUpgradeRun(Box::new(start)))
+        .unwrap();
+    for node in 1..=3 {
+        install(&mut world, node, &facts(NEW, 2));
+    }
+    world
+}
+
+fn change(world: &mut World, change: impl FnOnce(&mut Upgrade)) {
+    let mut doc = world.cluster().upgrade.doc.clone();
+    change(&mut doc);
+    world.apply(&Txn::new().put(keys::UPGRADE, &doc).unwrap());
+}
+
+/// Whoever looks at a run that has not ended may still take it back: the level would make that impossible.
+#[test]
+fn the_level_waits_for_the_end_of_an_upgrade_of_all_nodes() {
+    let mut world = all_new_in_an_open_run();
+    world.request(&Intent::PauseUpgradeRun).unwrap();
+    later(&mut world, 10_000);
+    assert_eq!(steps(&mut world, &[]), Vec::<String>::new());
+    let refused = world.request(&Intent::FinalizeUpgrade).unwrap_err();
+    assert_eq!(refused.error_code, ErrorCode::UpgradeNotComplete);
+    let waits = "the upgrade of all nodes has not ended";
+    assert!(refused.description.contains(waits), "{refused:?}");
+
+    // Once an operator has said that it goes back, too.
+    world.request(&Intent::RollBackUpgradeRun).unwrap();
+    later(&mut world, 10_000);
+    assert_eq!(steps(&mut world, &[]), Vec::<String>::new());
+
+    change(&mut world, |doc| {
+        doc.run.as_mut().unwrap().state = RunState::Done;
+    });
+    assert_eq!(steps(&mut world, &[]).len(), 1, "the soak begins");
+    later(&mut world, 600);
+    steps(&mut world, &[]);
+    assert_eq!(current_level(&world), 2);
+}
+
+/// Where the level has risen all the same (release 1.1.0 did not wait), no node could go back, and the run would never end.
+#[test]
+fn what_is_finalised_is_not_taken_back() {
+    let mut world = all_new_in_an_open_run();
+    let now = world.now;
+    change(&mut world, |doc| {
+        doc.current = None;
+        doc.last = Some(ClosedUpgrade {
+            from: OLD.to_owned(),
+            to: NEW.to_owned(),
+            level_from: 1,
+            level_to: 2,
+            began: now,
+            ended: now,
+        });
+    });
+    let refused = world.request(&Intent::RollBackUpgradeRun).unwrap_err();
+    assert_eq!(refused.error_code, ErrorCode::UpgradeNoRun);
 }

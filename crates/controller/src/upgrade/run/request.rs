@@ -6,10 +6,10 @@ use crate::state::{Change, ClusterState};
 use jiff::Timestamp;
 use model::documents::Severity;
 use model::intent::IntentOutcome;
-use model::upgrade::SOAK_SECONDS_MAX;
 use model::upgrade::run::{
     ATTEMPTS_MAX, BUNDLE_MAX, Direction, NodeTurn, RULES, RunState, StartRun, TurnState, UpgradeRun,
 };
+use model::upgrade::{SOAK_SECONDS_MAX, Upgrade};
 use model::{ApiError, ErrorCode};
 use serde_json::json;
 use store::Txn;
@@ -151,7 +151,7 @@ pub(crate) fn roll_back(state: &ClusterState, fresh: &Fresh<'_>) -> Planned {
         .current
         .as_ref()
         .is_some_and(|open| open.to == run.target.version);
-    if !run.is_open() && !of_run {
+    if !of_run && (!run.is_open() || is_finalised(upgrade, &run)) {
         let text = format!(
             "the upgrade to {} has ended and is finalised, or was taken back; where the feature level did not rise, \
              install.sh --rollback still takes a node back",
@@ -181,6 +181,14 @@ pub(crate) fn roll_back(state: &ClusterState, fresh: &Fresh<'_>) -> Planned {
         }
         Ok(true)
     })
+}
+
+/// Whether the upgrade to where a run goes was finalised while it was open, or before it and with a higher level: no
+/// node can go back.
+fn is_finalised(upgrade: &Upgrade, run: &UpgradeRun) -> bool {
+    let last = upgrade.last.as_ref();
+    let last = last.filter(|last| last.to == run.target.version);
+    last.is_some_and(|last| last.ended >= run.began || last.level_to > last.level_from)
 }
 
 /// An operator has asked for it: it is tried as often as at first before he is asked again. Numbers that were used
