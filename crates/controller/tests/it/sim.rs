@@ -10,6 +10,7 @@
 //! | `network` | orders, their answers and heartbeats on their way |
 //! | `agents` | by which rules orders are refused |
 //! | `moves` | moves of roles, cut short at each line |
+//! | `upgrade` | nodes that go to the next release, one after the other, and back |
 //! | `proxies` | leases, gates, and clients that write |
 //! | `faults` | what goes wrong |
 //! | `invariants` | what must hold, one a file |
@@ -27,6 +28,7 @@ mod network;
 mod nodes;
 mod proxies;
 mod raft;
+mod upgrade;
 
 use crate::world::World;
 use agents::Agents;
@@ -45,6 +47,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use upgrade::Upgrades;
 
 /// Steps with faults; after them the world heals.
 const STEPS: usize = 300;
@@ -66,6 +69,7 @@ struct Sim {
     agents: Agents,
     proxies: BTreeMap<NodeUid, Proxy>,
     promises: Promises,
+    upgrades: Upgrades,
     network: Network,
     past: Past,
     bug: Option<Bug>,
@@ -115,6 +119,7 @@ impl Sim {
                 .map(|n| (n, Proxy::default()))
                 .collect(),
             promises: Promises::default(),
+            upgrades: Upgrades::of(seed),
             network: Network::of(seed),
             past: Past::default(),
             bug,
@@ -125,6 +130,7 @@ impl Sim {
         for node in sim.nodes.values_mut() {
             node.applied = sim.world.tip();
         }
+        sim.install_old();
         sim.elect(NodeUid(1));
         sim
     }
@@ -155,7 +161,7 @@ impl Sim {
 
     fn check(&mut self) -> Result<(), String> {
         let ways = self.ways();
-        invariants::all(&self.world, &mut self.past, &ways)
+        invariants::all(&self.world, &mut self.past, (&ways, &self.upgrades))
     }
 
     /// How long it is until something happens: mostly less than a lease, at times longer than a silence.
@@ -186,7 +192,8 @@ impl Sim {
         if leases_first {
             self.renew();
         }
-        let done = self.rounds();
+        let mut done = self.rounds();
+        done |= self.upgrade_turn();
         if !leases_first {
             self.renew();
         }
@@ -211,7 +218,9 @@ impl Sim {
 
     fn run(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
-            if self.rng.random_ratio(1, 5) {
+            // An upgrade gets nowhere while all is broken.
+            let seldom = if self.upgrades.wanted { 12 } else { 5 };
+            if self.rng.random_ratio(1, seldom) {
                 self.fault();
                 self.check()?;
             }
@@ -245,6 +254,8 @@ impl Sim {
                 self.operate();
             } else if running().next().is_some() {
                 self.time_passes();
+            } else if self.upgrades.wanted && !self.upgrade_ended() {
+                "the upgrade does not end".clone_into(&mut last);
             } else {
                 match self.whole() {
                     Ok(()) => return Ok(()),
@@ -256,6 +267,7 @@ impl Sim {
     }
 
     fn whole(&self) -> Result<(), String> {
+        self.upgrade_is_whole()?;
         let cluster = self.world.cluster();
         for database in &cluster.databases {
             if let Some(operation) = &database.operation {
@@ -324,7 +336,11 @@ fn invariants_hold_whatever_happens() {
                 made_anew += trace.iter().filter(anew).count();
             }
             Err((why, trace)) => {
-                let last = trace.len().saturating_sub(80);
+                let last = if one {
+                    0
+                } else {
+                    trace.len().saturating_sub(80)
+                };
                 println!("seed {seed}: {why}\n{}", trace[last..].join("\n"));
                 broken.push(json!({ "seed": seed, "why": why }));
             }

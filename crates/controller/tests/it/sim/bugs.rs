@@ -27,10 +27,12 @@ pub(crate) enum Bug {
     TermsAreOne,
     /// Nobody looks when a node told something: what comes late is taken for new.
     OldHeartbeats,
+    /// Turns of an upgrade are stored by what a node remembers, whoever leads.
+    TurnsFromMemory,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::UnsyncedPromoted,
         Self::AcknowledgedBeforeDisk,
         Self::StalePrimaryNode,
@@ -39,6 +41,7 @@ impl Bug {
         Self::NothingIsCompared,
         Self::TermsAreOne,
         Self::OldHeartbeats,
+        Self::TurnsFromMemory,
     ];
 }
 

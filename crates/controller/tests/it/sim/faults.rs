@@ -194,6 +194,10 @@ impl Sim {
     }
 
     fn maintenance(&mut self) {
+        if self.upgrade_run().is_some_and(|run| run.is_open()) {
+            // It would stand against every turn.
+            return;
+        }
         let node = self.pick(&all_nodes()).unwrap();
         let cluster = self.world.cluster();
         let on = cluster.node(node).unwrap().maintenance.is_none();

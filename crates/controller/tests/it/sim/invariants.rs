@@ -7,8 +7,10 @@ mod epochs_only_rise;
 mod one_primary;
 mod one_taker_of_writes;
 mod safe_data_stay;
+mod upgrades_go_in_turns;
 
 use super::proxies::Way;
+use super::upgrade::Upgrades;
 use crate::world::World;
 use epochs_only_rise::Roles;
 use model::DatabaseUid;
@@ -30,7 +32,11 @@ pub(super) struct Past {
 }
 
 /// All of them.
-pub(super) fn all(world: &World, past: &mut Past, ways: &[Way]) -> Result<(), String> {
+pub(super) fn all(
+    world: &World,
+    past: &mut Past,
+    (ways, upgrades): (&[Way], &Upgrades),
+) -> Result<(), String> {
     past.ledger.look(world);
     past.ledger.nothing_is_lost()?;
     past.roles.epochs_only_rise(world)?;
@@ -38,5 +44,6 @@ pub(super) fn all(world: &World, past: &mut Past, ways: &[Way]) -> Result<(), St
     one_taker_of_writes::one_taker_of_writes(world)?;
     clients_see_one_lineage::clients_see_one_lineage(world, ways)?;
     epochs_agree::epochs_agree(world)?;
-    copies_apart::copies_apart(world)
+    copies_apart::copies_apart(world)?;
+    upgrades_go_in_turns::upgrades_go_in_turns(world, upgrades)
 }

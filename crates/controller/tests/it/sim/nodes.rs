@@ -109,6 +109,8 @@ impl Sim {
             }
         });
         seen.applied = read.revision;
+        seen.upgrade.level = read.cluster.feature_level;
+        seen.upgrade.turn = self.upgrades.turn(uid);
         seen.proxy = Some(ProxyObservation {
             databases: databases.collect(),
             leases: true,

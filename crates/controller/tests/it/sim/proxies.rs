@@ -49,6 +49,12 @@ impl Proxy {
         let held = self.gates.entry(of).or_default();
         *held = (*held).max(epoch);
     }
+
+    /// Another process has taken over its clients. It has no lease yet; what is held it holds by what it applied.
+    pub(super) const fn is_replaced(&mut self) {
+        self.process += 1;
+        self.until = None;
+    }
 }
 
 /// For whom engines give promises, as their agents know, and since when for nobody else.
