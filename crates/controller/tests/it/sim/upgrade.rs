@@ -456,8 +456,9 @@ impl Sim {
         };
         for (uid, seen) in &self.world.nodes {
             if seen.software_version != version || self.upgrades.roots[uid].pending {
+                let state = &run.state;
                 return Err(format!(
-                    "node:{uid} does not run {version} for good: {run:?}"
+                    "node:{uid} does not run {version} for good, and the run is {state:?}"
                 ));
             }
         }
