@@ -74,7 +74,7 @@ fn report(seed: Option<u64>, told: &Value, seconds: f64) -> Value {
               "unit": "", "goal": 0.0, "met": broken == 0.0 },
             { "name": "seeds simulated", "value": seeds, "unit": "", "goal": 1.0, "met": seeds >= 1.0 },
         ],
-        "details": { "broken": told["broken"], "replicas made anew": told["made_anew"] },
+        "details": { "broken": told["broken"], "happened": told["happened"] },
     })
 }
 
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_broken_seed_is_a_goal_that_is_missed() {
         let row = |broken: serde_json::Value| {
-            let told = json!({ "seeds": 200, "broken": broken, "made_anew": 30 });
+            let told = json!({ "seeds": 200, "broken": broken, "happened": { "made anew elsewhere": 30 } });
             let report = report(None, &told, 1.0);
             let row = &report["rows"][0];
             (row["value"].clone(), row["met"].clone())

@@ -51,6 +51,13 @@ impl Bug {
 }
 
 impl Sim {
+    /// What is stored last stands, whoever stores it, and by whatever state.
+    pub(super) fn overwrite(&mut self, mut txn: Txn) -> &'static str {
+        txn.compare.clear();
+        self.world.commit(&txn);
+        "done"
+    }
+
     /// Before the planner looks.
     pub(super) fn forge(&mut self) {
         if self.bug == Some(Bug::UnsyncedPromoted) && !self.calm {

@@ -35,8 +35,8 @@ impl Sim {
             }
             12 => self.silence(),
             13 => {
-                let primaries = uids(&self.primaries());
-                let shard = self.pick(&primaries).unwrap_or(shard);
+                let movable = uids(&self.movable());
+                let shard = self.pick(&movable).unwrap_or(shard);
                 self.ask(&Intent::FailoverShards {
                     database: None,
                     shards: vec![shard],

@@ -184,11 +184,12 @@ impl Sim {
             let now = self.world.now;
             if let Some(next) = step(&self.view(uid, &state), now) {
                 let told = format!("node:{uid} stores of the upgrade: {}", next.reason);
-                let mut txn = stored(&state, next, now);
-                if from_memory {
-                    txn.compare.clear();
-                }
-                let stored = self.commit((uid, term), &txn);
+                let txn = stored(&state, next, now);
+                let stored = if from_memory {
+                    self.overwrite(txn)
+                } else {
+                    self.commit((uid, term), &txn)
+                };
                 self.note(format!("{told}: {stored}"));
                 done = true;
             } else {
