@@ -54,7 +54,7 @@ const STEPS: usize = 300;
 /// After so many seeds that are broken no more are run: each tells its story.
 const BROKEN_MAX: usize = 5;
 /// Steps in which a world without faults must be whole again.
-const HEAL_WITHIN: usize = 1_000;
+const HEAL_WITHIN: usize = 2_000;
 /// So many steps in which nothing happens are rest: leases and silences are over by then.
 const RESTS: usize = 8;
 
@@ -406,7 +406,9 @@ fn the_same_seed_tells_the_same_story() {
 fn known_bugs_are_caught() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
-        let mut seeds = (0..2_000).filter(|seed| bug.lives_in(*seed));
+        // The one that has shown it goes first.
+        let others = (0..2_000).filter(|seed| bug.lives_in(*seed));
+        let mut seeds = std::iter::once(bug.shown_by()).chain(others);
         match seeds.find_map(|seed| Some((seed, caught(seed, bug)?))) {
             Some((seed, why)) => println!("{bug:?}: seed {seed}: {why}"),
             None => missed.push(bug),

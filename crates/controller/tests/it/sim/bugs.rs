@@ -44,6 +44,21 @@ impl Bug {
         Self::TurnsFromMemory,
     ];
 
+    /// A world that has shown it.
+    pub(super) const fn shown_by(self) -> u64 {
+        match self {
+            Self::UnsyncedPromoted => 8,
+            Self::AcknowledgedBeforeDisk => 0,
+            Self::StalePrimaryNode => 228,
+            Self::GateByReachability => 2,
+            Self::ProgressInMemory => 78,
+            Self::NothingIsCompared => 106,
+            Self::TermsAreOne => 150,
+            Self::OldHeartbeats => 108,
+            Self::TurnsFromMemory => 141,
+        }
+    }
+
     /// Whether a world can show it, or shows it sooner: those without an upgrade have more faults.
     pub(super) const fn lives_in(self, seed: u64) -> bool {
         matches!(self, Self::TurnsFromMemory) == (seed % 2 == 1)

@@ -335,7 +335,7 @@ impl Sim {
                     self.ends(uid, JobState::Failed);
                     return true;
                 }
-                None => return true,
+                None => return false,
             },
             4 if self.world.nodes[&uid].software_version != version => {
                 self.replaced(uid, (version, max));
@@ -348,7 +348,7 @@ impl Sim {
                     (NodePhase::Done, (version, max))
                 };
                 if self.says(uid, phase, facts) != Some(true) {
-                    return true;
+                    return false;
                 }
             }
             0 => {
