@@ -183,12 +183,10 @@ pub(crate) fn roll_back(state: &ClusterState, fresh: &Fresh<'_>) -> Planned {
     })
 }
 
-/// Whether the upgrade to where a run goes was finalised while it was open, or before it and with a higher level: no
-/// node can go back.
+/// Whether the upgrade to where a run goes was finalised, and the level has risen: no node can go back.
 fn is_finalised(upgrade: &Upgrade, run: &UpgradeRun) -> bool {
     let last = upgrade.last.as_ref();
-    let last = last.filter(|last| last.to == run.target.version);
-    last.is_some_and(|last| last.ended >= run.began || last.level_to > last.level_from)
+    last.is_some_and(|last| last.to == run.target.version && last.level_to > last.level_from)
 }
 
 /// An operator has asked for it: it is tried as often as at first before he is asked again. Numbers that were used
