@@ -360,6 +360,11 @@ impl Worker {
         if args.left() > 0 && class == Class::Discard {
             return Route::Any(Sending::plain());
         }
+        // Subscriptions may just end: only what is settled tells whether the engine refuses it.
+        let subscribed = self.clients[index].session.subscribed_in_resp2();
+        if subscribed && class == Class::Exec && !self.barrier(index) {
+            return Route::Hold;
+        }
         let session = &self.clients[index].session;
         let lane = self.clients[index].lane;
         let refused = args.left() > 0 || session.subscribed_in_resp2();

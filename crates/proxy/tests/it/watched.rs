@@ -91,6 +91,36 @@ fn exec_while_subscribed_lets_go() {
     }
 }
 
+/// Whether it lets go is decided when it runs: the subscription may have ended by then.
+#[test]
+fn exec_behind_the_end_of_a_subscription_keeps_watching() {
+    for (name, node, key) in nodes() {
+        for line in ["EXEC", "DISCARD"] {
+            let mut client = node.client();
+            assert_eq!(client.text(&format!("WATCH {key}")), "+OK\r\n");
+            client.ask("SUBSCRIBE ch");
+            client.send(&[words("UNSUBSCRIBE ch"), words(line)].concat());
+            client.raw();
+            let said = client.text("PING");
+            assert!(said.ends_with("without MULTI\r\n"), "{name}: {said}");
+            node.client().text(&format!("SET {key} v"));
+            // Nobody else gets the connection that watches.
+            let mut stranger = node.client();
+            stranger.text("MULTI");
+            stranger.text("PING");
+            assert_eq!(stranger.text("EXEC"), "*1\r\n+PONG\r\n", "{name}");
+            assert_eq!(client.raw(), b"+PONG\r\n");
+            client.text("MULTI");
+            assert_eq!(
+                client.text("EXEC"),
+                "_\r\n",
+                "{name}, {}",
+                node.more.len() + 1
+            );
+        }
+    }
+}
+
 /// What is not watched any more cannot be lost.
 #[test]
 fn what_is_let_go_is_not_lost() {
