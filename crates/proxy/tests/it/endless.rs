@@ -9,7 +9,7 @@ use std::io::Write;
 use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
-const SENT: usize = 400 * MIB;
+const SENT: usize = 160 * MIB;
 
 /// What a client sends: at first, and then again and again.
 struct Kind {
