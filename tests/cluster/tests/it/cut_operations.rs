@@ -8,6 +8,7 @@ use crate::replicas::{create, masters};
 use crate::story::{primary, seen, served, shards, shards_ok};
 use model::documents::OperationStatus;
 use model::rest::{Actions, LogEvent, NodeInfo, ShardInfo};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use testkit::cluster::Cluster;
 use testkit::wait;
@@ -52,6 +53,27 @@ struct Story {
     /// Whether a node leaves the cluster for good.
     leaves: bool,
     writers: Vec<Writer>,
+    armed: BTreeMap<usize, Armed>,
+}
+
+/// Who was told to kill whom, last.
+#[derive(Clone, Debug)]
+struct Armed {
+    killer: Option<u32>,
+    victims: Vec<u32>,
+}
+
+impl Armed {
+    /// Whether it is done, or whoever was to do it is gone.
+    fn is_over(&self) -> bool {
+        self.killer.is_none_or(has_ended) || self.victims.iter().copied().all(has_ended)
+    }
+}
+
+fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_none_or(|state| state.starts_with(['Z', 'X']))
 }
 
 impl Story {
@@ -68,6 +90,7 @@ impl Story {
             alive: vec![0, 1, 2],
             leaves: false,
             writers,
+            armed: BTreeMap::new(),
         }
     }
 
@@ -98,17 +121,40 @@ impl Story {
     }
 
     /// Has the next one who writes kill them. Whole at once: who reads it finds all of it.
-    fn arm(&self, node: usize, steps: usize) {
+    fn arm(&mut self, node: usize, steps: usize) {
         let victims = self.victims(node, steps);
+        let killer = self.cluster.nodes[node].pid("cnm_exec");
         let pids: Vec<String> = victims.iter().map(u32::to_string).collect();
         let file = self.cluster.nodes[node].cut_file();
         let new = file.with_extension("new");
         std::fs::write(&new, format!("step {}", pids.join(" "))).unwrap();
         std::fs::rename(new, file).unwrap();
+        self.armed.insert(node, Armed { killer, victims });
     }
 
-    fn arm_all(&self, steps: usize) {
-        self.alive.iter().for_each(|node| self.arm(*node, steps));
+    fn arm_all(&mut self, steps: usize) {
+        for node in self.alive.clone() {
+            self.arm(node, steps);
+        }
+    }
+
+    /// Nobody kills any more. Who has taken a file is about to: its victims end first.
+    fn disarm(&self, armed: &[usize]) {
+        for node in armed {
+            let taken = std::fs::remove_file(self.cluster.nodes[*node].cut_file()).is_err();
+            let Some(known) = self.armed.get(node).filter(|_| taken) else {
+                continue;
+            };
+            wait::until(
+                "who was to be killed has ended",
+                Duration::from_secs(30),
+                || match known.is_over() {
+                    true => Ok(()),
+                    false => Err(format!("{known:?}")),
+                },
+            )
+            .unwrap();
+        }
     }
 
     /// Kills after each step until it has ended. How many steps there were.
@@ -134,10 +180,7 @@ impl Story {
             ended(&self.cluster)
         })
         .unwrap();
-        for node in &armed {
-            let _ = std::fs::remove_file(self.cluster.nodes[*node].cut_file());
-        }
-        // The last kill may come only now.
+        self.disarm(&armed);
         wait::until("everybody is there", Duration::from_secs(30), || {
             for node in &armed {
                 let node = &mut self.cluster.nodes[*node];
