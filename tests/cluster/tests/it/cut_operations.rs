@@ -1,6 +1,6 @@
 //! What if processes are killed while shards are brought elsewhere? After each transaction that the primary node
-//! writes of such an operation, from its request to its end, somebody is killed: the operation ends by itself and
-//! as it would have, no engine is started again, clients see no error. What a move of a role writes in between has
+//! writes of such an operation, from its request to its end, somebody is killed: the operation ends by itself (where a
+//! move took too long and was undone, with an operator's `retry`) and as it would have, no engine is started again, clients see no error. What a move of a role writes in between has
 //! lines of its own: `cut_moves`.
 
 use crate::load::{Writer, go_on, stop, value, writer};
@@ -269,10 +269,22 @@ fn completed(cluster: &Cluster, kind: &str) -> Result<usize, String> {
             Some(OperationStatus::Pending | OperationStatus::Active) => {
                 return Err(format!("{operation:?}"));
             }
+            // A move that took so long that it was undone pauses its operation: on a busy machine that is meant.
+            Some(OperationStatus::Paused) if operation.error.as_deref().is_some_and(is_undone) => {
+                let retry = ["retry", &operation.action_uid];
+                let said = cluster.nodes[0]
+                    .rladmin(&retry)
+                    .map_err(|e| e.to_string())?;
+                return Err(format!("{operation:?}: {}", seen(&said)));
+            }
             _ => panic!("{operation:?}"),
         }
     }
     Ok(count)
+}
+
+fn is_undone(why: &str) -> bool {
+    why.contains("the primary node changed in the middle of the move")
 }
 
 /// The engines of a role.
