@@ -19,8 +19,16 @@ const PROCESSES_MAX: usize = 64;
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// For how long a database that is served elsewhere now must have had no client here until it is served no more.
-/// Longer than a proxy takes between two words about itself, and than one that is replaced is in two processes.
-const EMPTY_FOR: Duration = Duration::from_secs(5);
+/// Longer than a proxy that says nothing keeps its connection, and than one that is replaced is in two processes.
+const EMPTY_FOR: Duration = Duration::from_secs(10);
+
+/// How long a proxy's first configuration waits for its first word: of clients that it serves beside its policy only it
+/// knows. First of one that was here before, or is older than this program by [`OLDER`]: it has something to say, and says
+/// it as soon as it runs. Then of one that has come up with this program, as after a start of the node: it may have nothing.
+const FIRST_WORD: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(200));
+
+/// See [`FIRST_WORD`]; clock ticks.
+const OLDER: Start = 300;
 
 #[derive(Debug, Default)]
 struct Known {
@@ -68,15 +76,23 @@ impl Default for Proxies {
 }
 
 impl Proxies {
-    /// A proxy's process has connected.
-    pub fn came(&self, process: u32) {
+    /// A proxy's process has connected. How long its first configuration waits for its first word.
+    pub fn came(&self, process: u32) -> Duration {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.processes.retain(|pid, known| known.runs(*pid));
-        if let Some(started) = started(process)
+        let before = known.processes.contains_key(&process);
+        let (its, own) = (started(process), started(std::process::id()));
+        if let Some(started) = its
             && known.processes.len() < PROCESSES_MAX
         {
             let left = None;
             known.processes.insert(process, Process { started, left });
+        }
+        let older = its.zip(own).is_some_and(|(its, own)| its + OLDER <= own);
+        match self.since.elapsed() < BACK_WITHIN {
+            _ if before || older => FIRST_WORD.0,
+            true => FIRST_WORD.1,
+            false => Duration::ZERO,
         }
     }
 
@@ -172,12 +188,6 @@ impl Proxies {
         then.is_some_and(|then| then.elapsed() < EMPTY_FOR)
     }
 
-    /// Whether this program has run for so short a time that proxies may not have told of their clients yet.
-    #[must_use]
-    pub fn is_new(&self) -> bool {
-        self.since.elapsed() < BACK_WITHIN
-    }
-
     /// What the one that came last says.
     #[must_use]
     pub fn latest(&self) -> watch::Receiver<Option<ProxyObservation>> {
@@ -198,6 +208,7 @@ fn started(process: u32) -> Option<Start> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::observation::ProxyDatabaseObservation;
     use std::process::Command;
 
     fn of(pid: u32) -> ProxyObservation {
@@ -206,6 +217,38 @@ mod tests {
             leases: true,
             ..ProxyObservation::default()
         }
+    }
+
+    #[test]
+    fn who_was_here_before_is_asked_first_what_it_has() {
+        let proxies = Proxies::default();
+        let me = std::process::id();
+        assert_eq!(proxies.came(me), FIRST_WORD.1, "all are new");
+        assert_eq!(proxies.came(me), FIRST_WORD.0, "it comes again");
+        assert_eq!(proxies.came(1), FIRST_WORD.0, "it ran before");
+        let running = Proxies {
+            since: Instant::now().checked_sub(BACK_WITHIN).unwrap(),
+            ..Proxies::default()
+        };
+        assert_eq!(running.came(me), Duration::ZERO, "it is new alone");
+    }
+
+    #[test]
+    fn a_database_is_kept_while_it_has_clients() {
+        let proxies = Proxies::default();
+        let (open, busy, other) = (DatabaseUid(1), DatabaseUid(2), DatabaseUid(3));
+        proxies.was_open([open]);
+        let mut seen = of(1);
+        seen.databases = [(busy, 1), (other, 0)]
+            .map(|(database, connections)| ProxyDatabaseObservation {
+                database,
+                connections,
+                ..ProxyDatabaseObservation::default()
+            })
+            .to_vec();
+        proxies.heard(1, Some(seen));
+        let kept = [open, busy, other].map(|uid| proxies.may_have_clients(uid));
+        assert_eq!(kept, [true, true, false]);
     }
 
     #[test]

@@ -34,10 +34,6 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 /// A proxy tells of itself every second; one that does not for this long is not counted on.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How long the first configuration waits, just after a start of this program, for what a proxy has: of clients that it
-/// serves beside its policy only it knows.
-const FIRST_WORD: Duration = Duration::from_millis(200);
-
 /// Binds a unix socket, in place of one that a killed predecessor left.
 ///
 /// # Errors
@@ -89,8 +85,8 @@ async fn feed(member: &Arc<Member>, stream: UnixStream, connection: u64) -> anyh
     let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let process = process.and_then(|pid| u32::try_from(pid).ok());
     let process = process.context("the proxy's process is not known")?;
-    member.proxies.came(process);
-    let ended = feed_process(member, stream, (connection, process)).await;
+    let first_word = member.proxies.came(process);
+    let ended = feed_process(member, stream, (connection, process), first_word).await;
     member.proxies.left(process);
     ended
 }
@@ -99,6 +95,7 @@ async fn feed_process(
     member: &Arc<Member>,
     stream: UnixStream,
     (connection, process): (u64, u32),
+    first_word: Duration,
 ) -> anyhow::Result<()> {
     let mut leases = Leases::of(process);
     let (read, mut write) = stream.into_split();
@@ -110,9 +107,9 @@ async fn feed_process(
     let mut holding = hold_first(member, &mut write, &mut pending).await?;
     let (mut wishes, mut line) = (Wishes::default(), Vec::new());
     let silence = tokio::time::sleep(SILENCE_MAX);
-    let first = tokio::time::sleep(FIRST_WORD);
+    let first = tokio::time::sleep(first_word);
     tokio::pin!(silence, first);
-    let (mut news, mut unknown) = (true, member.proxies.is_new());
+    let (mut news, mut unknown) = (true, !first_word.is_zero());
     loop {
         if holding.is_over() && !unknown && std::mem::take(&mut news) {
             send_if_new(member, &mut write, (&mut told, holding.closed())).await?;

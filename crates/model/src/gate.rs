@@ -126,7 +126,8 @@ pub enum GateStep {
     },
 }
 
-/// How a proxy refuses an order about a database, or a primary of it, that it does not serve.
+/// How a proxy refuses an order about a database, or a primary of it, that it does not serve. Releases since 1.1.0 say
+/// it in these words, and `cnm_exec` tells it by them from other refusals.
 #[must_use]
 pub fn not_served(database: DatabaseUid, primary: ShardUid) -> String {
     format!("database {database} with primary shard {primary} is not served here")

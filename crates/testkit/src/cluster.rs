@@ -205,6 +205,15 @@ impl Node {
             .map(|(_, child)| child.id())
     }
 
+    /// Process of the proxy's server: the child of its launcher.
+    #[must_use]
+    pub fn proxy_server(&self) -> Option<u32> {
+        let launcher = self.pid("dmcproxy")?;
+        let path = format!("/proc/{launcher}/task/{launcher}/children");
+        let children = std::fs::read_to_string(path).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
     /// Kills a daemon at once (SIGKILL) and waits for its end.
     ///
     /// # Errors

@@ -44,6 +44,11 @@ fn shard(uid: u64, node: u64, slots: (u16, u16), serving: u64) -> Value {
 
 /// The database as the proxy of a node is told of it; `None`: it does not serve it.
 fn told(me: u64, database: Value, shards: &[Value]) -> Option<ProxyDatabase> {
+    told_of(me, (database, false), shards)
+}
+
+/// The same; whether it is kept for clients that are there.
+fn told_of(me: u64, (database, kept): (Value, bool), shards: &[Value]) -> Option<ProxyDatabase> {
     let mut put = vec![
         (keys::CLUSTER.to_owned(), cluster()),
         (keys::database(DatabaseUid(1)), database),
@@ -65,13 +70,25 @@ fn told(me: u64, database: Value, shards: &[Value]) -> Option<ProxyDatabase> {
         "install_id = 't'\naddress = '127.0.0.1{me}'\ninstall_dir = '/opt/m'\nconfig_dir = '/etc/m'\n\
          var_dir = '/var/m'\nsocket_dir = '/run/m'\nos_user = 'm'\nos_group = 'm'\n"
     );
-    let config = build(
-        &state,
-        NodeUid(me),
-        &NodeConfig::parse(&text).unwrap(),
-        &|_| false,
-    );
+    let config = NodeConfig::parse(&text).unwrap();
+    let config = build(&state, NodeUid(me), &config, &|_| kept);
     config.databases.into_iter().next()
+}
+
+#[test]
+fn what_others_serve_now_is_kept_for_the_clients_that_are_there() {
+    let of = |me, kept| {
+        told_of(
+            me,
+            (database(1, "single"), kept),
+            &[shard(1, 2, (0, 16_383), 2)],
+        )
+    };
+    assert_eq!(of(1, false), None);
+    let kept = of(1, true).unwrap();
+    assert_eq!((kept.listen.len(), kept.shards[0].uid.0), (0, 1));
+    assert_eq!(of(2, true), of(2, false));
+    assert_eq!(of(2, true).unwrap().listen.len(), 1);
 }
 
 #[test]

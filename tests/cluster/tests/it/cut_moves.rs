@@ -90,14 +90,6 @@ fn places(cluster: &Cluster) -> Places {
     }
 }
 
-/// The server is the launcher's child.
-fn proxy_server(cluster: &Cluster, node: usize) -> u32 {
-    let launcher = cluster.nodes[node].pid("dmcproxy").unwrap();
-    let path = format!("/proc/{launcher}/task/{launcher}/children");
-    let children = std::fs::read_to_string(path).unwrap();
-    children.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 fn pid(cluster: &Cluster, places: &Places, victim: Victim) -> u32 {
     let daemon = |node: usize| cluster.nodes[node].pid("cnm_exec").unwrap();
     let engine = |role: &str| {
@@ -109,8 +101,8 @@ fn pid(cluster: &Cluster, places: &Places, victim: Victim) -> u32 {
         Victim::Primary => daemon(places.other),
         Victim::OldAgent | Victim::OldAgentAway => daemon(places.old),
         Victim::NewAgent | Victim::NewAgentAway => daemon(places.new),
-        Victim::OldProxy => proxy_server(cluster, places.old),
-        Victim::NewProxy => proxy_server(cluster, places.new),
+        Victim::OldProxy => cluster.nodes[places.old].proxy_server().unwrap(),
+        Victim::NewProxy => cluster.nodes[places.new].proxy_server().unwrap(),
         Victim::OldEngine => engine("master"),
         Victim::NewEngine => engine("slave"),
     }

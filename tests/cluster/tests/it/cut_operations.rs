@@ -104,20 +104,12 @@ impl Story {
             Victim::All => alive.filter_map(daemon).collect(),
             Victim::Proxies => alive
                 .filter(|node| **node != 0)
-                .filter_map(|node| self.proxy_server(*node))
+                .filter_map(|node| self.cluster.nodes[*node].proxy_server())
                 .collect(),
             Victim::Master(after) | Victim::Slaves(after) if after != steps => Vec::new(),
             Victim::Master(_) => engines(&self.cluster, "master"),
             Victim::Slaves(_) => engines(&self.cluster, "slave"),
         }
-    }
-
-    /// The server is the launcher's child.
-    fn proxy_server(&self, node: usize) -> Option<u32> {
-        let launcher = self.cluster.nodes[node].pid("dmcproxy")?;
-        let path = format!("/proc/{launcher}/task/{launcher}/children");
-        let children = std::fs::read_to_string(path).ok()?;
-        children.split_whitespace().next()?.parse().ok()
     }
 
     /// Has the next one who writes kill them. Whole at once: who reads it finds all of it.

@@ -10,7 +10,7 @@ use testkit::wait;
 
 const PORT: u16 = 12_000;
 
-fn signal(pid: Option<u32>, signal: rustix::process::Signal) {
+pub(crate) fn signal(pid: Option<u32>, signal: rustix::process::Signal) {
     let pid = i32::try_from(pid.expect("a process")).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();

@@ -1,14 +1,19 @@
 //! An endpoint that follows its primaries (`single`, `all-master-shards`) keeps the clients that it has.
 
+use crate::hangs::signal;
 use crate::load::{Writer, go_on, stop, value, writer};
-use crate::replicas::masters;
+use crate::replicas::{create, masters};
 use crate::story::{seen, served, shards_ok};
+use model::rest::{NodeInfo, ProxyInfo};
+use rustix::process::Signal;
 use std::net::TcpStream;
 use std::time::Duration;
 use testkit::cluster::Cluster;
 use testkit::wait;
 
 const PORT: u16 = 12_000;
+const SOON: Duration = Duration::from_secs(30);
+const NOT_HEARD: &str = "no proxy is heard";
 
 fn at_primary(cluster: &Cluster) -> usize {
     let node = masters(cluster)[0].node_uid.0;
@@ -38,6 +43,51 @@ fn move_primary(cluster: &Cluster, words: &[&str]) {
         },
     )
     .unwrap();
+}
+
+/// What `cnm_exec` has heard of a node's proxy.
+fn proxy(cluster: &Cluster, node: usize) -> Result<ProxyInfo, String> {
+    let path = format!("/v1/nodes/{}", node + 1);
+    let info = cluster.nodes[node].get::<NodeInfo>(&path);
+    let info = info.map_err(|error| error.to_string())?;
+    info.proxy.ok_or_else(|| NOT_HEARD.to_owned())
+}
+
+/// Its server gives listeners and clients to the one that the next launcher starts.
+fn a_proxy_is_replaced(cluster: &mut Cluster, node: usize) {
+    let old = cluster.nodes[node].proxy_server();
+    let told = wait::until("it tells of its clients", SOON, || proxy(cluster, node));
+    let clients = told.unwrap().connections;
+    cluster.nodes[node].kill("dmcproxy").unwrap();
+    cluster.nodes[node].start_daemon("dmcproxy").unwrap();
+    wait::until("another proxy has the clients", SOON, || {
+        match proxy(cluster, node)? {
+            new if Some(new.pid) != old && new.connections >= clients => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+}
+
+/// `cnm_exec` is started again and the configuration changes before it runs again: only it knows of its clients then.
+fn a_proxy_says_nothing_for_a_while(cluster: &mut Cluster, node: usize) {
+    let server = cluster.nodes[node].proxy_server();
+    signal(server, Signal::STOP);
+    cluster.nodes[node].kill("cnm_exec").unwrap();
+    cluster.nodes[node].start_daemon("cnm_exec").unwrap();
+    cluster.nodes[node].ready().unwrap();
+    let words = ["tune", "db", "demo", "max_connections", "1000"];
+    cluster.nodes[node].rladmin_until(&words).unwrap();
+    wait::until("its node is heard without it", SOON, || {
+        match proxy(cluster, node) {
+            Err(why) if why == NOT_HEARD => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+    signal(server, Signal::CONT);
+    // By then it has been told what it serves.
+    wait::until("it is heard again", SOON, || proxy(cluster, node)).unwrap();
 }
 
 #[test]
@@ -107,6 +157,37 @@ fn clients_stay_where_they_are_when_their_endpoint_moves() {
     assert_eq!(popped.1, "x");
     let pong: String = redis::cmd("PING").query(&mut idle).unwrap();
     assert_eq!(pong, "PONG");
+    for written in stop(writers) {
+        assert_eq!(written.errors, [""; 0], "{}", written.key);
+        assert_eq!(value(&mut connection, &written.key), written.acknowledged);
+    }
+}
+
+/// No role has changed: proxies that come have nothing to hold, and are told all at once.
+#[test]
+fn clients_stay_where_they_are_when_the_policy_changes() {
+    let mut cluster = Cluster::start(3).unwrap();
+    create(&cluster, &[]);
+    let left = (at_primary(&cluster) + 1) % 3;
+    let writers: Vec<Writer> = (0..3)
+        .map(|number| writer(&cluster, left, PORT, format!("chain:{number}")))
+        .collect();
+    let words = ["tune", "db", "demo", "proxy_policy", "single"];
+    let output = cluster.nodes[left].rladmin(&words).unwrap();
+    assert!(output.status.success(), "{}", seen(&output));
+    wait::until("no new clients are taken there", SOON, || {
+        (!is_open(&cluster, left))
+            .then_some(())
+            .ok_or_else(String::new)
+    })
+    .unwrap();
+    go_on(&writers, "they write");
+    a_proxy_is_replaced(&mut cluster, left);
+    go_on(&writers, "they write over another proxy");
+    a_proxy_says_nothing_for_a_while(&mut cluster, left);
+    go_on(&writers, "they write when their proxy runs again");
+    let at_primary = at_primary(&cluster);
+    let mut connection = served(&cluster, at_primary, PORT);
     for written in stop(writers) {
         assert_eq!(written.errors, [""; 0], "{}", written.key);
         assert_eq!(value(&mut connection, &written.key), written.acknowledged);
