@@ -9,7 +9,7 @@
 //! 6. The target's agent takes the role over, and the store learns of it.
 
 use super::plan::{self, Move, Party};
-use super::recovery::{self, OldPrimary, Recovery, Target};
+use super::recovery::{self, Answer, OldPrimary, Recovery};
 use crate::cut;
 use crate::observed::Observations;
 use crate::reconcile::{NodeError, Nodes};
@@ -18,8 +18,8 @@ use model::command::{AgentCommand, AgentRefusal};
 use model::documents::{RoleMove, Shard};
 use model::gate::GateStep;
 use model::limits::REPLICA_SILENT;
-use model::observation::{EngineState, ShardObservation};
-use model::replication::{HandOverTarget, ReplicationObservation, SyncedRecord};
+use model::observation::ShardObservation;
+use model::replication::{HandOverTarget, ReplicationObservation};
 use model::{Epoch, OperationUid, ShardUid};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -134,7 +134,7 @@ impl Hands {
             Ok(seen) => {
                 cut::reached("handed");
                 let engines = begun.elapsed().saturating_sub(gates);
-                let record = record(&seen, &wanted.old.run_id, epoch);
+                let record = recovery::record(&seen, &wanted.old.run_id, epoch);
                 let held = self.release(&wanted).await;
                 cut::reached("released");
                 tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, ?gates, ?engines, "moved");
@@ -289,15 +289,14 @@ impl Hands {
                 self.order(old, stop(old), PREPARE_WITHIN),
                 self.order(new, stop(new), PREPARE_WITHIN),
             );
-            let old_is = old_primary(&old_seen, &old.run_id);
-            let new_is = target(&new_seen, &new.run_id);
+            let old_is = recovery::old_primary(answered(&old_seen), &old.run_id);
+            let new_is = recovery::target(answered(&new_seen), &new.run_id);
             let action = recovery::decide(old_is, new_is, begun.elapsed() > deadline);
             tracing::info!(shard = %old.shard, ?action, "settling a move: {reason}");
             let ends = (old.shard, epoch);
-            let record = match process(&old_seen, &old.run_id) {
-                Some(Some(seen)) if !seen.is_primary => record(seen, &old.run_id, epoch),
-                _ => None,
-            };
+            let record = recovery::process(answered(&old_seen), &old.run_id)
+                .flatten()
+                .and_then(|seen| recovery::record(seen, &old.run_id, epoch));
             let stored = match action {
                 // The gates open by the commit, never before it.
                 Recovery::Forward { .. } => {
@@ -371,7 +370,7 @@ impl Hands {
                 epoch: undone,
             };
             let seen = self.order(new, stop, PREPARE_WITHIN).await;
-            let follows = hears(&seen, &new.run_id, old.address);
+            let follows = hears(answered(&seen), &new.run_id, old.address);
             if follows
                 && self
                     .write(|state, now| plan::serve_unheard(state, old.shard, epoch, now))
@@ -436,68 +435,19 @@ impl Hands {
     }
 }
 
-/// The record of an old primary that has become a completed replica.
-fn record(seen: &ReplicationObservation, run_id: &str, epoch: Epoch) -> Option<SyncedRecord> {
-    (seen.link_up && !seen.sync_in_progress).then(|| SyncedRecord {
-        run_id: run_id.to_owned(),
-        replication_id: seen.replication_id.clone(),
-        offset_floor: seen.offset,
-        epoch,
-    })
-}
-
-/// What an agent answered about a process: `None`: no answer to that; `Some(None)`: it is gone.
-fn process<'a>(
-    answer: &'a Result<Option<ShardObservation>, NodeError>,
-    run_id: &str,
-) -> Option<Option<&'a ReplicationObservation>> {
-    let seen = answer.as_ref().ok()?.as_ref();
-    if seen.is_some_and(ShardObservation::is_in_doubt) {
-        return None;
-    }
-    let meant = seen.filter(|seen| {
-        seen.run_id.as_deref() == Some(run_id)
-            && !matches!(seen.state, EngineState::Stopped | EngineState::Failed)
-    });
-    match meant {
-        None => Some(None),
-        // A process that does not say how it replicates is as good as not heard.
-        Some(seen) => seen.replication.as_ref().map(Some),
-    }
-}
-
-fn old_primary(answer: &Result<Option<ShardObservation>, NodeError>, run_id: &str) -> OldPrimary {
-    match process(answer, run_id) {
-        None => OldPrimary::Unreachable,
-        Some(None) => OldPrimary::Gone,
-        Some(Some(seen)) => match (seen.failover_state.as_str(), seen.is_primary) {
-            ("waiting-for-sync", _) => OldPrimary::WaitingForSync,
-            ("failover-in-progress", _) => OldPrimary::InProgress,
-            (_, true) => OldPrimary::Primary,
-            (_, false) => OldPrimary::Completed,
-        },
-    }
-}
-
-fn target(answer: &Result<Option<ShardObservation>, NodeError>, run_id: &str) -> Target {
-    match process(answer, run_id) {
-        None => Target::Unreachable,
-        Some(None) => Target::Gone,
-        Some(Some(seen)) if seen.is_primary => Target::Primary,
-        Some(Some(_)) => Target::Replica,
-    }
+/// What an agent answered; `None`: nothing.
+fn answered(answer: &Result<Option<ShardObservation>, NodeError>) -> Answer<'_> {
+    answer.as_ref().ok().map(Option::as_ref)
 }
 
 /// Whether a process follows an engine, and hears it.
-fn hears(
-    answer: &Result<Option<ShardObservation>, NodeError>,
-    run_id: &str,
-    primary: SocketAddr,
-) -> bool {
-    process(answer, run_id).flatten().is_some_and(|seen| {
-        let linked = seen.link_up && seen.last_io_seconds < REPLICA_SILENT;
-        !seen.is_primary && linked && seen.primary == Some(primary)
-    })
+fn hears(answer: Answer<'_>, run_id: &str, primary: SocketAddr) -> bool {
+    recovery::process(answer, run_id)
+        .flatten()
+        .is_some_and(|seen| {
+            let linked = seen.link_up && seen.last_io_seconds < REPLICA_SILENT;
+            !seen.is_primary && linked && seen.primary == Some(primary)
+        })
 }
 
 /// A party to a move, from what is stored.
@@ -535,7 +485,7 @@ mod tests {
     /// It may be there and take writes: a recovery may not go on as if it were gone.
     #[test]
     fn an_old_primary_of_which_its_agent_knows_nothing_is_not_gone() {
-        let standing = |seen| old_primary(&Ok(Some(seen)), "r");
+        let standing = |seen| recovery::old_primary(answered(&Ok(Some(seen))), "r");
         let unknown = answer("unresponsive", None, None);
         assert_eq!(standing(unknown), OldPrimary::Unreachable);
         let stopped = answer("stopped", None, None);

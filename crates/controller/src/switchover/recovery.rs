@@ -3,6 +3,10 @@
 //! The old primary decides: no gate opens under the move's epoch before its engine is a completed
 //! replica of the target, so as long as it is not one, no client has written to the target.
 
+use model::Epoch;
+use model::observation::{EngineState, ShardObservation};
+use model::replication::{ReplicationObservation, SyncedRecord};
+
 /// The old primary's engine, as its agent tells after it has stored the leader's generation.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum OldPrimary {
@@ -58,6 +62,64 @@ pub enum Recovery {
         /// Whether it is.
         old_is_candidate: bool,
     },
+}
+
+/// What an agent answers about a shard: nothing, that it has none, or how it is.
+pub type Answer<'a> = Option<Option<&'a ShardObservation>>;
+
+/// The record of an old primary that has become a completed replica; `None`: it is none yet.
+#[must_use]
+pub fn record(seen: &ReplicationObservation, run_id: &str, epoch: Epoch) -> Option<SyncedRecord> {
+    (!seen.is_primary && seen.link_up && !seen.sync_in_progress).then(|| SyncedRecord {
+        run_id: run_id.to_owned(),
+        replication_id: seen.replication_id.clone(),
+        offset_floor: seen.offset,
+        epoch,
+    })
+}
+
+/// What an agent answered about a process: `None`: no answer to that; `Some(None)`: it is gone.
+#[must_use]
+pub fn process<'a>(answer: Answer<'a>, run_id: &str) -> Option<Option<&'a ReplicationObservation>> {
+    let seen = answer?;
+    if seen.is_some_and(ShardObservation::is_in_doubt) {
+        return None;
+    }
+    let meant = seen.filter(|seen| {
+        seen.run_id.as_deref() == Some(run_id)
+            && !matches!(seen.state, EngineState::Stopped | EngineState::Failed)
+    });
+    match meant {
+        None => Some(None),
+        // A process that does not say how it replicates is as good as not heard.
+        Some(seen) => seen.replication.as_ref().map(Some),
+    }
+}
+
+/// How the old primary's process stands by that.
+#[must_use]
+pub fn old_primary(answer: Answer<'_>, run_id: &str) -> OldPrimary {
+    match process(answer, run_id) {
+        None => OldPrimary::Unreachable,
+        Some(None) => OldPrimary::Gone,
+        Some(Some(seen)) => match (seen.failover_state.as_str(), seen.is_primary) {
+            ("waiting-for-sync", _) => OldPrimary::WaitingForSync,
+            ("failover-in-progress", _) => OldPrimary::InProgress,
+            (_, true) => OldPrimary::Primary,
+            (_, false) => OldPrimary::Completed,
+        },
+    }
+}
+
+/// How the target's process stands by that.
+#[must_use]
+pub fn target(answer: Answer<'_>, run_id: &str) -> Target {
+    match process(answer, run_id) {
+        None => Target::Unreachable,
+        Some(None) => Target::Gone,
+        Some(Some(seen)) if seen.is_primary => Target::Primary,
+        Some(Some(_)) => Target::Replica,
+    }
 }
 
 /// Decides from what both agents say.

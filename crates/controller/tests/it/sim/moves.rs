@@ -7,11 +7,10 @@ use super::invariants::Set;
 use super::network::{Ordered, told};
 use super::{Sim, all_nodes};
 use controller::switchover::plan::{self as switchover, Move, Party};
-use controller::switchover::recovery::{OldPrimary, Recovery, Target, decide};
+use controller::switchover::recovery::{self, Recovery, decide};
 use model::command::AgentCommand;
 use model::documents::RoleMove;
-use model::observation::ShardObservation;
-use model::replication::{HandOverTarget, ReplicationObservation, SyncedRecord};
+use model::replication::HandOverTarget;
 use model::{Epoch, NodeUid};
 use rand::Rng;
 use store::Txn;
@@ -133,7 +132,8 @@ impl Sim {
             }
             return gone(self, "after it");
         }
-        let record = seen.and_then(|seen| record(&seen, epoch));
+        let handed = seen.and_then(|seen| seen.replication);
+        let record = handed.and_then(|seen| recovery::record(&seen, &old.run_id, epoch));
         let take_over = take_over(new, epoch);
         let taken = self.ask_agent(by.0, new, take_over);
         if line == 5 {
@@ -195,8 +195,8 @@ impl Sim {
         let new_seen = self.ask_agent(by.0, new, stop(new));
         let late = self.rng.random();
         let seen = (
-            old_primary(old_seen.as_ref(), &old.run_id),
-            target(new_seen.as_ref(), &new.run_id),
+            recovery::old_primary(answered(old_seen.as_ref()), &old.run_id),
+            recovery::target(answered(new_seen.as_ref()), &new.run_id),
         );
         let action = decide(seen.0, seen.1, late);
         let ends = (old.shard, moving.epoch);
@@ -204,10 +204,9 @@ impl Sim {
         let done = match action {
             Recovery::Forward { .. } => {
                 let _ = self.ask_agent(by.0, new, take_over(new, moving.epoch));
-                let record = match process(old_seen.as_ref(), &old.run_id) {
-                    Some(Some(seen)) => record(seen, moving.epoch),
-                    _ => None,
-                };
+                let record = recovery::process(answered(old_seen.as_ref()), &old.run_id)
+                    .flatten()
+                    .and_then(|seen| recovery::record(seen, &old.run_id, moving.epoch));
                 if self.barrier(by.0) {
                     let state = self.world.cluster();
                     let commit = switchover::commit(&state, ends, (0, record), now);
@@ -271,53 +270,7 @@ fn take_over(new: &Party, epoch: Epoch) -> AgentCommand {
     }
 }
 
-/// The record of an old primary that has become a completed replica.
-fn record(seen: &ShardObservation, epoch: Epoch) -> Option<SyncedRecord> {
-    let replication = seen.replication.as_ref()?;
-    let linked = !replication.is_primary && replication.link_up && !replication.sync_in_progress;
-    linked.then_some(SyncedRecord {
-        run_id: seen.run_id.clone()?,
-        replication_id: replication.replication_id.clone(),
-        offset_floor: replication.offset,
-        epoch,
-    })
-}
-
-/// What an agent answered about a process: `None`: no answer to that; `Some(None)`: it is gone.
-fn process<'a>(answer: Option<&'a Answer>, run_id: &str) -> Option<Option<&'a ShardObservation>> {
-    let seen = answer?.as_ref().ok()?.as_ref();
-    let meant = seen.filter(|seen| seen.run_id.as_deref() == Some(run_id));
-    match meant {
-        None => Some(None),
-        Some(seen) => seen.replication.as_ref().map(|_| Some(seen)),
-    }
-}
-
-fn standing<'a>(
-    answer: Option<&'a Answer>,
-    run_id: &str,
-) -> Option<Option<&'a ReplicationObservation>> {
-    Some(process(answer, run_id)?.and_then(|seen| seen.replication.as_ref()))
-}
-
-fn old_primary(answer: Option<&Answer>, run_id: &str) -> OldPrimary {
-    match standing(answer, run_id) {
-        None => OldPrimary::Unreachable,
-        Some(None) => OldPrimary::Gone,
-        Some(Some(seen)) => match (seen.failover_state.as_str(), seen.is_primary) {
-            ("waiting-for-sync", _) => OldPrimary::WaitingForSync,
-            ("failover-in-progress", _) => OldPrimary::InProgress,
-            (_, true) => OldPrimary::Primary,
-            (_, false) => OldPrimary::Completed,
-        },
-    }
-}
-
-fn target(answer: Option<&Answer>, run_id: &str) -> Target {
-    match standing(answer, run_id) {
-        None => Target::Unreachable,
-        Some(None) => Target::Gone,
-        Some(Some(seen)) if seen.is_primary => Target::Primary,
-        Some(Some(_)) => Target::Replica,
-    }
+/// What the primary node makes of an answer, as of one that never came.
+fn answered(answer: Option<&Answer>) -> recovery::Answer<'_> {
+    answer?.as_ref().ok().map(Option::as_ref)
 }
