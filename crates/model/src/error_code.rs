@@ -47,7 +47,7 @@ macro_rules! codes {
 codes! {
     BadRequest = "bad_request", 400, "The request cannot be read.", "Send a JSON body as in openapi/v1.json.";
     InvalidSchema = "invalid_schema", 400, "A field is unknown or has the wrong type.", "Compare the body with the object in openapi/v1.json.";
-    InvalidParam = "invalid_param", 400, "A value is outside its range.", "Use a value in the range that the message names.";
+    InvalidParam = "invalid_param", 400, "A value cannot be taken.", "Change what the message names.";
     Unauthorized = "unauthorized", 401, "The user name or password is wrong, or none was sent.", "Send the e-mail and password of a cluster user by HTTP Basic.";
     UnauthorizedAction = "unauthorized_action", 403, "The user's role does not allow this.", "Use a user whose role allows it.";
     NotFound = "not_found", 404, "There is no such path.", "See openapi/v1.json for the paths.";
@@ -60,7 +60,7 @@ codes! {
     FailoverShardsDifferentBdb = "failover_shards_different_bdb", 406, "The shards are not of one database.", "Name shards of one database.";
     NoMajorityLeft = "no_majority_left", 409, "The nodes that would be left are no majority.", "Bring another node back, or turn its maintenance mode off.";
     LastNode = "last_node", 409, "It is the only node.", "Uninstall it instead.";
-    ReplicaNotSynced = "replica_not_synced", 409, "No replica has all the data of its master.", "Wait until `rladmin status shards` shows the replica as synced.";
+    ReplicaNotSynced = "replica_not_synced", 409, "No replica has all the data of its master.", "Wait until `rladmin status shards` shows the replica as synced; a database without replicas gets them by `tune db` with `replication enabled`.";
     ActionNotFound = "action_not_found", 404, "There is no such action.", "List them with GET /v1/actions.";
     OperationPaused = "operation_paused", 409, "A step of an operation took longer than it may: it pauses.", "See to what it waits for, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
     MoveUndone = "move_undone", 409, "A primary could not hand its role over: it has kept it.", "See to the reason, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
