@@ -143,15 +143,15 @@ impl Gates {
             proxy
                 .orders
                 .try_send(ordered)
-                .map_err(|_| "too many orders wait for the proxy".to_owned())?;
+                .map_err(|_| "too many orders wait for it".to_owned())?;
             answers.push(receiver);
         }
         let mut all = GateAnswer::default();
         for answer in answers {
             let answer = tokio::time::timeout(ANSWER_WITHIN, answer)
                 .await
-                .map_err(|_| "the proxy does not answer".to_owned())?
-                .map_err(|_| "the proxy has gone".to_owned())?;
+                .map_err(|_| "it does not answer".to_owned())?
+                .map_err(|_| "it has gone".to_owned())?;
             match answer.refusal {
                 Some(refusal) if Some(&refusal) != nothing.as_ref() => return Err(refusal),
                 _ => {}

@@ -1,17 +1,20 @@
 //! The process that the supervisor knows. It has no sockets: it starts a server in a process group
 //! of its own and waits for it. When the launcher ends, the server goes on until the server of the
-//! next launcher takes over; when the server ends, its launcher does, and is started again.
+//! next launcher takes over; when the server ends, or hangs, its launcher does, and is started again.
 
+use crate::beat;
 use crate::environment::Environment;
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
 use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Tells the server that its standard input is a pipe from its launcher: the end of that pipe is
-/// the end of the launcher.
+/// Tells the server that its standard input is a socket of its launcher: the end of that is the end of the
+/// launcher, and there the server says that it lives.
 pub const LAUNCHED: &str = "--launched";
 /// Name of the lock file that a launcher holds.
 pub const LOCK: &str = "dmcproxy.lock";
@@ -25,24 +28,29 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub fn launch(environment: &Environment) -> anyhow::Result<()> {
     die_with_parent()?;
     let _lock = lock(environment)?;
+    let (mut beats, standard_input) = UnixStream::pair().context("making a socket")?;
     let mut server = Command::new(&environment.executable)
         .args(["server", LAUNCHED])
         // The allocator gives freed pages back at once: it would do so at some later allocation, and an
         // idle proxy makes none.
         .env("MIMALLOC_PURGE_DELAY", "0")
-        .stdin(Stdio::piped())
+        .stdin(OwnedFd::from(standard_input))
         .process_group(0)
         .spawn()
         .with_context(|| format!("starting {}", environment.executable.display()))?;
-    // Kept open for as long as this process lives; `wait` would close it.
-    let pipe = server.stdin.take();
     tracing::info!(
         pid = server.id(),
         version = environment.version,
         "the server is started"
     );
+    if !beat::ended(&mut beats).context("waiting for the server")? {
+        tracing::error!(
+            pid = server.id(),
+            "the server hangs: it is ended, and another one is started"
+        );
+        server.kill().context("ending the server")?;
+    }
     let status = server.wait().context("waiting for the server")?;
-    drop(pipe);
     bail!("the server has ended ({status}); the supervisor starts it again")
 }
 

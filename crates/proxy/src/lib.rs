@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`launcher`] | the supervised process: starts a server and ends with it |
 //! | [`server`] | the serving process: starts everything, and ends it |
+//! | [`beat`] | how the launcher knows that its server lives |
 //! | [`environment`] | where the configuration and the release are |
 //! | [`control`] | configuration from `cnm_exec`, what is told back |
 //! | [`gates`] | orders to hold a shard's commands while its primary moves |
@@ -26,6 +27,7 @@
 //! `docs/life-of-a-request.md` follows one `GET` through it.
 
 mod accepted;
+mod beat;
 pub mod bounds;
 mod buffer;
 mod client_ids;

@@ -16,7 +16,7 @@ use crate::topology::Topology;
 use crate::wishes::Wishes;
 use crate::worker::{Message, WorkerHandle};
 use crate::workers::Workers;
-use crate::{bounds, control, persisted};
+use crate::{beat, bounds, control, persisted};
 use adopting::Readiness;
 use anyhow::Context;
 use model::Revision;
@@ -197,6 +197,9 @@ impl Server {
             self.leases.clone(),
         ));
         let mut orphaned = watch_launcher(launched)?;
+        if launched {
+            beat::start(&self.acceptor).context("starting the thread that beats")?;
+        }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Without its supervisor's terminal the server goes on.
@@ -661,18 +664,15 @@ impl Server {
     }
 }
 
-/// Standard input is a pipe from the launcher: its end is the launcher's.
+/// Standard input is a socket of the launcher: its end is the launcher's.
 fn watch_launcher(launched: bool) -> anyhow::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel(1);
     if launched {
         std::thread::Builder::new()
             .name("launcher".to_owned())
             .spawn(move || {
-                let mut byte = [0; 1];
-                while matches!(
-                    std::io::Read::read(&mut std::io::stdin(), &mut byte),
-                    Ok(1..)
-                ) {}
+                let end = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                tracing::debug!(?end, "the launcher has ended");
                 // Nobody hears of it only when the server ends itself.
                 let _ = sender.blocking_send(());
             })

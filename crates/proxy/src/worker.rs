@@ -253,6 +253,7 @@ impl Worker {
                 }
             }
             self.tell_time();
+            self.state.turned();
             self.take_events(&events);
             self.fire_timers();
             self.read_all();

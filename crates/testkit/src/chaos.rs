@@ -289,7 +289,7 @@ impl Run {
 fn allowed(spans: &[Span]) -> Allowed {
     const LOCAL: Micros = 1_000_000;
     const UNHEARD: Micros = 10_000_000;
-    let unheard = [Kind::Partition, Kind::Node].map(|kind| kind.to_string());
+    let unheard = [Kind::Partition, Kind::Node, Kind::NodeStop].map(|kind| kind.to_string());
     let unheard = spans.iter().any(|span| unheard.contains(&span.what));
     Allowed {
         before: if unheard { UNHEARD } else { LOCAL },

@@ -6,6 +6,7 @@ use crate::observed::Observations;
 use crate::reconcile::NodeError;
 use crate::state::ClusterState;
 use futures::future::join_all;
+use model::command::AgentRefusal;
 use model::gate::{GateAnswer, GateCall, GateStep, PATIENCE_MS};
 use model::lease::LeaseLength;
 use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
@@ -59,12 +60,7 @@ impl Hands {
                 let answer = tokio::time::timeout(within, answer)
                     .await
                     .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
-                    .map_err(|error| match error {
-                        NodeError::Unreachable(reason) => {
-                            NodeError::Unreachable(format!("proxy of node:{node}: {reason}"))
-                        }
-                        refused @ NodeError::Refused(_) => refused,
-                    })?;
+                    .map_err(|error| of_proxy(*node, error))?;
                 if self.may_serve(*node, answer) {
                     let reason = "it is not there, and may have a lease";
                     let reason = format!("proxy of node:{node}: {reason}");
@@ -154,5 +150,17 @@ impl Hands {
             }
         }
         all
+    }
+}
+
+/// Says whose proxy it is.
+fn of_proxy(node: NodeUid, error: NodeError) -> NodeError {
+    let whose = |reason: String| format!("proxy of node:{node}: {reason}");
+    match error {
+        NodeError::Unreachable(reason) => NodeError::Unreachable(whose(reason)),
+        NodeError::Refused(AgentRefusal::Failed { reason }) => {
+            NodeError::Refused(AgentRefusal::failed(whose(reason)))
+        }
+        refused @ NodeError::Refused(_) => refused,
     }
 }

@@ -87,12 +87,19 @@ pub(crate) struct WorkerState {
     pub(crate) clients: AtomicU64,
     /// How long it has looked for events instead of going to sleep, ns.
     looked: AtomicU64,
+    /// How many turns it has had; it alone writes.
+    turns: AtomicU64,
 }
 
 impl WorkerState {
     pub(super) fn looked(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.looked.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn turned(&self) {
+        let turns = self.turns.load(Ordering::Relaxed);
+        self.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
     }
 }
 
@@ -171,7 +178,12 @@ impl WorkerHandle {
         })
     }
 
-    /// Has it look whether it can give more clients away.
+    /// How many turns it has had.
+    pub(crate) fn turns(&self) -> u64 {
+        self.state.turns.load(Ordering::Relaxed)
+    }
+
+    /// Wakes it: it has a turn.
     pub(crate) fn nudge(&self) {
         let _ = self.waker.wake();
     }

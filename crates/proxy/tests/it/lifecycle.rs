@@ -85,6 +85,25 @@ fn a_killed_server_ends_its_launcher_and_the_next_one_serves() {
 }
 
 #[test]
+fn a_server_that_is_stopped_is_replaced() {
+    let mut node = Node::start();
+    let mut client = node.client();
+    assert!(client.pings());
+    let server = node.server();
+    process::signal(server, Signal::STOP);
+    assert!(
+        node.launcher_fails(),
+        "so that the supervisor starts it again"
+    );
+    assert!(node.log().contains("the server hangs"));
+    assert!(client.try_raw().is_none());
+    node.launch();
+    until("it serves again", || {
+        Client::try_connect(node.endpoint).is_some_and(|mut client| client.pings())
+    });
+}
+
+#[test]
 fn serves_from_disk_without_cnm_exec() {
     let mut node = Node::prepare(VALKEY, |_| {});
     std::fs::write(node.persisted(), serde_json::to_vec(&node.config).unwrap()).unwrap();

@@ -12,8 +12,8 @@ use testkit::report::Report;
 const USAGE: &str = "usage: cargo xtask chaos [--seconds N | --quick] [--seed S] [--faults KIND,…|all] [--shards N]
     [--persistence WORD] [--json FILE]
 without --seconds: a minute; --quick: a quarter of one
-kinds: move, engine, engine-stop, proxy, exec, exec-stop (these six by default),
-    node, partition (each node in a network namespace, needs root), disk (a small tmpfs each, needs root),
+kinds: move, engine, engine-stop, proxy, proxy-stop, exec, exec-stop (these seven by default),
+    node, node-stop, partition (each node in a network namespace, needs root), disk (a small tmpfs each, needs root),
     slow-disk, clock (Debian: faketime)
 persistence: as in `rladmin create db`, for example aof-every-write; disabled by default";
 /// Seconds of a run, and of a quick one.

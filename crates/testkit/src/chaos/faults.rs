@@ -23,12 +23,16 @@ pub enum Kind {
     EngineStop,
     /// kill -9 of a proxy server.
     Proxy,
+    /// A proxy server does not run for a while (SIGSTOP).
+    ProxyStop,
     /// kill -9 of cnm_exec; it is started again.
     Exec,
     /// cnm_exec does not run for a while.
     ExecStop,
     /// kill -9 of everything on a node; it is started again after a while.
     Node,
+    /// Nothing on a node runs for a while, as on a machine that is paused.
+    NodeStop,
     /// A node hears no other node, is not heard, or both, for a while.
     Partition,
     /// The disk of a node is full for a while.
@@ -50,25 +54,28 @@ const CLOCK_SECONDS: (f64, f64) = (2.0, 2_400.0);
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Move,
         Self::Engine,
         Self::EngineStop,
         Self::Proxy,
+        Self::ProxyStop,
         Self::Exec,
         Self::ExecStop,
         Self::Node,
+        Self::NodeStop,
         Self::Partition,
         Self::Disk,
         Self::SlowDisk,
         Self::Clock,
     ];
     /// Those after which nothing but the failover to a replica on the agent's word is needed.
-    pub const LOCAL: [Self; 6] = [
+    pub const LOCAL: [Self; 7] = [
         Self::Move,
         Self::Engine,
         Self::EngineStop,
         Self::Proxy,
+        Self::ProxyStop,
         Self::Exec,
         Self::ExecStop,
     ];
@@ -79,9 +86,11 @@ impl Kind {
             Self::Engine => "engine",
             Self::EngineStop => "engine-stop",
             Self::Proxy => "proxy",
+            Self::ProxyStop => "proxy-stop",
             Self::Exec => "exec",
             Self::ExecStop => "exec-stop",
             Self::Node => "node",
+            Self::NodeStop => "node-stop",
             Self::Partition => "partition",
             Self::Disk => "disk",
             Self::SlowDisk => "slow-disk",
@@ -91,7 +100,10 @@ impl Kind {
 
     /// Whether a primary that it is done to is replaced.
     pub(crate) const fn replaces(self) -> bool {
-        matches!(self, Self::Engine | Self::Node | Self::Partition)
+        matches!(
+            self,
+            Self::Engine | Self::Node | Self::NodeStop | Self::Partition
+        )
     }
 
     /// Whether connections through the victim's proxy may end.
@@ -109,9 +121,11 @@ impl Kind {
         matches!(
             self,
             Self::EngineStop
+                | Self::ProxyStop
                 | Self::Exec
                 | Self::ExecStop
                 | Self::Node
+                | Self::NodeStop
                 | Self::Partition
                 | Self::Disk
                 | Self::SlowDisk
@@ -124,10 +138,13 @@ impl Kind {
         let (shortest, longest) = match self {
             // Shorter than what counts as a hang.
             Self::EngineStop => (0.1, 1.5),
-            Self::Exec | Self::ExecStop => (0.1, 3.0),
-            Self::Node | Self::Partition | Self::Disk | Self::SlowDisk | Self::Clock => {
-                LONG_SECONDS
-            }
+            Self::ProxyStop | Self::Exec | Self::ExecStop => (0.1, 3.0),
+            Self::Node
+            | Self::NodeStop
+            | Self::Partition
+            | Self::Disk
+            | Self::SlowDisk
+            | Self::Clock => LONG_SECONDS,
             Self::Move | Self::Engine | Self::Proxy => (0.0, 0.0),
         };
         Duration::from_secs_f64(shortest + share * (longest - shortest))
@@ -221,7 +238,7 @@ pub(crate) fn victim(step: &Step, whom: Whom, cluster: &Cluster) -> anyhow::Resu
         (_, On::Node(index)) => index,
     };
     let process = match step.kind {
-        Kind::Proxy => Some(proxy_server(cluster, node)?),
+        Kind::Proxy | Kind::ProxyStop => Some(proxy_server(cluster, node)?),
         Kind::ExecStop => cluster.nodes[node].pid("cnm_exec").and_then(pid),
         _ => None,
     };
@@ -275,14 +292,26 @@ fn signal(victim: &Victim, signal: Signal) -> anyhow::Result<()> {
     }
 }
 
+fn signal_everything(victim: &Victim, cluster: &Cluster, signal: Signal) -> anyhow::Result<()> {
+    for process in processes_below(&cluster.nodes[victim.node].config.var_dir) {
+        match kill_process(process, signal) {
+            // It has just ended.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Makes it happen.
 pub(crate) fn begin(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow::Result<()> {
     match step.kind {
         Kind::Move => Ok(()),
         Kind::Engine | Kind::Proxy => signal(victim, Signal::KILL),
-        Kind::EngineStop | Kind::ExecStop => signal(victim, Signal::STOP),
+        Kind::EngineStop | Kind::ProxyStop | Kind::ExecStop => signal(victim, Signal::STOP),
         Kind::Exec => cluster.nodes[victim.node].kill("cnm_exec"),
         Kind::Node => cluster.nodes[victim.node].kill_everything(),
+        Kind::NodeStop => signal_everything(victim, cluster, Signal::STOP),
         Kind::Partition => cut(victim.node, step.one_way, cluster),
         Kind::Disk => fill(&filler(cluster, victim.node)),
         Kind::SlowDisk => cluster.nodes[victim.node].slow_disk(step.length.mul_f64(SLOWER)),
@@ -299,9 +328,10 @@ pub(crate) fn end(step: &Step, victim: &Victim, cluster: &mut Cluster) -> anyhow
             cluster.nodes[victim.node].kill("dmcproxy")?;
             cluster.nodes[victim.node].start_daemon("dmcproxy")
         }
-        Kind::EngineStop | Kind::ExecStop => signal(victim, Signal::CONT),
+        Kind::EngineStop | Kind::ProxyStop | Kind::ExecStop => signal(victim, Signal::CONT),
         Kind::Exec => cluster.nodes[victim.node].start_daemon("cnm_exec"),
         Kind::Node => cluster.nodes[victim.node].start(),
+        Kind::NodeStop => signal_everything(victim, cluster, Signal::CONT),
         Kind::Partition => cluster.apart().context("no namespaces")?.heal(),
         // A configuration store that cannot be written ends its process.
         Kind::Disk => {

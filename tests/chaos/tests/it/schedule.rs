@@ -45,10 +45,10 @@ fn nothing_breaks_a_rule_while_processes_are_killed_and_stopped() {
     );
 }
 
-/// A node is lost, one is cut off, the disk of one is full: each once, with a primary there, and a move between them.
+/// A node is lost, one is paused, one is cut off, the disk of one is full, and a move comes between them.
 #[test]
-fn nothing_breaks_a_rule_while_nodes_are_lost_cut_off_and_full() {
-    let kinds = [Kind::Node, Kind::Partition, Kind::Disk];
+fn nothing_breaks_a_rule_while_nodes_are_lost_paused_cut_off_and_full() {
+    let kinds = [Kind::Node, Kind::NodeStop, Kind::Partition, Kind::Disk];
     let story = holds(&Options {
         length: Duration::from_secs(300),
         steps: Some(4),
