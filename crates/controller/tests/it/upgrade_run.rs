@@ -71,6 +71,10 @@ struct Sim {
     kills: bool,
     /// Nodes whose attendant is gone.
     alone: BTreeSet<u64>,
+    /// Full syncs that every primary has given.
+    syncs: u64,
+    /// An operation of the database ended then.
+    changed: Option<Timestamp>,
 }
 
 fn wanted() -> UpgradeTarget {
@@ -116,6 +120,8 @@ impl Sim {
             release: Release::Good,
             kills: false,
             alone: BTreeSet::new(),
+            syncs: 0,
+            changed: None,
         }
     }
 
@@ -130,7 +136,14 @@ impl Sim {
     fn view(&self) -> ClusterView {
         let mut view = view(&self.world);
         view.primary_node = Some(NodeUid(self.primary));
+        for operation in &mut view.operations {
+            operation.ended = self.changed.or(operation.ended);
+        }
         for seen in &mut view.observed {
+            let shards = seen.observation.shards.iter_mut();
+            for given in shards.filter_map(|shard| shard.replication.as_mut()) {
+                given.full_syncs = self.syncs;
+            }
             let node = &self.nodes[&seen.observation.node.0];
             if node.silent_until > self.now() {
                 seen.age_ms = 30_000;
@@ -511,6 +524,26 @@ fn a_gate_that_errors_have_missed_is_passed_when_an_operator_has_it_go_on() {
     // Each node has missed it once.
     assert_eq!(asked, NODES);
     assert_eq!(sim.versions(), [NEW; 3]);
+}
+
+/// A turn starts no engine again, so nobody has to sync; what an operator has brought elsewhere meanwhile has to.
+#[test]
+fn a_full_sync_pauses_unless_an_operation_has_brought_copies() {
+    for (moved, pauses) in [(false, true), (true, false)] {
+        let mut sim = Sim::new(5, RunWish::default());
+        while sim.run().nodes[0].state != TurnState::Turn {
+            sim.second();
+        }
+        sim.syncs = 1;
+        sim.changed = moved.then_some(sim.world.now);
+        let state = sim.until_it_rests();
+        let missed = code(&state) == Some(ErrorCode::UpgradeGateMissed);
+        assert_eq!(
+            (missed, state == RunState::Done),
+            (pauses, !pauses),
+            "{state:?}"
+        );
+    }
 }
 
 /// Nothing is skipped: a node that was done and is taken back has its turn again, when an operator says so.

@@ -168,12 +168,22 @@ pub(super) fn gate(
     waits
 }
 
-/// What speaks against the gate and does not pass: full syncs that were given since the turn began.
+/// What speaks against the gate and does not pass: full syncs that were given since the turn began, but for those of
+/// databases to which an operation has brought copies meanwhile.
 pub(super) fn lasting(view: &ClusterView, turn: &NodeTurn) -> Vec<String> {
     let before = |shard| turn.full_syncs.iter().find(|(known, _)| *known == shard);
+    let changed = |shard| {
+        let database = view.shards.iter().find(|known| known.uid == shard);
+        let mut since = view
+            .operations
+            .iter()
+            .filter(|o| o.ended >= turn.began || o.ended.is_none());
+        database.is_some_and(|shard| since.any(|operation| operation.database == shard.database))
+    };
     full_syncs(view)
         .into_iter()
         .filter(|(shard, now)| before(*shard).is_some_and(|(_, before)| now > before))
+        .filter(|(shard, _)| !changed(*shard))
         .map(|(shard, _)| format!("redis:{shard} had to give a full sync"))
         .collect()
 }
