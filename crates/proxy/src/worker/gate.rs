@@ -80,6 +80,8 @@ pub(crate) struct Gates {
     look: bool,
     /// Clients whose subscriptions move after the primary, and the connections that they leave.
     late: Vec<(ClientId, usize)>,
+    /// Orders to hold that wait for those clients.
+    postponed: Vec<Task>,
     /// Shards whose gates close: at the end of every turn it is seen how far.
     closing: Vec<(usize, usize)>,
     /// Counts gates and what is prepared, so that a timer knows its own.
@@ -93,6 +95,7 @@ impl Default for Gates {
             random: rand::random(),
             look: false,
             late: Vec::new(),
+            postponed: Vec::new(),
             closing: Vec::new(),
             count: 0,
         }
@@ -189,6 +192,16 @@ impl Worker {
         match what {
             GateOrder::Prepare { epoch, next, .. } => {
                 self.prepare(served, shard, epoch, next, answer);
+            }
+            // A closed gate would let nobody connect to where they go. What was published since the last move may
+            // come over a connection from before that: until it has, no other move begins.
+            GateOrder::Hold { .. } if self.moves_late(served, shard) => {
+                let postponed = Task {
+                    database,
+                    what,
+                    answer,
+                };
+                self.gates.postponed.push(postponed);
             }
             GateOrder::Hold {
                 epoch, patience_ms, ..

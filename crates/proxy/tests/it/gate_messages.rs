@@ -334,6 +334,42 @@ fn monitors_go_on() {
     }
 }
 
+/// The next move begins while subscriptions still follow the last one: it waits for them.
+fn undone_one_right_after_the_other(engine: &'static str) {
+    let mut pair = Pair::start(engine);
+    let (mut one, mut three) = (
+        subscriber(&pair, 2, "SUBSCRIBE c"),
+        subscriber(&pair, 3, "PSUBSCRIBE *"),
+    );
+    for count in 1..=24 {
+        if count % 3 == 0 {
+            let next = pair.shard(1, pair.epoch + 1);
+            assert_eq!(pair.prepare(&next).refusal, None);
+        }
+        assert_eq!(pair.hold(60_000).refusal, None);
+        pair.direct[0].text(&format!("PUBLISH c {count}"));
+        let undo = pair.shard(0, pair.epoch + 2);
+        assert_eq!(pair.release(&undo).refusal, None);
+    }
+    for number in 1..=24_u32 {
+        let wanted = number.to_string().into_bytes();
+        assert_eq!(parts(&one.reply())[2], wanted);
+        assert_eq!(parts(&three.reply())[3], wanted);
+    }
+    one.send(&words("SUBSCRIBE d"));
+    assert_eq!(one.raw(), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nd\r\n:2\r\n");
+}
+
+#[test]
+fn moves_that_are_undone_one_right_after_the_other_lose_no_message() {
+    undone_one_right_after_the_other(VALKEY);
+}
+
+#[test]
+fn redis_6_moves_that_are_undone_one_right_after_the_other_lose_no_message() {
+    undone_one_right_after_the_other("redis-6.2.");
+}
+
 /// The old primary stays: what was published meanwhile comes, too.
 #[test]
 fn subscribers_stay_when_a_move_is_undone() {

@@ -172,7 +172,7 @@ impl Worker {
     /// Whether there is anything to be seen to at the end of a turn.
     #[inline]
     pub(in crate::worker) fn gates_close(&self) -> bool {
-        self.gates.look || !self.gates.closing.is_empty()
+        self.gates.look || !self.gates.closing.is_empty() || !self.gates.late.is_empty()
     }
 
     /// Sees how far the gates are that close, and clients that move after one has opened.
@@ -300,7 +300,9 @@ impl Worker {
         if !subscribed {
             return self.set_up_early(client);
         }
-        self.listen_on_old(index, client);
+        if !self.listen_on_old(index, client) {
+            return false;
+        }
         let there = self.set_up_early(client);
         let has_next = self.clients[client]
             .keep

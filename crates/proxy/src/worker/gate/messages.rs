@@ -176,10 +176,13 @@ impl Worker {
         name
     }
 
-    /// Has the connection that will be left listen to the marker channel.
-    pub(super) fn listen_on_old(&mut self, index: usize, client: usize) {
-        if !matches!(self.backends[index].side(), Side::Still) {
-            return;
+    /// Has the connection that will be left listen to the marker channel. `false`: it has just taken over itself, and
+    /// still listens to the marker of that.
+    pub(super) fn listen_on_old(&mut self, index: usize, client: usize) -> bool {
+        match self.backends[index].side() {
+            Side::Still => {}
+            Side::Old { .. } => return true,
+            Side::New { .. } => return false,
         }
         let (marker, plain) = (self.marker(client), !self.has_shard_channels(client));
         let mut frame = Vec::new();
@@ -197,6 +200,7 @@ impl Worker {
             ..Moving::default()
         }));
         self.mark_backend(index);
+        true
     }
 
     /// The words with which the connection that takes over listens to the marker channel; they have one
@@ -459,13 +463,14 @@ impl Worker {
 
     /// Sees how far clients are whose subscriptions move after the primary.
     pub(super) fn tend_late(&mut self) {
-        for (id, old) in std::mem::take(&mut self.gates.late) {
-            let Some(client) = self.find(id) else {
+        let late = std::mem::take(&mut self.gates.late);
+        if late.is_empty() {
+            return;
+        }
+        for (id, old) in late {
+            let Some(client) = self.moves_after(id, old) else {
                 continue;
             };
-            if self.clients[client].lane != Lane::Own(old) {
-                continue;
-            }
             self.publish_marker(old, client);
             if self.backends[old].is_over() {
                 self.move_own(client, old);
@@ -474,6 +479,59 @@ impl Worker {
                 self.gates.late.push((id, old));
             }
         }
+        let shards = self.served.iter();
+        let shards =
+            shards.flat_map(|(served, of)| (0..of.shards.len()).map(move |at| (served, at)));
+        for (served, shard) in shards.collect::<Vec<_>>() {
+            self.tell_if_prepared(served, shard);
+        }
+        for hold in std::mem::take(&mut self.gates.postponed) {
+            self.gate_order(hold);
+        }
+    }
+
+    /// The primary has moved again, and nobody waited: subscriptions that still move go to the newest one.
+    pub(super) fn move_late_again(&mut self, served: usize, shard: usize) {
+        let late = self.gates.late.iter();
+        let late = late.filter(|(_, old)| {
+            let link = self.backends.get(*old).map(|old| old.link);
+            link.is_some_and(|link| (link.served, link.shard) == (served, shard))
+        });
+        for (id, old) in late.copied().collect::<Vec<_>>() {
+            let Some(client) = self.moves_after(id, old) else {
+                continue;
+            };
+            if let Some(next) = self.kept(client).next.take()
+                && self.is_for(next, client)
+            {
+                self.drop_backend(next);
+            }
+            self.kept(client).next = self.connect_for(client, true);
+            if let Some(moving) = &mut self.backends[old].moving {
+                moving.side = Side::Old {
+                    listens: true,
+                    published: false,
+                    seen: false,
+                };
+            }
+        }
+    }
+
+    /// The client whose subscriptions still move after the primary, from this connection.
+    fn moves_after(&self, id: ClientId, old: usize) -> Option<usize> {
+        let client = self.find(id)?;
+        (self.clients[client].lane == Lane::Own(old)).then_some(client)
+    }
+
+    /// Whether subscriptions of clients of this shard still move, after the last move of its primary.
+    pub(super) fn moves_late(&self, served: usize, shard: usize) -> bool {
+        let mut late = self.gates.late.iter();
+        late.any(|(id, old)| {
+            self.moves_after(*id, *old).is_some() && {
+                let link = self.backends[*old].link;
+                (link.served, link.shard) == (served, shard)
+            }
+        })
     }
 
     /// A client's own connection was exchanged while it waited for that.

@@ -200,7 +200,17 @@ impl Worker {
             return;
         };
         prepared.opening = prepared.opening.saturating_sub(1);
-        if prepared.opening == 0 {
+        self.tell_if_prepared(served, shard);
+    }
+
+    /// A client whose subscriptions still move after the last move is not ready for the next one.
+    pub(super) fn tell_if_prepared(&mut self, served: usize, shard: usize) {
+        if self.moves_late(served, shard) {
+            return;
+        }
+        if let Some(prepared) = self.prepared_mut(served, shard)
+            && prepared.opening == 0
+        {
             tell(prepared.answer.take(), Outcome::default());
         }
     }

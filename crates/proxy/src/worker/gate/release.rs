@@ -111,6 +111,7 @@ impl Worker {
             self.use_shared(id, shared);
         }
         self.use_spares(spare);
+        self.move_late_again(served, shard);
         self.leave_old(served, shard, old);
         self.follow_lease(served, shard);
         for id in self.links_of(served, shard) {
@@ -257,7 +258,7 @@ impl Worker {
 
     /// A connection for a client to the present primary, set up as its last one was. `beside`: the last one
     /// is still used. `None`: it cannot be had now.
-    fn connect_for(&mut self, client: usize, beside: bool) -> Option<usize> {
+    pub(super) fn connect_for(&mut self, client: usize, beside: bool) -> Option<usize> {
         let (id, name) = (self.link_of(client), self.client_id(client));
         let usage = if beside {
             Use::Next(Next::Client(name))
