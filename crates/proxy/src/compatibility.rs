@@ -152,7 +152,7 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     different(
         "HELLO",
-        "closes a client that changes the version while it is subscribed or tracked, or over several shards watches keys; on one shard, `EXEC` is null then",
+        "closes a client that changes the version while it is subscribed or tracked, or over several shards watches keys; on one shard, `EXEC` is null then, or `EXECABORT` as at the engine",
         CONNECTIONS,
     ),
     different(

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::backend::{Confirm, Effect, Next, Rewrite, Use};
+use super::filter::Generation;
 use super::session::{Db, OwnState, Transaction, Watch};
 use crate::accepted::{self, View};
 use resp::command::Subscription;
@@ -64,12 +65,7 @@ impl Worker {
             if rewrite != Rewrite::None {
                 self.rewrite(index, client, rewrite, discard, bytes);
             }
-            if self.clients[client].session.own.transaction == Transaction::Open
-                && self.backends[index].framer.head().kind == b'+'
-            {
-                // `DISCARD` counts too, and ends it.
-                self.clients[client].in_transaction += 1;
-            }
+            self.note_queued(index, client, effect);
             if effect != Effect::None {
                 let head = *self.backends[index].framer.head();
                 self.take_effect(client, effect, &head);
@@ -100,6 +96,27 @@ impl Worker {
         }
         if last {
             self.drop_backend(index);
+        }
+    }
+
+    /// Notes what the engine says to a command inside a transaction.
+    #[inline]
+    fn note_queued(&mut self, index: usize, client: usize, effect: Effect) {
+        let own = &self.clients[client].session.own;
+        if own.transaction != Transaction::Open {
+            return;
+        }
+        let head = self.backends[index].framer.head();
+        if head.kind == b'+' {
+            // `DISCARD` counts too, and ends it.
+            self.clients[client].in_transaction += 1;
+        } else if head.is_error() && own.watch == Watch::Lost {
+            // Up to Redis 7, these two are errors that change nothing.
+            let lets_be = matches!(effect, Effect::Multi | Effect::Watch);
+            if !lets_be || self.generation_of(client) >= Generation::Eight {
+                // Now `EXEC` refuses, whatever has become of the keys.
+                self.clients[client].session.own.watch = Watch::No;
+            }
         }
     }
 

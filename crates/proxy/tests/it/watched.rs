@@ -178,3 +178,52 @@ fn invalidations_come_behind_exec() {
         }
     }
 }
+
+/// Over one shard, what is watched is gone with a change of the protocol: `EXEC` answers null, as if the key had
+/// changed. But a queue with an error is refused, whatever has become of the keys.
+#[test]
+fn an_error_is_told_before_a_change() {
+    let lines = [
+        "PING",
+        "nosuch",
+        "GET",
+        "WATCH",
+        "WATCH a",
+        "MULTI",
+        "MULTI x",
+        "DISCARD x",
+        "CLIENT NOSUCH",
+        "CLIENT GETNAME",
+        "CLIENT REPLY x",
+    ];
+    for name in ["redis-6.2.", "redis-7.0.", "valkey-8.0.", VALKEY] {
+        let node = Node::with(name, |_| {});
+        let mut other = node.client();
+        for (number, line) in lines.iter().enumerate() {
+            let mut got = [node.client(), node.direct()].map(|mut client| {
+                client.ask(&format!("HELLO {}", 2 + number % 2));
+                client.text("WATCH watched");
+                client.ask(&format!("HELLO {}", 3 - number % 2));
+                other.text("INCR watched");
+                ["MULTI", "CLIENT GETNAME", line, "PING", "EXEC", "PING"]
+                    .map(|line| client.text(line))
+            });
+            let [through, direct] = &mut got;
+            assert_eq!(through, direct, "{name}: {line}");
+        }
+        let mut client = node.client();
+        for lines in [&["SAVE"][..], &["nosuch", "CLIENT GETNAME"]] {
+            client.ask("HELLO 3");
+            client.text("WATCH watched");
+            client.ask("HELLO 2");
+            client.text("MULTI");
+            for line in lines {
+                client.text(line);
+            }
+            assert!(client.text("EXEC").starts_with("-EXECABORT"), "{name}");
+            client.text("MULTI");
+            assert_eq!(client.text("PING"), "+QUEUED\r\n");
+            assert_eq!(client.text("EXEC"), "*1\r\n+PONG\r\n", "{name}");
+        }
+    }
+}
