@@ -214,6 +214,7 @@ impl Made {
                     "DISCARD",
                     "UNWATCH",
                     "RESET",
+                    "RESET x",
                     "CLIENT SETNAME %",
                     "CLIENT GETNAME",
                     "GET",

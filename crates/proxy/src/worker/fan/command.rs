@@ -100,6 +100,13 @@ impl Worker {
         if self.fan(front).is_some_and(|fan| !fan.unsent.is_empty()) {
             return self.send_unsent(front, frame);
         }
+        // The engine says that the arguments are too many.
+        let class = match class {
+            Class::Reset if args.left() > 0 && self.clients[front].session.authenticated => {
+                Class::Plain
+            }
+            other => other,
+        };
         let greeting = matches!(
             class,
             Class::Auth | Class::Hello | Class::Quit | Class::Reset
