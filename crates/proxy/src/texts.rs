@@ -59,6 +59,8 @@ pub(crate) const EXECABORT: &[u8] =
     b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 /// `MULTI` inside a transaction.
 pub(crate) const NESTED: &[u8] = b"-ERR MULTI calls can not be nested\r\n";
+/// `WATCH` inside a transaction, as engines before Valkey 8 have it.
+pub(crate) const WATCH_INSIDE: &[u8] = b"-ERR WATCH inside MULTI is not allowed\r\n";
 /// Keys of one command on several shards.
 pub(crate) const CROSSSLOT: &[u8] =
     b"-CROSSSLOT Keys in request are on different shards of this database; give them the same {hash tag}\r\n";

@@ -196,6 +196,8 @@ pub(crate) enum Effect {
     Unblocked,
     /// The same, asked for by a gate that closes.
     LetGo,
+    /// It is what a shard says to a command of a transaction that may be another shard's.
+    Asked,
     /// Confirmations of (un)subscriptions: so many, or as many as there are.
     Confirm(Subscription, Confirm),
 }

@@ -186,6 +186,7 @@ impl Worker {
             Effect::Tracking(on) => self.keep_tracking(client, on, good),
             Effect::Unblocked => self.let_go_answered(client, head.last_integer == 1 && good),
             Effect::LetGo => self.let_go(client, head.last_integer == 1 && good),
+            Effect::Asked => self.fan_told(client, Some(good)),
             _ => {}
         }
         let known = &mut self.clients[client];

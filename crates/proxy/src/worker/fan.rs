@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`command`] | which leg a command goes to, and splitting |
 //! | [`order`] | replies in the order of the commands, and merging |
+//! | [`early`] | what comes in a transaction before its first key |
 //! | [`transaction`] | `WATCH`, `MULTI` and `EXEC` on one of several shards |
 //! | [`carry`] | going to another process |
 //! | [`subscriptions`] | what a client is subscribed to |
@@ -17,6 +18,7 @@
 
 mod carry;
 mod command;
+mod early;
 mod messages;
 mod order;
 mod subscriptions;
@@ -89,7 +91,7 @@ impl Fan {
     /// Commands that are queued here because no shard has the transaction yet; `None`: one has it.
     pub(super) fn queued_here(&self) -> Option<usize> {
         match &self.transaction {
-            Queue::Here(frames) => Some(frames.len()),
+            Queue::Here(early) => Some(early.count()),
             Queue::No | Queue::At(_) | Queue::Lost => None,
         }
     }

@@ -238,19 +238,31 @@ impl Worker {
     /// Appends a command to a connection's buffer and notes whose its reply is.
     #[inline]
     fn push(&mut self, index: usize, place: usize, frame: &[u8], sending: Sending) -> Flow {
-        let name = Args::of(frame).next().unwrap_or_default();
-        let seen = self.seen(frame, Tally::one(resp::command::kind(name)));
-        let client = &mut self.clients[index];
-        let backend = &mut self.backends[place];
-        let name = super::ClientId {
-            index: index as u32,
-            generation: client.generation,
-        };
-        if backend.out.len() > bounds::SHARD_OUT_MAX {
-            client.wait = Wait::Room;
-            backend.stalled.push(name);
+        if !self.has_room(index, place) {
             return Flow::Hold;
         }
+        self.push_now(index, place, frame, sending);
+        Flow::Next
+    }
+
+    /// Whether a connection's buffer has room for a command; else its client waits for that.
+    #[inline]
+    pub(super) fn has_room(&mut self, index: usize, place: usize) -> bool {
+        if self.backends[place].out.len() <= bounds::SHARD_OUT_MAX {
+            return true;
+        }
+        let name = self.client_id(index);
+        self.clients[index].wait = Wait::Room;
+        self.backends[place].stalled.push(name);
+        false
+    }
+
+    /// The same as [`Worker::push`], when there is room.
+    #[inline]
+    pub(super) fn push_now(&mut self, index: usize, place: usize, frame: &[u8], sending: Sending) {
+        let name = Args::of(frame).next().unwrap_or_default();
+        let seen = self.seen(frame, Tally::one(resp::command::kind(name)));
+        let name = self.client_id(index);
         self.keep(index, place, frame, sending.effect);
         let (client, backend) = (&mut self.clients[index], &mut self.backends[place]);
         backend.out.push(frame);
@@ -275,7 +287,6 @@ impl Worker {
             self.front_blocks(index, true);
         }
         self.mark_backend(place);
-        Flow::Next
     }
 
     /// `WAIT` counts the copies that have what *its own connection* wrote, and the client's writes

@@ -146,6 +146,9 @@ impl Worker {
                 self.given(client, 1, &[]);
             }
         }
+        if run.effect == Effect::Asked && self.clients.contains(client) {
+            self.fan_told(client, None);
+        }
         let Some(known) = self.clients.get_mut(client) else {
             return;
         };

@@ -340,7 +340,7 @@ impl Worker {
         {
             return false;
         }
-        if self.engine_lacks(index, command) {
+        if self.engine_knows(index, command) == Some(false) {
             return false;
         }
         let six = self.generation_of(index) == Generation::Six;
@@ -352,15 +352,13 @@ impl Worker {
         }
     }
 
-    /// Whether the engine of a client's database does not know a command.
-    fn engine_lacks(&self, index: usize, command: &Command) -> bool {
-        let engine = self.served[self.clients[index].served].engine.as_ref();
-        let name = engine.and_then(|engine| {
-            let (server, version) = (engine.server.text()?, engine.version.text()?);
-            let server = String::from_utf8_lossy(server);
-            Some(format!("{server}-{}", String::from_utf8_lossy(version)))
-        });
-        name.is_some_and(|name| command.known.has(&name) == Some(false))
+    /// Whether the engine of a client's database knows a command; `None`: that is not known of this engine.
+    pub(super) fn engine_knows(&self, index: usize, command: &Command) -> Option<bool> {
+        let engine = self.served[self.clients[index].served].engine.as_ref()?;
+        let (server, version) = (engine.server.text()?, engine.version.text()?);
+        let server = String::from_utf8_lossy(server);
+        let name = format!("{server}-{}", String::from_utf8_lossy(version));
+        command.known.has(&name)
     }
 
     /// Whether more of a command that is passed on as it comes has to wait: as a whole, it would run.

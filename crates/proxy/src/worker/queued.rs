@@ -198,8 +198,10 @@ impl Worker {
                 let effect = on.map(|on| What::Effect(Effect::NoTouch(on)));
                 Inside::Pass(Sending::plain(), effect)
             }
-            b"CACHING" | b"TRACKINGINFO" | b"GETREDIR" | b"HELP" => {
-                Inside::Pass(Sending::plain(), None)
+            b"CACHING" | b"TRACKINGINFO" | b"GETREDIR" => Inside::Pass(Sending::plain(), None),
+            b"HELP" => {
+                let refusal = texts::refused("CLIENT HELP").into();
+                Inside::Pass(Sending::rewritten(Rewrite::Guard(refusal)), None)
             }
             _ => Inside::Answer,
         }

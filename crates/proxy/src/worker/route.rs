@@ -18,7 +18,7 @@ use resp::request::{Args, Shape, encode};
 
 /// A command that the engine does not know: inside a transaction it makes `EXEC` refuse, and its
 /// error is replaced by ours.
-const UNKNOWN_COMMAND: &[u8] = b"*1\r\n$16\r\nMAINSTAY.REFUSED\r\n";
+pub(super) const UNKNOWN_COMMAND: &[u8] = b"*1\r\n$16\r\nMAINSTAY.REFUSED\r\n";
 
 /// What is to be done with a command.
 enum Route {

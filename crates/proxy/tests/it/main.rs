@@ -14,6 +14,7 @@ mod caching;
 mod concealed;
 mod connections;
 mod differential;
+mod early;
 mod endless;
 mod families;
 mod fault;

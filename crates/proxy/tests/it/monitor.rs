@@ -33,6 +33,10 @@ fn work(node: &Node, key: &str, shards: usize) -> Vec<String> {
     client.text(&format!("SET {key} v"));
     client.text("CLIENT GETNAME");
     assert_eq!(client.text("EXEC"), "*2\r\n+OK\r\n_\r\n");
+    // Over several shards one of them is asked, before the transaction is at any.
+    for line in ["MULTI", "nosuch", "DISCARD"] {
+        client.text(line);
+    }
     // That writes something ahead of it.
     assert_eq!(client.text("WAIT 0 10"), ":0\r\n");
     // The engine is told to let the one go, and to end the other.
@@ -62,6 +66,7 @@ fn work(node: &Node, key: &str, shards: usize) -> Vec<String> {
     agent.ask(model::own_words::PING);
     client.text("DBSIZE");
     let mut said = vec!["WATCH", "UNWATCH", "MULTI", "SET", "EXEC", "BLPOP", "BLPOP"];
+    said.extend(["MULTI", "DISCARD"]);
     said.resize(said.len() + shards, "WAIT");
     said.sort_unstable();
     said.into_iter().map(str::to_owned).collect()

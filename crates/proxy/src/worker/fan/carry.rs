@@ -1,5 +1,6 @@
 //! Clients of several shards go to another process.
 
+use super::early::Early;
 use super::{Due, Fan, How, Leg, Queue, Unsent, Waiting, subscriptions};
 use crate::handover::record::{
     Bytes, DueRecord, FanRecord, HowRecord, LegRecord, MergeRecord, QueueRecord,
@@ -122,7 +123,10 @@ impl Fan {
             streaming,
             transaction: match transaction {
                 Queue::No => QueueRecord::No,
-                Queue::Here(frames) => QueueRecord::Here(frames.into_iter().map(Bytes).collect()),
+                // With a question that is under way it does not go.
+                Queue::Here(early) => {
+                    QueueRecord::Here(early.into_frames().into_iter().map(Bytes).collect())
+                }
                 Queue::At(shard) => QueueRecord::At(shard),
                 Queue::Lost => QueueRecord::Lost,
             },
@@ -181,9 +185,9 @@ impl Fan {
             looked: 0,
             transaction: match transaction {
                 QueueRecord::No => Queue::No,
-                QueueRecord::Here(frames) => {
-                    Queue::Here(frames.into_iter().map(|frame| frame.0).collect())
-                }
+                QueueRecord::Here(frames) => Queue::Here(Early::of_frames(
+                    frames.into_iter().map(|frame| frame.0).collect(),
+                )),
                 QueueRecord::At(shard) => Queue::At(shard),
                 QueueRecord::Lost => Queue::Lost,
             },

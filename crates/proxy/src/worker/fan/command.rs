@@ -360,9 +360,14 @@ impl Worker {
             && match transaction {
                 Some(Queue::No) => true,
                 Some(Queue::At(at)) => shard == Some(*at),
-                _ => false,
+                Some(Queue::Here(_)) => true,
+                Some(Queue::Lost) | None => false,
             };
         if let Some(shard) = shard.filter(|_| straight) {
+            let first = matches!(transaction, Some(Queue::Here(_)));
+            if first && let Err(flow) = self.open_at(front, shard) {
+                return flow;
+            }
             let flow = self.let_shard(front, shard, |worker, leg| worker.begin_stream(leg, part));
             if flow == Flow::Next && self.clients.contains(front) {
                 self.clients[front].streaming = Some(Streaming::ToShard);
@@ -381,10 +386,16 @@ impl Worker {
         if !self.barrier(front) {
             return Flow::Hold;
         }
-        self.answer(
-            front,
-            b"-ERR the command is too long to be split over shards\r\n",
-        );
+        let text = b"-ERR the command is too long to be split over shards\r\n";
+        // `EXEC` is not to run what is left.
+        let flow = match self.fan(front).map(|fan| &fan.transaction) {
+            Some(Queue::Here(_)) => self.fan_spoil(front, None, text),
+            Some(Queue::At(shard)) => self.fan_spoil(front, Some(*shard), text),
+            Some(Queue::No | Queue::Lost) | None => self.fan_reply(front, text),
+        };
+        if flow != Flow::Next {
+            return flow;
+        }
         self.clients[front].streaming = Some(Streaming::Skip);
         self.placed_at(front, 0);
         Flow::Next

@@ -1,16 +1,18 @@
 //! Transactions over several shards run on one of them: the one whose keys are watched, or else that of
-//! the first key after `MULTI`. What comes before that key is queued here.
+//! the first key after `MULTI`. What comes before that key is for [`super::early`].
 
 use super::Fan;
 use super::command::FIRST;
+use super::early::Early;
 use crate::texts;
 use crate::worker::Worker;
-use crate::worker::backend::Effect;
+use crate::worker::backend::{Effect, Rewrite};
 use crate::worker::client::Lane;
 use crate::worker::filter::Generation;
 use crate::worker::lanes::{Flow, Sending};
 use crate::worker::own_words::encode_own;
 use crate::worker::queued::{Inside, PLACEHOLDER, What};
+use crate::worker::route::guarded;
 use crate::worker::session::{ReplyMode, Transaction, Watch};
 use resp::command::Class;
 use resp::keys::Place;
@@ -18,9 +20,6 @@ use resp::number::strict_i64;
 use resp::request::Args;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const QUEUED: &[u8] = b"+QUEUED\r\n";
-/// Most bytes that are queued before the first key.
-const QUEUED_MAX: usize = 1024 * 1024;
 
 /// Where a transaction is.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,12 +27,28 @@ pub(crate) enum Queue {
     /// None is open.
     #[default]
     No,
-    /// `MULTI` was sent, and these commands without a key; which shard it is for is not known yet.
-    Here(Vec<Vec<u8>>),
+    /// `MULTI` was sent, and commands without a key; which shard it is for is not known yet.
+    Here(Early),
     /// It is open at this shard.
     At(usize),
     /// The shard could not be reached for it: `EXEC` will refuse.
     Lost,
+}
+
+/// Where a command inside a transaction goes.
+enum Goes {
+    /// To this shard, which has its keys.
+    Shard(usize),
+    /// Wherever the transaction is. Every engine queues it.
+    Along,
+    /// The same, but the engine may have an error for it.
+    Unsure,
+    /// The same, and it ends the transaction.
+    Ends,
+    /// Nowhere; this is the engine's error, which changes nothing.
+    Answer(&'static [u8]),
+    /// Nowhere; this error spoils the transaction.
+    Refuse(Vec<u8>),
 }
 
 impl Worker {
@@ -48,7 +63,7 @@ impl Worker {
         let watched = self.fan(front).and_then(|fan| fan.watched);
         match (class, watched) {
             (Class::Multi, None) if args.left() == 0 => {
-                self.set_queue(front, Queue::Here(Vec::new()));
+                self.set_queue(front, Queue::Here(Early::default()));
                 self.fan_reply(front, texts::OK)
             }
             (Class::Multi, Some(shard)) if args.left() == 0 => {
@@ -118,7 +133,7 @@ impl Worker {
         self.at_shard(front, subscribed, frame)
     }
 
-    fn set_queue(&mut self, front: usize, queue: Queue) {
+    pub(super) fn set_queue(&mut self, front: usize, queue: Queue) {
         let state = match queue {
             Queue::No => Transaction::No,
             Queue::Here(_) | Queue::At(_) => Transaction::Open,
@@ -159,63 +174,85 @@ impl Worker {
         if answered_here(class) {
             return self.fan_inside(front, class, name, frame, args);
         }
-        if class == Class::Select
-            && let Some(number) = args.clone().next().and_then(strict_i64)
-        {
-            return match (number, at) {
-                (0, None) => self.queue_here(front, frame),
-                (0, Some(shard)) => self.at_shard(front, shard, frame),
-                _ => self.fan_spoil(front, at, texts::SELECT_OVER_SHARDS),
-            };
-        }
-        let place = match class {
+        let goes = match class {
             Class::Plain
             | Class::Blocking
             | Class::BlockingOption
             | Class::Script
-            | Class::Watch => resp::keys::place(frame),
-            // It has nothing to do with keys, and decides no shard.
-            Class::Unwatch if at.is_none() && args.left() == 0 => {
-                return self.queue_here(front, frame);
-            }
-            // That it names no number is an error at `EXEC`.
-            Class::Select if at.is_none() && args.left() == 1 => {
-                return self.queue_here(front, frame);
-            }
-            // For these engines the error changes nothing: the transaction goes on, wherever it will be.
-            Class::Multi if at.is_none() && self.generation_of(front) < Generation::Eight => {
-                return self.fan_reply(front, texts::NESTED);
-            }
-            _ => Place::Unclear,
+            | Class::Wait => self.goes_with_keys(front, name, frame, args, at),
+            _ => self.goes_without_keys(front, class, args),
         };
-        let wanted = match place {
-            Place::Slot(slot) => Some(self.shard_of(front, slot)),
+        let shard = match (at, goes) {
+            (_, Goes::Refuse(text)) => return self.fan_spoil(front, at, &text),
+            (Some(at), Goes::Shard(shard)) if at != shard => {
+                return self.fan_spoil(front, Some(at), texts::CROSSSLOT);
+            }
+            (Some(at), _) => return self.fan_queue(front, at, class, frame, args),
+            (None, Goes::Answer(text)) => return self.fan_reply(front, text),
+            (None, Goes::Along) if self.fits_early(front, frame) => {
+                return self.queue_early(front, frame, Sending::plain(), true);
+            }
+            (None, Goes::Unsure) if self.fits_early(front, frame) => {
+                let sending = match class {
+                    Class::Guarded => guarded(name, args),
+                    _ => Sending::plain(),
+                };
+                return self.queue_early(front, frame, sending, false);
+            }
+            (None, Goes::Shard(shard)) => shard,
+            (None, Goes::Along | Goes::Unsure | Goes::Ends) => FIRST,
+        };
+        match self.open_at(front, shard) {
+            Ok(()) => self.fan_queue(front, shard, class, frame, args),
+            Err(flow) => flow,
+        }
+    }
+
+    /// Where a command goes that has keys, or might have.
+    fn goes_with_keys(
+        &self,
+        front: usize,
+        name: &[u8],
+        frame: &[u8],
+        args: &Args<'_>,
+        at: Option<usize>,
+    ) -> Goes {
+        match resp::keys::place(frame) {
+            Place::Slot(_) if at.is_none() && self.is_surely_wrong(front, name, args) => {
+                Goes::Unsure
+            }
+            Place::Slot(slot) => Goes::Shard(self.shard_of(front, slot)),
             Place::Several => match self.common_shard(front, frame) {
-                Some(shard) => Some(shard),
-                None => return self.fan_spoil(front, at, texts::CROSSSLOT),
+                Some(shard) => Goes::Shard(shard),
+                None => Goes::Refuse(texts::CROSSSLOT.to_vec()),
             },
-            Place::Anywhere if !is_local(name) => {
-                let text = texts::refused_over_shards(&format!(
-                    "{} inside a transaction",
-                    texts::shown(name)
-                ));
-                return self.fan_spoil(front, at, &text);
-            }
-            Place::Anywhere if at.is_none() => return self.queue_here(front, frame),
-            Place::Anywhere | Place::Unclear => at,
-        };
-        if let (Some(at), Some(wanted)) = (at, wanted)
-            && at != wanted
-        {
-            return self.fan_spoil(front, Some(at), texts::CROSSSLOT);
+            // Its keys may be where it goes outside of a transaction.
+            Place::Unclear if at.is_none() && !self.engine_is_listed(front) => Goes::Shard(FIRST),
+            Place::Unclear => Goes::Unsure,
+            Place::Anywhere if !is_local(name) => Goes::Refuse(texts::refused_over_shards(
+                &format!("{} inside a transaction", texts::shown(name)),
+            )),
+            Place::Anywhere if self.is_surely_queued(front, frame) => Goes::Along,
+            Place::Anywhere => Goes::Unsure,
         }
-        let shard = wanted.unwrap_or(FIRST);
-        if at.is_none()
-            && let Err(flow) = self.open_at(front, shard)
-        {
-            return flow;
+    }
+
+    /// Where a command goes that is about the transaction or the connection.
+    fn goes_without_keys(&self, front: usize, class: Class, args: &Args<'_>) -> Goes {
+        let early = self.generation_of(front) < Generation::Eight;
+        match (class, args.left()) {
+            (Class::Exec, _) | (Class::Discard, 0) => Goes::Ends,
+            (Class::Unwatch, 0) => Goes::Along,
+            (Class::Select, 1) => match args.clone().next().and_then(strict_i64) {
+                // That it names no number is an error at `EXEC`.
+                Some(0) | None => Goes::Along,
+                Some(_) => Goes::Refuse(texts::SELECT_OVER_SHARDS.to_vec()),
+            },
+            // For these engines the error changes nothing: the transaction goes on.
+            (Class::Multi, 0) if early => Goes::Answer(texts::NESTED),
+            (Class::Watch, 1..) if early => Goes::Answer(texts::WATCH_INSIDE),
+            _ => Goes::Unsure,
         }
-        self.fan_queue(front, shard, class, frame, args)
     }
 
     /// Sends a command of a transaction to the shard that has it.
@@ -283,16 +320,40 @@ impl Worker {
             Inside::Pass(sending, what) => (frame, sending, what),
             Inside::Instead(other, what) => (other, Sending::plain(), Some(what)),
         };
-        let at = match leg {
-            Some(leg) => self.clients[leg].in_transaction,
-            None => self.fan(front).and_then(Fan::queued_here).unwrap_or(0),
+        let (Some(shard), Some(leg)) = (place, leg) else {
+            return self.inside_early(front, sent, sending, what);
         };
-        let flow = match place {
-            Some(shard) => self.let_shard(front, shard, |worker, leg| {
-                worker.send_own(leg, sent, sending)
-            }),
-            None => self.queue_here(front, sent),
-        };
+        let at = self.clients[leg].in_transaction;
+        let flow = self.let_shard(front, shard, |worker, leg| {
+            worker.send_own(leg, sent, sending)
+        });
+        if flow == Flow::Next {
+            self.note_later(front, at, what);
+        }
+        flow
+    }
+
+    /// The same before the first key.
+    fn inside_early(
+        &mut self,
+        front: usize,
+        frame: &[u8],
+        sending: Sending,
+        what: Option<What>,
+    ) -> Flow {
+        if !self.fits_early(front, frame) {
+            // When the shard has queued what is before it, it is looked at again.
+            return match self.open_at(front, FIRST) {
+                Ok(()) => {
+                    self.barrier(front);
+                    Flow::Hold
+                }
+                Err(flow) => flow,
+            };
+        }
+        let at = self.fan(front).and_then(Fan::queued_here).unwrap_or(0);
+        let sure = sending.rewrite == Rewrite::None && self.is_surely_queued(front, frame);
+        let flow = self.queue_early(front, frame, sending, sure);
         if flow == Flow::Next {
             self.note_later(front, at, what);
         }
@@ -311,37 +372,16 @@ impl Worker {
         self.fan_reply(front, text)
     }
 
-    fn queue_here(&mut self, front: usize, frame: &[u8]) -> Flow {
-        let Some(fan) = self.fan_mut(front) else {
-            return Flow::Next;
-        };
-        let Queue::Here(frames) = &mut fan.transaction else {
-            return Flow::Next;
-        };
-        let bytes: usize = frames.iter().map(Vec::len).sum();
-        if bytes + frame.len() > QUEUED_MAX {
-            let text =
-                b"-ERR too many commands without a key at the beginning of a transaction\r\n";
-            return self.fan_spoil(front, None, text);
-        }
-        frames.push(frame.to_vec());
-        self.fan_answer(front, QUEUED);
-        Flow::Next
-    }
-
     /// An error inside a transaction: the engine hears of it, so that `EXEC` refuses.
-    fn fan_spoil(&mut self, front: usize, at: Option<usize>, text: &[u8]) -> Flow {
-        let shard = at.unwrap_or(FIRST);
-        if at.is_none()
-            && let Err(flow) = self.open_at(front, shard)
-        {
-            return flow;
+    pub(super) fn fan_spoil(&mut self, front: usize, at: Option<usize>, text: &[u8]) -> Flow {
+        match at {
+            Some(shard) => self.let_shard(front, shard, |worker, leg| worker.refuse(leg, text)),
+            None => self.spoil_early(front, text),
         }
-        self.let_shard(front, shard, |worker, leg| worker.refuse(leg, text))
     }
 
     /// Opens the transaction at a shard, with what was queued here; its replies have been given.
-    fn open_at(&mut self, front: usize, shard: usize) -> Result<(), Flow> {
+    pub(super) fn open_at(&mut self, front: usize, shard: usize) -> Result<(), Flow> {
         let flow = self.send_part(front, shard, |worker, leg| {
             // If there is no connection, nobody is due the error.
             worker.clients[leg].session.reply = ReplyMode::Off;
@@ -349,12 +389,12 @@ impl Worker {
                 Ok(place) => place,
                 Err(flow) => return flow,
             };
-            let frames = match worker.fan_mut(front).map(|fan| &mut fan.transaction) {
-                Some(Queue::Here(frames)) => std::mem::take(frames),
-                _ => Vec::new(),
+            let early = match worker.fan_mut(front).map(|fan| &mut fan.transaction) {
+                Some(Queue::Here(early)) => std::mem::take(early),
+                _ => Early::default(),
             };
             worker.send_unheard(leg, place, MULTI, Effect::Multi);
-            for frame in frames {
+            for frame in early.into_frames() {
                 worker.send_unheard(leg, place, &frame, Effect::None);
             }
             worker.set_queue(front, Queue::At(shard));
@@ -397,7 +437,7 @@ fn answered_here(class: Class) -> bool {
 /// Whether a command without a key is about the connection or the server, and means the same on any
 /// shard. The others are about all keys.
 fn is_local(name: &[u8]) -> bool {
-    const LOCAL: [&[u8]; 13] = [
+    const LOCAL: [&[u8]; 15] = [
         b"PING",
         b"ECHO",
         b"TIME",
@@ -411,6 +451,8 @@ fn is_local(name: &[u8]) -> bool {
         b"ROLE",
         b"PUBLISH",
         b"INFO",
+        b"WAIT",
+        b"WAITAOF",
     ];
     LOCAL.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
