@@ -354,8 +354,8 @@ impl Server {
             return;
         }
         let (now, running) = (Instant::now(), self.workers.count());
-        let usage = self.workers.usage(now);
-        let wanted = self.scaling.wanted(now, &settings, cores(), running, usage);
+        let load = self.workers.load(now);
+        let wanted = self.scaling.wanted(now, &settings, cores(), running, load);
         if wanted != running {
             self.resize(running, wanted, &settings).await;
         }

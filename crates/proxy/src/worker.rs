@@ -149,6 +149,8 @@ pub(crate) struct Worker {
     pauses: pause::Pauses,
     /// Since when how many slow commands were told of.
     slow_told: (u64, u32),
+    /// How often commands of a client were looked at, and how many were taken.
+    asked: (u64, u64),
 
     client_queue: Vec<usize>,
     backend_queue: Vec<usize>,
@@ -221,6 +223,7 @@ impl Prepared {
             granted: 0,
             pauses: pause::Pauses::default(),
             slow_told: (0, 0),
+            asked: (0, 0),
             client_queue: Vec::new(),
             backend_queue: Vec::new(),
             dirty_clients: Vec::new(),
@@ -253,7 +256,7 @@ impl Worker {
                 }
             }
             self.tell_time();
-            self.state.turned();
+            self.state.turned(self.asked);
             self.take_events(&events);
             self.fire_timers();
             self.read_all();

@@ -4,6 +4,7 @@
 //! are there. One that is too many gets no new clients, gives those that have nothing under way to the
 //! others, and ends when it has none left.
 
+use crate::scaling::Load;
 use crate::stats::ServerStats;
 use crate::worker::{Message, Prepared, WorkerHandle};
 use anyhow::Context;
@@ -19,8 +20,9 @@ pub(crate) struct Workers {
     source: IpAddr,
     stats: Arc<ServerStats>,
     running: Vec<Running>,
-    /// When it was looked last how busy they are, and what they had used then, by number; ns.
-    looked: Option<(Instant, HashMap<usize, u64>)>,
+    /// When it was looked last how busy they are, and what each had done by then: time of a core in ns, looks at
+    /// commands of a client, commands taken.
+    looked: Option<(Instant, HashMap<usize, [u64; 3]>)>,
 }
 
 #[derive(Debug)]
@@ -144,21 +146,29 @@ impl Workers {
         }
     }
 
-    /// The part of a core that each of those that serve has used since it was looked last, in percent;
-    /// `None`: not known.
-    pub(crate) fn usage(&mut self, now: Instant) -> Option<u32> {
-        let mut used = HashMap::new();
+    /// What those that serve have done since it was looked last; `None`: not known.
+    pub(crate) fn load(&mut self, now: Instant) -> Option<Load> {
+        let mut known = HashMap::new();
         for worker in self.running.iter().filter(|worker| !worker.retiring) {
-            used.insert(worker.handle.number(), worker.handle.processor_time()?);
+            let (looks, taken) = worker.handle.asked();
+            let done = [worker.handle.processor_time()?, looks, taken];
+            known.insert(worker.handle.number(), done);
         }
-        let (at, before) = self.looked.replace((now, used.clone()))?;
+        let (at, before) = self.looked.replace((now, known.clone()))?;
         let passed = now.saturating_duration_since(at).as_nanos();
-        let mut sum = 0;
-        for (number, used) in &used {
-            sum += u128::from(used.saturating_sub(*before.get(number)?));
+        let mut sums = [0_u128; 3];
+        for (number, done) in &known {
+            let before = before.get(number)?;
+            for (sum, (now, then)) in sums.iter_mut().zip(done.iter().zip(before)) {
+                *sum += u128::from(now.saturating_sub(*then));
+            }
         }
-        let whole = passed * used.len() as u128;
-        u32::try_from((sum * 100).checked_div(whole)?).ok()
+        let [used, looks, taken] = sums;
+        let whole = passed * known.len() as u128;
+        let usage = u32::try_from((used * 100).checked_div(whole)?).ok()?;
+        let depth = taken.checked_div(looks).unwrap_or(0);
+        let depth = u32::try_from(depth).unwrap_or(u32::MAX);
+        Some(Load { usage, depth })
     }
 
     /// Ends all of them.

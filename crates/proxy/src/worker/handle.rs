@@ -89,6 +89,8 @@ pub(crate) struct WorkerState {
     looked: AtomicU64,
     /// How many turns it has had; it alone writes.
     turns: AtomicU64,
+    /// How often commands of a client were looked at, and how many were taken; it alone writes.
+    asked: (AtomicU64, AtomicU64),
 }
 
 impl WorkerState {
@@ -97,9 +99,12 @@ impl WorkerState {
         self.looked.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    pub(super) fn turned(&self) {
+    /// A turn is over. `asked`: see there.
+    pub(super) fn turned(&self, asked: (u64, u64)) {
         let turns = self.turns.load(Ordering::Relaxed);
         self.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
+        self.asked.0.store(asked.0, Ordering::Relaxed);
+        self.asked.1.store(asked.1, Ordering::Relaxed);
     }
 }
 
@@ -181,6 +186,12 @@ impl WorkerHandle {
     /// How many turns it has had.
     pub(crate) fn turns(&self) -> u64 {
         self.state.turns.load(Ordering::Relaxed)
+    }
+
+    /// How often commands of a client were looked at, and how many were taken.
+    pub(crate) fn asked(&self) -> (u64, u64) {
+        let (looks, taken) = &self.state.asked;
+        (looks.load(Ordering::Relaxed), taken.load(Ordering::Relaxed))
     }
 
     /// Wakes it: it has a turn.

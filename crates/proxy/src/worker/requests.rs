@@ -340,6 +340,8 @@ impl Worker {
     /// Counts the commands that were taken, and notes since when the others wait.
     fn parsed(&mut self, index: usize, commands: Tally, waits: bool) {
         self.held = 0;
+        self.asked.0 += 1;
+        self.asked.1 += u64::from(commands.total());
         if let Some(client) = self.clients.get_mut(index) {
             client.session.commands += u64::from(commands.total());
             client.stats.count_requests(commands);

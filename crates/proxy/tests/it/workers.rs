@@ -252,3 +252,36 @@ fn nothing_is_left_of_workers() {
     });
     assert!(process::runs(node.server()));
 }
+
+/// Much comes with each wake-up, whoever takes it: then one worker more is better, and else it is not.
+#[test]
+fn deep_pipelines_get_one_more() {
+    let mut node = Node::start();
+    node.reconfigure(|config| config.settings = ProxySettings::default());
+    let threads = |node: &Node| node.exec.last().map_or(0, |seen| seen.threads);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let usual = u32::try_from(*ProxySettings::default().range(cores).start()).unwrap();
+    if usual as usize == cores {
+        return;
+    }
+    until("as many as usual", || threads(&node) == usual);
+    for (depth, wanted) in [(32, usual + 1), (1, usual)] {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let mut client = node.client();
+                let (stop, batch) = (&stop, words("GET key").repeat(depth));
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        client.send(&batch);
+                        for _ in 0..depth {
+                            assert_eq!(client.raw(), b"$-1\r\n");
+                        }
+                    }
+                });
+            }
+            until("so many workers get clients", || threads(&node) == wanted);
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}

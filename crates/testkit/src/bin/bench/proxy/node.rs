@@ -126,7 +126,11 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
             tuning: model::tuning::DatabaseTuning::default(),
             shards,
         }],
-        settings: ProxySettings::fixed(setting.threads),
+        settings: match setting.threads {
+            // As it comes.
+            0 => ProxySettings::default(),
+            threads => ProxySettings::fixed(threads),
+        },
         takes_wishes: false,
     }
 }
