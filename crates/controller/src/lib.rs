@@ -6,6 +6,7 @@
 //! | [`state`] | the stored documents, typed, with their revisions |
 //! | [`observed`] | what was heard of each node, and when |
 //! | [`request`] | an operator's intent becomes one transaction |
+//! | `busy` | what is under way on what a request is about |
 //! | [`placement`] | which node and port a shard gets |
 //! | [`replica_set`] | which shards belong together, what became of a primary, who could take its place |
 //! | [`replication`] | replicas follow their primary; what makes them promotable is recorded |
@@ -22,6 +23,7 @@
 //! | [`membership`] | who votes on the configuration |
 //! | [`reconcile`] | the loop on the primary node: observe, plan, execute, again |
 
+mod busy;
 mod cut;
 pub mod database;
 pub mod failover;

@@ -1,9 +1,9 @@
 //! An operator's intent becomes one transaction. Pure: what is refused changes nothing.
 
+use crate::busy;
 use crate::maintenance::{request as maintenance, snapshot};
 use crate::migration::request as migration;
 use crate::observed::Observations;
-use crate::operation::plan::of_database;
 use crate::operation::request::{self as operations, operation};
 use crate::placement::plan::{self as placement, Places};
 use crate::placement::racks;
@@ -163,7 +163,11 @@ pub fn has_more(intent: &Intent, outcome: &IntentOutcome) -> bool {
         && outcome.operations.len() >= operations::ABORTED_AT_ONCE
 }
 
-fn find(state: &ClusterState, uid: DatabaseUid) -> Result<&Stored<Database>, ApiError> {
+/// A database.
+///
+/// # Errors
+/// `db_not_found`.
+pub(crate) fn find(state: &ClusterState, uid: DatabaseUid) -> Result<&Stored<Database>, ApiError> {
     state.database(uid).ok_or_else(|| {
         ApiError::new(
             ErrorCode::DbNotFound,
@@ -191,6 +195,18 @@ fn free_name(state: &ClusterState, name: &str, me: Option<DatabaseUid>) -> Resul
             ),
         )),
     }
+}
+
+fn one_more_database(state: &ClusterState) -> Result<(), ApiError> {
+    if state.databases.len() < DATABASES_MAX {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::InsufficientResources,
+        format!(
+            "the cluster has {DATABASES_MAX} databases, the most that it can have: delete one first"
+        ),
+    ))
 }
 
 fn shards_count(spec: &DatabaseSpec) -> Result<u32, ApiError> {
@@ -249,9 +265,6 @@ fn create_database(
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     free_name(state, &spec.name, None)?;
     let count = shards_count(spec)?;
-    if state.databases.len() >= DATABASES_MAX {
-        return Err(ErrorCode::InsufficientResources.into());
-    }
     let settings = &state.cluster.settings;
     let replication = spec.replication.unwrap_or(false);
     let rack_aware = racks::wanted(state, spec.rack_aware)?;
@@ -259,9 +272,16 @@ fn create_database(
     let usual = settings.default_redis_version.as_deref();
     let wish = spec.redis_version.as_deref().or(usual);
     let engine = placement::engine(state, observed, wish, fresh.instant)?;
-    let shards_placement = spec
-        .shards_placement
-        .unwrap_or(settings.default_shards_placement);
+    let (tuning, notify_keyspace_events) = tuning::of_new(spec, &engine)?;
+    let slave_ha = slave_ha(&SlaveHa::default(), spec.slave_ha)?;
+    let persistence = persistence(spec.persistence.unwrap_or(Persistence::Disabled))?;
+    let password = usable(spec.password.as_ref())?;
+    let port = placement::endpoint_port(state, spec.port)?;
+    let mut change = Change::of(state, fresh.now);
+    let uid = new_uid(state, &mut change, spec.uid)?;
+    one_more_database(state)?;
+    let usual = settings.default_shards_placement;
+    let shards_placement = spec.shards_placement.unwrap_or(usual);
     let places = placement::nodes_for_shards(
         state,
         observed,
@@ -270,10 +290,6 @@ fn create_database(
         (shards_placement, replication, rack_aware),
         fresh.instant,
     )?;
-    let port = placement::endpoint_port(state, spec.port)?;
-    let (tuning, notify_keyspace_events) = tuning::of_new(spec, &engine)?;
-    let mut change = Change::of(state, fresh.now);
-    let uid = new_uid(state, &mut change, spec.uid)?;
     let database = Database {
         schema: 1,
         uid,
@@ -285,15 +301,15 @@ fn create_database(
         shards_count: count,
         replication,
         rack_aware,
-        slave_ha: slave_ha(&SlaveHa::default(), spec.slave_ha)?,
-        persistence: persistence(spec.persistence.unwrap_or(Persistence::Disabled))?,
+        slave_ha,
+        persistence,
         eviction_policy: spec.eviction_policy.unwrap_or(EvictionPolicy::VolatileLru),
         proxy_policy: spec.proxy_policy.unwrap_or(match count {
             1 => settings.default_non_sharded_proxy_policy,
             _ => settings.default_sharded_proxy_policy,
         }),
         shards_placement,
-        password: usable(spec.password.as_ref())?,
+        password,
         max_connections: spec.max_connections.unwrap_or(0),
         tuning,
         notify_keyspace_events,
@@ -413,35 +429,6 @@ pub(crate) fn shares(database: &Database) -> Vec<u64> {
     memory_shares(database.memory_size / copies, database.shards_count)
 }
 
-/// Whether nothing works on a database.
-pub(crate) fn not_busy(state: &ClusterState, database: &Database) -> Result<(), ApiError> {
-    if database.operation.is_none() && database.status == DatabaseStatus::Active {
-        return Ok(());
-    }
-    let what = match of_database(state, database) {
-        Some(operation) => {
-            let (does, remedy) = match operation.status {
-                OperationStatus::Paused => ("pauses", "have it go on, or give it up"),
-                _ => ("runs", "wait until it ends"),
-            };
-            let waits = operation.waiting_on.as_ref();
-            let waits = waits.map_or_else(String::new, |on| format!(" and waits ({on})"));
-            format!(
-                "{} {does}{waits}: {remedy}",
-                operations::describe(operation)
-            )
-        }
-        None => "it is not ready: wait".to_owned(),
-    };
-    Err(ApiError::new(
-        ErrorCode::Busy,
-        format!(
-            "database '{}' (db:{}) is busy, {what} (`rladmin cluster running_actions`)",
-            database.name, database.uid,
-        ),
-    ))
-}
-
 /// The shards of a database as they are with another memory limit of the database.
 fn resized(state: &ClusterState, database: &Database) -> Vec<(Stored<Shard>, u64)> {
     replica_set::of_database(state, database)
@@ -479,7 +466,6 @@ fn changed(
     database.slave_ha = slave_ha(&stored.slave_ha, wanted.slave_ha)?;
     if database.rack_aware && !stored.rack_aware {
         racks::may_be_aware(state, true)?;
-        racks::apart(state, &database)?;
     }
     database.memory_size = wanted.memory_size.unwrap_or(database.memory_size);
     if (database.memory_size, database.replication) != (stored.memory_size, stored.replication) {
@@ -525,7 +511,10 @@ fn update_database(
     if database == stored.doc {
         return Ok((Txn::default(), outcome(None)));
     }
-    not_busy(state, stored)?;
+    busy::free(state, stored)?;
+    if database.rack_aware && !stored.rack_aware {
+        racks::apart(state, &database)?;
+    }
     let switched = database.replication != stored.replication;
     let mut shards = resized(state, &database);
     if switched && !database.replication {

@@ -117,7 +117,7 @@ codes! {
     InvalidProxyPolicy = "invalid_proxy_policy", 406, "The proxy policy is unknown.", "Use single, all-master-shards or all-nodes.";
     InvalidReplication = "invalid_replication", 406, "The database cannot be replicated like this.", "Set `replication` to true or false.";
     InvalidSharding = "invalid_sharding", 406, "The database cannot be divided like this.", "Use `shards_count` 1 to 60, with `sharding` true exactly when it is 2 or more, and the default `shard_key_regex`.";
-    Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (GET /v1/actions) and try again.";
+    Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (`rladmin cluster running_actions`, GET /v1/actions), or give it up (`rladmin abort <action>`), then try again.";
     WrongClusterStateId = "wrong_cluster_state_id", 409, "The configuration changed since it was read.", "Read it again and repeat the change.";
     ConfigError = "config_error", 406, "The cluster's settings cannot be applied to this node.", "Follow the message.";
     ConnectError = "connect_error", 406, "The other node cannot be reached.", "Check the address, and that its ports 9443 and 3342 are open.";

@@ -1,9 +1,11 @@
 //! An operator wants a node empty, or full again. Pure: what is refused changes nothing.
 
 use super::snapshot::{restored, taken};
-use super::work::{Action, After, Replicas, Works, emptied, finish, handed_over, replaced};
+use super::work::{
+    Action, After, Replicas, Works, emptied, finish, free, handed_over, replaced, with_copies,
+};
 use crate::observed::Observations;
-use crate::request::Fresh;
+use crate::request::{self, Fresh};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{Maintenance, Node, OperationKind, Severity, keys};
 use model::intent::{IntentOutcome, MaintenanceWish, Pace, Restore};
@@ -19,6 +21,17 @@ pub(crate) fn switch_on(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     let node = find(state, uid)?;
+    for database in &wish.evict_dbs {
+        request::find(state, *database)?;
+    }
+    let replicas = if wish.keep_slave_shards {
+        Replicas::StayBut(&wish.evict_dbs)
+    } else {
+        Replicas::Go
+    };
+    let kind = OperationKind::MaintenanceOn;
+    let concerned = with_copies(state, uid, replicas);
+    free(state, (uid, kind, After::Nothing), concerned)?;
     stays(node)?;
     can_be_emptied((state, observed), uid, fresh)?;
     enough_without((state, observed), uid, fresh)?;
@@ -48,15 +61,10 @@ pub(crate) fn switch_on(
         "node_maintenance_on",
         &[("node_uid", json!(uid))],
     );
-    let replicas = if wish.keep_slave_shards {
-        Replicas::StayBut(&wish.evict_dbs)
-    } else {
-        Replicas::Go
-    };
     let works = emptied((state, observed), uid, replicas, fresh)?;
     let action = Action {
         node: uid,
-        kind: OperationKind::MaintenanceOn,
+        kind,
         pace,
         after: After::Nothing,
     };
@@ -70,21 +78,27 @@ pub(crate) fn switch_off(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     let node = find(state, uid)?;
-    let Some(mut maintenance) = node.maintenance.clone() else {
+    let kept = node.maintenance.as_ref();
+    // Turned on twice, it is turned off twice: nothing comes back before that.
+    let stays_on = kept.is_some_and(|kept| kept.depth > 1);
+    let works = match restore {
+        Restore::Named(name) => restored(state, uid, super::snapshot::named(node, name)?),
+        Restore::Newest => kept.map_or_else(Works::new, |on| restored(state, uid, &on.snapshot)),
+        Restore::Nothing => Works::new(),
+    };
+    let kind = OperationKind::MaintenanceOff;
+    let concerned = works.keys().filter_map(|uid| state.database(*uid));
+    let concerned = concerned.filter(|_| !stays_on);
+    free(state, (uid, kind, After::Nothing), concerned)?;
+    let Some(mut maintenance) = kept.cloned() else {
         return Err(ApiError::new(
             ErrorCode::NodeInState,
             format!("node:{uid} is not in maintenance mode: there is nothing to turn off"),
         ));
     };
-    let works = match restore {
-        Restore::Nothing => Works::new(),
-        Restore::Newest => restored(state, uid, &maintenance.snapshot),
-        Restore::Named(name) => restored(state, uid, super::snapshot::named(node, name)?),
-    };
     let mut change = Change::of(state, fresh.now);
     let mut doc = node.doc.clone();
-    if maintenance.depth > 1 {
-        // Turned on twice, it is turned off twice.
+    if stays_on {
         maintenance.depth -= 1;
         doc.maintenance = Some(maintenance);
         change.replace(keys::node(uid), node.revision, &doc);
@@ -99,7 +113,7 @@ pub(crate) fn switch_off(
     );
     let action = Action {
         node: uid,
-        kind: OperationKind::MaintenanceOff,
+        kind,
         pace,
         after: After::Nothing,
     };
@@ -113,6 +127,15 @@ pub(crate) fn remove(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     let node = find(state, uid)?;
+    let heard = observed.fresh(uid, fresh.instant).is_some();
+    let after = if heard {
+        After::Changes
+    } else {
+        After::Everything
+    };
+    let kind = OperationKind::RemoveNode;
+    let concerned = with_copies(state, uid, Replicas::MustGo);
+    free(state, (uid, kind, after), concerned)?;
     if state.nodes.len() == 1 {
         return Err(ApiError::new(
             ErrorCode::LastNode,
@@ -121,7 +144,6 @@ pub(crate) fn remove(
     }
     another_votes(state, uid, fresh)?;
     enough_without((state, observed), uid, fresh)?;
-    let heard = observed.fresh(uid, fresh.instant).is_some();
     let works = if heard {
         emptied((state, observed), uid, Replicas::MustGo, fresh)?
     } else {
@@ -140,13 +162,9 @@ pub(crate) fn remove(
     }
     let action = Action {
         node: uid,
-        kind: OperationKind::RemoveNode,
+        kind,
         pace,
-        after: if heard {
-            After::Changes
-        } else {
-            After::Everything
-        },
+        after,
     };
     finish(state, change, works, action, fresh)
 }
@@ -158,18 +176,22 @@ pub(crate) fn enslave(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     find(state, uid)?;
-    can_be_emptied((state, observed), uid, fresh)?;
     let mut works = handed_over((state, observed), uid, fresh);
+    let kind = OperationKind::EnslaveNode;
     if pass_over_busy {
         works.retain(|database, _| {
             let found = state.database(*database);
             found.is_some_and(|d| d.operation.is_none())
         });
+    } else {
+        let concerned = works.keys().filter_map(|uid| state.database(*uid));
+        free(state, (uid, kind, After::Nothing), concerned)?;
     }
+    can_be_emptied((state, observed), uid, fresh)?;
     let change = Change::of(state, fresh.now);
     let action = Action {
         node: uid,
-        kind: OperationKind::EnslaveNode,
+        kind,
         pace,
         after: After::Nothing,
     };

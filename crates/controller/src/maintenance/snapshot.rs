@@ -1,7 +1,7 @@
 //! What was on a node: noted, forgotten, brought back. Pure.
 
 use super::request::find;
-use super::work::{Action, After, Works, finish};
+use super::work::{Action, After, Works, finish, free};
 use crate::placement::copies;
 use crate::replica_set;
 use crate::request::Fresh;
@@ -44,7 +44,10 @@ pub(crate) fn handle(
             "node_snapshot_deleted"
         }
         SnapshotWhat::Restore => {
-            let shards = named(node, name)?;
+            let works = restored(state, uid, named(node, name)?);
+            let kind = OperationKind::RestoreSnapshot;
+            let concerned = works.keys().filter_map(|uid| state.database(*uid));
+            free(state, (uid, kind, After::Nothing), concerned)?;
             if node.maintenance.is_some() || node.leaving {
                 return Err(ApiError::new(
                     ErrorCode::NodeInState,
@@ -56,11 +59,11 @@ pub(crate) fn handle(
             }
             let action = Action {
                 node: uid,
-                kind: OperationKind::RestoreSnapshot,
+                kind,
                 pace,
                 after: After::Nothing,
             };
-            return finish(state, change, restored(state, uid, shards), action, fresh);
+            return finish(state, change, works, action, fresh);
         }
     };
     change.replace(keys::node(uid), node.revision, &doc);

@@ -1,9 +1,10 @@
 //! What brings shards and roles away from a node, one operation a database. Pure.
 
+use crate::busy;
 use crate::migration::request::Beginner;
 use crate::observed::Observations;
 use crate::operation::plan::of_database;
-use crate::operation::request::{describe, operation};
+use crate::operation::request::operation;
 use crate::placement::plan as placement;
 use crate::replica_set::{self, ReplicaSet};
 use crate::request::Fresh;
@@ -40,6 +41,14 @@ pub(super) enum Replicas<'a> {
     StayBut(&'a [DatabaseUid]),
     /// They go, or the node is not emptied.
     MustGo,
+}
+
+impl Replicas<'_> {
+    /// Whether a copy stays where it is.
+    fn keep(self, member: &Shard) -> bool {
+        let but = |but: &[DatabaseUid]| !but.contains(&member.database);
+        member.role == Role::Replica && matches!(self, Self::StayBut(these) if but(these))
+    }
 }
 
 /// What works on a database when an action on a node comes to it, and does not have that refused.
@@ -208,22 +217,44 @@ pub(super) fn replaced(
     Ok(works)
 }
 
-/// Asked for again, it is not done twice.
-fn not_queued(state: &ClusterState, wanted: &Operation) -> Result<(), ApiError> {
-    let same = |other: &&Stored<Operation>| {
-        let both = (other.kind, other.node, other.database);
-        other.ended.is_none() && both == (wanted.kind, wanted.node, wanted.database)
+/// Whether nothing is under way that an action on a node does not wait for: on the node, or on a database of which
+/// it would bring something away.
+///
+/// # Errors
+/// `busy`.
+pub(super) fn free<'a>(
+    state: &ClusterState,
+    (node, kind, after): (NodeUid, OperationKind, After),
+    databases: impl Iterator<Item = &'a Stored<Database>>,
+) -> Result<(), ApiError> {
+    let in_the_way = |other: &&Stored<Operation>| {
+        // Asked for again, it is not done twice.
+        let waited_for = other.kind != kind && after.waits_for(other);
+        other.ended.is_none() && other.node == Some(node) && !waited_for
     };
-    match state.operations.iter().find(same) {
-        None => Ok(()),
-        Some(other) => Err(ApiError::new(
-            ErrorCode::Busy,
-            format!(
-                "{} is under way: wait until it ends, or give it up (`rladmin cluster running_actions`)",
-                describe(other)
-            ),
-        )),
+    if let Some(operation) = state.operations.iter().find(in_the_way) {
+        return Err(busy::with(&format!("node:{node}"), operation));
     }
+    for database in databases {
+        let running = of_database(state, database);
+        if !running.is_some_and(|running| after.waits_for(running)) {
+            busy::free(state, database)?;
+        }
+    }
+    Ok(())
+}
+
+/// The databases with copies on a node that are to be brought away from there.
+pub(super) fn with_copies<'a>(
+    state: &'a ClusterState,
+    node: NodeUid,
+    replicas: Replicas<'_>,
+) -> impl Iterator<Item = &'a Stored<Database>> {
+    that_stay(state).filter(move |database| {
+        let sets = replica_set::of_database(state, database);
+        let mut members = sets.iter().flat_map(ReplicaSet::members);
+        members.any(|member| member.node == node && !replicas.keep(member))
+    })
 }
 
 /// Begins the operations of an action.
@@ -260,9 +291,6 @@ pub(super) fn finish(
         };
         let running = of_database(state, database);
         let waits = running.is_some_and(|running| action.after.waits_for(running));
-        if waits {
-            not_queued(state, &operation)?;
-        }
         operations.push(if waits {
             Beginner::queue(&mut change, operation)
         } else {

@@ -1,11 +1,13 @@
 //! An operator wants shards on another node. Pure: what is refused changes nothing.
 
 use super::plan::copy_of;
+use crate::busy;
+use crate::maintenance::request::find as find_node;
 use crate::observed::Observations;
 use crate::operation::request::operation;
 use crate::placement::copies;
 use crate::placement::plan::Coming;
-use crate::request::{Fresh, not_busy};
+use crate::request::{Fresh, find as find_database};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
     Database, DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard,
@@ -13,7 +15,7 @@ use model::documents::{
 };
 use model::intent::{IntentOutcome, MigrateWhat};
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::Txn;
 
 /// Most databases that one request works on: two operations of a transaction for each, two more for those
@@ -30,10 +32,20 @@ pub(crate) fn migrate(
     (what, node, override_policy): (&MigrateWhat, NodeUid, bool),
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
-    if state.node(node).is_none() {
-        return Err(ErrorCode::NodeNotFound.into());
+    find_node(state, node)?;
+    let chosen = chosen(state, what)?;
+    if let MigrateWhat::Node { node: from, .. } = what
+        && *from == node
+    {
+        return Err(refused(format!(
+            "node:{node} is where they are: choose another target"
+        )));
     }
-    let moved = moved(state, what, node)?;
+    let owners: BTreeSet<DatabaseUid> = chosen.iter().map(|shard| shard.database).collect();
+    for owner in owners {
+        busy::free(state, find_database(state, owner)?)?;
+    }
+    let moved = moved(chosen, what, node)?;
     all_are_heard(observed, &moved, fresh)?;
     let both = (state, observed);
     may_all_be_there(both, &moved, (node, override_policy), fresh)?;
@@ -111,7 +123,7 @@ impl Beginner {
             begin(state, change, database, &operation)?;
             return Ok(operation.uid);
         }
-        not_busy(state, database)?;
+        busy::free(state, database)?;
         Ok(Self::queue(change, operation))
     }
 
@@ -130,7 +142,7 @@ pub(crate) fn begin(
     database: &Stored<Database>,
     operation: &Operation,
 ) -> Result<(), ApiError> {
-    not_busy(state, database)?;
+    busy::free(state, database)?;
     let mut doc = database.doc.clone();
     doc.status = DatabaseStatus::ActiveChangePending;
     doc.operation = Some(operation.uid.clone());
@@ -171,12 +183,12 @@ fn chosen<'a>(
             Ok(all)
         }
         MigrateWhat::Database { database, role } => {
-            state.database(*database).ok_or(ErrorCode::DbNotFound)?;
+            find_database(state, *database)?;
             let shards = state.shards_of(*database);
             Ok(shards.filter(|s| with_role(role, s)).collect())
         }
         MigrateWhat::Node { node, role } => {
-            state.node(*node).ok_or(ErrorCode::NodeNotFound)?;
+            find_node(state, *node)?;
             let there = state.shards.iter().filter(|s| s.node == *node);
             Ok(there.filter(|s| with_role(role, s)).collect())
         }
@@ -193,13 +205,11 @@ fn brought(shard: &Shard, node: NodeUid) -> Migration {
 
 /// The shards that are to be brought to a node and are not there already.
 fn moved<'a>(
-    state: &'a ClusterState,
+    chosen: Vec<&'a Stored<Shard>>,
     what: &MigrateWhat,
     node: NodeUid,
 ) -> Result<Vec<&'a Stored<Shard>>, ApiError> {
-    let (there, moved): (Vec<_>, Vec<_>) = chosen(state, what)?
-        .into_iter()
-        .partition(|shard| shard.node == node);
+    let (there, moved): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|shard| shard.node == node);
     // Of all shards of a database or a node, those that are there already stay.
     if let (Some(shard), MigrateWhat::Shards { .. }) = (there.first(), what) {
         return Err(refused(format!(

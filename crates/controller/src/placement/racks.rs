@@ -1,10 +1,11 @@
 //! Racks: no two copies of a slot in one, where a database wants that. Pure.
 
+use crate::busy;
 use crate::maintenance::request::find;
 use crate::replica_set;
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState};
-use model::documents::{Database, Severity, Shard, keys};
+use model::documents::{Database, Migration, Severity, Shard, keys};
 use model::intent::IntentOutcome;
 use model::{ApiError, ErrorCode, NodeUid, validate};
 use serde_json::json;
@@ -66,17 +67,10 @@ pub(crate) fn set(
         return Ok((Txn::default(), IntentOutcome::default()));
     };
     validate::rack_id(rack)?;
-    let running = state.operations.iter().filter(|o| o.ended.is_none());
-    let coming = running.flat_map(|o| &o.migrations);
-    if let Some(coming) = coming.clone().find(|migration| migration.node == uid) {
-        return Err(ApiError::new(
-            ErrorCode::Busy,
-            format!(
-                "redis:{} is on its way to node:{uid}: wait until it is there (`rladmin cluster \
-                 running_actions`)",
-                coming.shard
-            ),
-        ));
+    let mut running = state.operations.iter().filter(|o| o.ended.is_none());
+    let comes = |migration: &Migration| migration.node == uid;
+    if let Some(operation) = running.find(|o| o.migrations.iter().any(comes)) {
+        return Err(busy::with(&format!("node:{uid}"), operation));
     }
     let aware = state
         .databases

@@ -1,11 +1,12 @@
 //! An operator wants primaries to hand their role over. Pure: what is refused changes nothing.
 
 use super::plan;
+use crate::busy;
 use crate::migration::request::begin;
 use crate::observed::Observations;
 use crate::operation::request::operation;
 use crate::replica_set;
-use crate::request::{Fresh, not_busy};
+use crate::request::{Fresh, find};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{Operation, OperationKind, Role, Shard};
 use model::intent::IntentOutcome;
@@ -24,28 +25,26 @@ pub(crate) fn failover_shards(
         .map(|uid| shard(state, *uid))
         .collect::<Result<_, _>>()?;
     let owner = database.unwrap_or(shard(state, *first)?.database);
-    for shard in &found {
-        if shard.database != owner {
-            return Err(ApiError::new(
-                ErrorCode::FailoverShardsDifferentBdb,
-                format!(
-                    "redis:{} is of database db:{}, not db:{owner}: name shards of one database",
-                    shard.uid, shard.database
-                ),
-            ));
-        }
-        if shard.role != Role::Primary {
-            return Err(ApiError::new(
-                ErrorCode::ShardIsSlave,
-                format!(
-                    "redis:{} is no master: name the one that has the role now",
-                    shard.uid
-                ),
-            ));
-        }
+    let database = find(state, owner)?;
+    if let Some(other) = found.iter().find(|shard| shard.database != owner) {
+        return Err(ApiError::new(
+            ErrorCode::FailoverShardsDifferentBdb,
+            format!(
+                "redis:{} is of database db:{}, not db:{owner}: name shards of one database",
+                other.uid, other.database
+            ),
+        ));
     }
-    let database = state.database(owner).ok_or(ErrorCode::DbNotFound)?;
-    not_busy(state, database)?;
+    busy::free(state, database)?;
+    if let Some(replica) = found.iter().find(|shard| shard.role != Role::Primary) {
+        return Err(ApiError::new(
+            ErrorCode::ShardIsSlave,
+            format!(
+                "redis:{} is no master: name the one that has the role now",
+                replica.uid
+            ),
+        ));
+    }
     for set in replica_set::of_database(state, database) {
         if shards.contains(&set.primary.uid) {
             plan::check(

@@ -6,6 +6,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod busy;
 mod executor;
 mod failover;
 mod hangs;

@@ -405,7 +405,7 @@ fn a_node_leaves_though_a_change_waits_for_another() {
     world.note_waits();
     // Who is refused hears it too.
     let refused = world.request(&switch_on(node)).unwrap_err();
-    insta::assert_snapshot!(refused.description, @"database 'demo' (db:1) is busy, SMUpdateBDB of db:1 (op-2) runs and waits (node:2 is not heard): wait until it ends (`rladmin cluster running_actions`)");
+    insta::assert_snapshot!(refused.description, @"database 'demo' (db:1) is busy with SMUpdateBDB of db:1 (op-2), which waits (node:2 is not heard): wait until it ends (`rladmin cluster running_actions`)");
     ask(&mut world, &remove(node)).unwrap();
     world.note_waits();
     let waits = world

@@ -122,7 +122,7 @@ fn a_step_that_takes_too_long_pauses_and_is_tried_again() {
         },
     );
     assert_eq!(code, ErrorCode::Busy);
-    insta::assert_snapshot!(why, @"database 'demo' (db:1) is busy, SMMigrateShards of db:1 (op-2) pauses: have it go on, or give it up (`rladmin cluster running_actions`)");
+    insta::assert_snapshot!(why, @"database 'demo' (db:1) is busy with SMMigrateShards of db:1 (op-2), which pauses (node:3 is not heard): have it go on with `rladmin retry op-2`, or give it up with `rladmin abort op-2`");
 
     // Tried again in vain it has all of its time again.
     world.request(&retry(&operation)).unwrap();

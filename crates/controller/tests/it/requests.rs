@@ -81,6 +81,38 @@ fn databases_that_cannot_be() {
     );
 }
 
+/// What is wrong with a request is told before what the cluster has no room for.
+#[test]
+fn a_wrong_value_is_told_before_a_lack_of_room() {
+    let too_much = || DatabaseSpec {
+        memory_size: 1 << 50,
+        ..DatabaseSpec::default()
+    };
+    let nothing = Persistence::Snapshot {
+        seconds: 0,
+        writes: 1,
+    };
+    let (mut port, mut uid, mut snapshot, mut events) =
+        (too_much(), too_much(), too_much(), too_much());
+    port.port = Some(1);
+    uid.uid = Some(DatabaseUid(1));
+    snapshot.persistence = Some(nothing);
+    events.notify_keyspace_events = Some("?".into());
+    for (spec, code) in [
+        (too_much(), ErrorCode::InsufficientResources),
+        (port, ErrorCode::PortUnavailable),
+        (uid, ErrorCode::UidExists),
+        (snapshot, ErrorCode::InvalidDataPersistence),
+        (events, ErrorCode::InvalidParam),
+    ] {
+        let named = DatabaseSpec {
+            name: "fresh".into(),
+            ..spec
+        };
+        assert_eq!(refused(|s| *s = named), code);
+    }
+}
+
 #[test]
 fn one_change_at_a_time() {
     let mut world = World::with_nodes(1);

@@ -84,6 +84,19 @@ fn wanted() -> UpgradeTarget {
     }
 }
 
+fn start(wish: RunWish) -> Intent {
+    Intent::StartUpgradeRun(Box::new(StartRun {
+        from: OLD.to_owned(),
+        target: wanted(),
+        bundle: BundleFacts {
+            digest: "d".repeat(64),
+            size: 1 << 20,
+            source: NodeUid(1),
+        },
+        wish,
+    }))
+}
+
 impl Sim {
     fn new(seed: u64, wish: RunWish) -> Self {
         let mut world = healthy();
@@ -93,19 +106,7 @@ impl Sim {
         for seen in world.nodes.values_mut() {
             seen.upgrade.turn.attended = true;
         }
-        let start = StartRun {
-            from: OLD.to_owned(),
-            target: wanted(),
-            bundle: BundleFacts {
-                digest: "d".repeat(64),
-                size: 1 << 20,
-                source: NodeUid(1),
-            },
-            wish,
-        };
-        world
-            .request(&Intent::StartUpgradeRun(Box::new(start)))
-            .unwrap();
+        world.request(&start(wish)).unwrap();
         let mut nodes = BTreeMap::new();
         for uid in 1..=NODES {
             nodes.insert(uid, Node::default());
@@ -662,6 +663,23 @@ fn operators_pause_it_and_what_has_begun_is_ended() {
         refused(&mut sim, &Intent::ResumeUpgradeRun),
         ErrorCode::UpgradeNoRun
     );
+}
+
+/// A second one is refused by the first, but for what cannot be at any time.
+#[test]
+fn a_second_one_is_refused() {
+    let mut sim = Sim::new(11, RunWish::default());
+    let nowhere = RunWish {
+        canary: Some(NodeUid(9)),
+        ..RunWish::default()
+    };
+    for (wish, code) in [
+        (RunWish::default(), ErrorCode::UpgradeRunOpen),
+        (nowhere, ErrorCode::NodeNotFound),
+    ] {
+        let error = sim.world.request(&start(wish)).unwrap_err();
+        assert_eq!(error.error_code, code, "{error}");
+    }
 }
 
 /// A run that a newer release began by other rules is left alone.

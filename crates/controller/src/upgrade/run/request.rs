@@ -25,20 +25,6 @@ fn refused(code: ErrorCode, text: impl std::fmt::Display) -> ApiError {
 /// # Errors
 /// `upgrade_run_open`, `upgrade_not_finalized`, `node_not_found`, `invalid_param`.
 pub(crate) fn start(state: &ClusterState, start: &StartRun, fresh: &Fresh<'_>) -> Planned {
-    let mut doc = state.upgrade.doc.clone();
-    if let Some(run) = doc.run.as_ref().filter(|run| run.is_open()) {
-        let text = format!(
-            "the upgrade to {} began {} and has not ended",
-            run.target.version, run.began
-        );
-        return Err(refused(ErrorCode::UpgradeRunOpen, text));
-    }
-    if let Some(open) = &doc.current
-        && open.to != start.target.version
-    {
-        let text = format!("the upgrade from {} to {} is under way", open.from, open.to);
-        return Err(refused(ErrorCode::UpgradeNotFinalized, text));
-    }
     let wish = &start.wish;
     let soaks = [
         wish.soak_seconds,
@@ -56,6 +42,20 @@ pub(crate) fn start(state: &ClusterState, start: &StartRun, fresh: &Fresh<'_>) -
     if let Some(node) = wish.canary.filter(|node| state.node(*node).is_none()) {
         let text = format!("there is no node:{node}");
         return Err(refused(ErrorCode::NodeNotFound, text));
+    }
+    let mut doc = state.upgrade.doc.clone();
+    if let Some(run) = doc.run.as_ref().filter(|run| run.is_open()) {
+        let text = format!(
+            "the upgrade to {} began {} and has not ended",
+            run.target.version, run.began
+        );
+        return Err(refused(ErrorCode::UpgradeRunOpen, text));
+    }
+    if let Some(open) = &doc.current
+        && open.to != start.target.version
+    {
+        let text = format!("the upgrade from {} to {} is under way", open.from, open.to);
+        return Err(refused(ErrorCode::UpgradeNotFinalized, text));
     }
     let mut id = fresh.operation.to_string();
     id.retain(|c| c.is_ascii_alphanumeric());
