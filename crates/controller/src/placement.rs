@@ -3,3 +3,4 @@
 pub(crate) mod copies;
 pub mod plan;
 pub(crate) mod racks;
+mod replicas;

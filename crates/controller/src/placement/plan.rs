@@ -1,6 +1,7 @@
 //! Choice of nodes and of ports. Pure.
 
 use super::racks;
+use super::replicas::place_replicas;
 use crate::observed::Observations;
 use crate::state::{ClusterState, Stored};
 use model::documents::{Database, Node, ProxyPolicy, Role, Shard, ShardsPlacement};
@@ -17,14 +18,14 @@ use std::time::Instant;
 const FIRST_ENDPOINT_PORT: u16 = 12_000;
 
 /// What a node could take of a new database.
-struct Room {
-    node: NodeUid,
+pub(super) struct Room {
+    pub(super) node: NodeUid,
     /// Its rack, if told.
-    rack: Option<String>,
+    pub(super) rack: Option<String>,
     /// Memory not promised to a shard yet, bytes.
-    left: u64,
+    pub(super) left: u64,
     /// Shards on it.
-    shards: u32,
+    pub(super) shards: u32,
     /// Why it takes none at all, if so.
     closed: Option<String>,
 }
@@ -68,12 +69,27 @@ impl Room {
         most.min(by_number).min(by_memory)
     }
 
-    fn take(&mut self, memory: u64) {
+    pub(super) fn take(&mut self, memory: u64) {
         self.left = self.left.saturating_sub(memory);
         self.shards += 1;
     }
 
-    fn why_not(&self) -> String {
+    pub(super) fn give_back(&mut self, memory: u64) {
+        self.left = self.left.saturating_add(memory);
+        self.shards = self.shards.saturating_sub(1);
+    }
+
+    /// Whether a replica of this size may be here whose primary is on that node, and must not be in that rack.
+    pub(super) fn takes_beside(
+        &self,
+        (primary, rack): (NodeUid, Option<&str>),
+        memory: u64,
+    ) -> bool {
+        let apart = rack.is_none() || self.rack.as_deref() != rack;
+        self.node != primary && apart && self.fits(memory, 1) > 0
+    }
+
+    pub(super) fn why_not(&self) -> String {
         match &self.closed {
             Some(reason) => reason.clone(),
             None if self.shards >= SHARDS_PER_NODE_MAX => {
@@ -86,10 +102,10 @@ impl Room {
 
 /// What a shard needs of a node.
 #[derive(Clone, Copy, Debug)]
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     /// Memory limit of each shard, bytes.
-    shares: &'a [u64],
-    placement: ShardsPlacement,
+    pub(super) shares: &'a [u64],
+    pub(super) placement: ShardsPlacement,
 }
 
 /// Nodes for the shards of a database.
@@ -123,7 +139,7 @@ pub fn nodes_for_shards(
     let wanted = Wanted { shares, placement };
     let primaries = place_primaries(&mut rooms, wanted)?;
     let replicas = if replication {
-        place_replicas(&mut rooms, shares, (&primaries, rack_aware))?
+        place_replicas(&mut rooms, wanted, (&primaries, rack_aware))?
     } else {
         Vec::new()
     };
@@ -134,7 +150,7 @@ pub fn nodes_for_shards(
 }
 
 /// The nodes of new replicas of primaries that exist: never the primary's own, nor one of its rack if
-/// the database is rack-aware; the one with the most
+/// the database is rack-aware; sparse: the one with the fewest of the database's copies; then the one with the most
 /// memory left, then with the fewest shards, then the lowest uid. `primaries`: node of each, and the memory
 /// limit that it has and will have, bytes: what counts is what is left once they have that.
 ///
@@ -144,7 +160,7 @@ pub fn nodes_for_replicas(
     state: &ClusterState,
     observed: &Observations,
     engine: &EngineId,
-    (primaries, rack_aware): (&[(NodeUid, u64, u64)], bool),
+    (primaries, placement, rack_aware): (&[(NodeUid, u64, u64)], ShardsPlacement, bool),
     now: Instant,
 ) -> Result<Vec<NodeUid>, ApiError> {
     let mut rooms = rooms(state, observed, engine, now);
@@ -153,7 +169,11 @@ pub fn nodes_for_replicas(
     }
     let nodes: Vec<NodeUid> = primaries.iter().map(|(node, _, _)| *node).collect();
     let shares: Vec<u64> = primaries.iter().map(|(_, _, wanted)| *wanted).collect();
-    place_replicas(&mut rooms, &shares, (&nodes, rack_aware))
+    let wanted = Wanted {
+        shares: &shares,
+        placement,
+    };
+    place_replicas(&mut rooms, wanted, (&nodes, rack_aware))
 }
 
 /// Memory of a node that is promised to nobody when shards there have other limits: where each is, what it has
@@ -352,60 +372,6 @@ fn place_primaries(rooms: &mut [Room], wanted: Wanted<'_>) -> Result<Vec<NodeUid
         }
     }
     Ok(chosen)
-}
-
-fn place_replicas(
-    rooms: &mut [Room],
-    shares: &[u64],
-    (primaries, rack_aware): (&[NodeUid], bool),
-) -> Result<Vec<NodeUid>, ApiError> {
-    let mut chosen = Vec::new();
-    for (memory, primary) in shares.iter().copied().zip(primaries.iter().copied()) {
-        let rack = rooms
-            .iter()
-            .find(|room| room.node == primary)
-            .and_then(|room| room.rack.clone())
-            .filter(|_| rack_aware);
-        let apart = |room: &Room| rack.is_none() || room.rack != rack;
-        let best = rooms
-            .iter_mut()
-            .filter(|room| room.node != primary && apart(room) && room.fits(memory, 1) > 0)
-            .max_by_key(|room| (room.left, Reverse(room.shards), Reverse(room.node)));
-        let Some(room) = best else {
-            return Err(no_room_beside((primary, rack.as_deref()), memory, rooms));
-        };
-        room.take(memory);
-        chosen.push(room.node);
-    }
-    Ok(chosen)
-}
-
-fn no_room_beside(
-    (primary, rack): (NodeUid, Option<&str>),
-    memory: u64,
-    rooms: &[Room],
-) -> ApiError {
-    let reasons: Vec<String> = rooms
-        .iter()
-        .map(|room| {
-            let why = if room.node == primary {
-                "has the primary".to_owned()
-            } else if let Some(rack) = rack.filter(|rack| room.rack.as_deref() == Some(*rack)) {
-                format!("is in the primary's rack '{rack}'")
-            } else {
-                room.why_not()
-            };
-            format!("node:{} {why}", room.node)
-        })
-        .collect();
-    ApiError::new(
-        ErrorCode::InsufficientResources,
-        format!(
-            "no other node has room for a replica of {}: {}",
-            format_size(memory),
-            reasons.join("; ")
-        ),
-    )
 }
 
 fn no_room(shares: &[u64], placed: usize, rooms: &[Room]) -> ApiError {

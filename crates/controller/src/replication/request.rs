@@ -31,7 +31,7 @@ pub(crate) fn switch_on(
         state,
         observed,
         &database.engine,
-        (&primaries, database.rack_aware),
+        (&primaries, database.shards_placement, database.rack_aware),
         fresh.instant,
     )?;
     let ports = placement::shard_ports(state, nodes.len())?;

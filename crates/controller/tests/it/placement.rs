@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use model::documents::ShardsPlacement;
-use model::intent::{DatabaseSpec, Intent};
+use model::intent::{DatabaseChange, DatabaseSpec, Intent};
 use model::limits::{SHARD_MEMORY_MIN, SHARDS_COUNT_MAX, SHARDS_PER_NODE_MAX};
 use model::{ErrorCode, NodeUid};
 use proptest::prelude::*;
@@ -111,6 +111,59 @@ fn sparse_takes_the_nodes_in_turn() {
     redis:8 node:3 20007 8192-12287 1280
     redis:9 node:1 20008 12288-16383 1280
     ");
+}
+
+/// How many copies of the newest database each node has.
+fn copies(world: &World) -> Vec<usize> {
+    let state = world.cluster();
+    let uid = state.databases.last().unwrap().uid;
+    let on = |node| state.shards_of(uid).filter(|s| s.node == node).count();
+    state.nodes.iter().map(|node| on(node.uid)).collect()
+}
+
+fn uneven(copies: &[usize]) -> usize {
+    copies.iter().max().unwrap() - copies.iter().min().unwrap()
+}
+
+/// However full the nodes are, as long as each has room: replicas too, whether the database begins with them or gets
+/// them later.
+#[test]
+fn sparse_is_even() {
+    for nodes in 2..=5 {
+        for (count, first, later) in (1..=12).flat_map(|count| {
+            let both = [(true, false), (false, false), (false, true)];
+            both.map(|(first, later)| (count, first, later))
+        }) {
+            let mut world = World::with_nodes(nodes);
+            // One node is fuller than the others.
+            world.create("other").unwrap();
+            world.settle();
+            let memory = u64::from(count) * (64 << 20);
+            let spec = DatabaseSpec {
+                shards_count: Some(count),
+                shards_placement: Some(ShardsPlacement::Sparse),
+                replication: Some(first),
+                ..spec("even", memory)
+            };
+            world.request(&Intent::CreateDatabase(spec)).unwrap();
+            let story = format!("{count} shards on {nodes} nodes: {:?}", copies(&world));
+            assert!(uneven(&copies(&world)) <= 1, "{story}");
+            if later {
+                world.settle();
+                let change = DatabaseChange {
+                    replication: Some(true),
+                    memory_size: Some(2 * memory),
+                    ..DatabaseChange::default()
+                };
+                let database = world.cluster().databases[1].uid;
+                let change = Box::new(change);
+                let update = Intent::UpdateDatabase { database, change };
+                world.request(&update).unwrap();
+                let story = format!("{count} shards on {nodes} nodes: {:?}", copies(&world));
+                assert!(uneven(&copies(&world)) <= 1, "{story}");
+            }
+        }
+    }
 }
 
 #[test]
