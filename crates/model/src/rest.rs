@@ -357,7 +357,7 @@ object! {
         /// The shards; left out where the path, a database or a node names them.
         #[serde(default)]
         pub shard_uids: Option<Vec<ShardUid>>,
-        /// Ours: those of this database.
+        /// Ours: those of this database; with `shard_uids`, the database that they must be of.
         #[serde(default)]
         pub bdb_uid: Option<DatabaseUid>,
         /// Ours: those on this node.

@@ -12,7 +12,8 @@ use axum::http::HeaderMap;
 use model::documents::Role;
 use model::intent::{Intent, MigrateWhat};
 use model::rest::{ActionStarted, ActionsStarted, FailoverRequest, MigrateRequest, ShardInfo};
-use model::{ApiError, ErrorCode, ShardUid};
+use model::view::ClusterView;
+use model::{ApiError, DatabaseUid, ErrorCode, ShardUid};
 
 /// Every shard.
 #[utoipa::path(get, path = "/v1/shards", tag = "shards", params(Fields), responses(
@@ -167,18 +168,22 @@ async fn migrate(
             ));
         }
     };
+    let view = app.view_for_change(headers).await?;
     let what = match (request.shard_uids, request.bdb_uid, request.node_uid) {
         (Some(shards), None, None) => MigrateWhat::Shards { shards },
+        (Some(shards), Some(database), None) => {
+            are_of(&view, &shards, database)?;
+            MigrateWhat::Shards { shards }
+        }
         (None, Some(database), None) => MigrateWhat::Database { database, role },
         (None, None, Some(node)) => MigrateWhat::Node { node, role },
         _ => {
             return Err(Failure::new(
                 ErrorCode::InvalidParam,
-                "name shard_uids, bdb_uid or node_uid, one of them",
+                "name shard_uids, with or without their bdb_uid, or bdb_uid or node_uid alone",
             ));
         }
     };
-    app.view_for_change(headers).await?;
     let intent = Intent::MigrateShards {
         what,
         node: request.target_node_uid,
@@ -189,4 +194,29 @@ async fn migrate(
         action_uid: outcome.operation,
         action_uids: outcome.operations,
     }))
+}
+
+/// Whether shards are of a database: one never changes its database.
+///
+/// # Errors
+/// `db_not_found`; `invalid_param`, with the first that is of another one.
+fn are_of(view: &ClusterView, shards: &[ShardUid], database: DatabaseUid) -> Result<(), Failure> {
+    if !view.databases.iter().any(|known| known.uid == database) {
+        return Err(missing(ErrorCode::DbNotFound, database));
+    }
+    let mut known = view
+        .shards
+        .iter()
+        .filter(|known| shards.contains(&known.uid));
+    match known.find(|known| known.database != database) {
+        None => Ok(()),
+        Some(other) => Err(Failure::new(
+            ErrorCode::InvalidParam,
+            format!(
+                "redis:{} is of database db:{}, not db:{database}: name shards of one database (`rladmin status \
+                 shards`), or shards alone",
+                other.uid, other.database
+            ),
+        )),
+    }
 }

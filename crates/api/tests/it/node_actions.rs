@@ -4,7 +4,7 @@ use crate::fixture;
 use crate::served::Served;
 use hyper::Method;
 use model::documents::{Operation, OperationKind, OperationStatus};
-use model::intent::{Intent, MaintenanceWish, Pace, Restore, SnapshotWhat};
+use model::intent::{Intent, MaintenanceWish, MigrateWhat, Pace, Restore, SnapshotWhat};
 use model::view::ClusterView;
 use model::{DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
 use serde_json::json;
@@ -231,6 +231,53 @@ async fn what_makes_no_sense_is_refused() {
         assert_eq!(error["error_code"], code, "{action} {body}: {error}");
         let text = error["description"].as_str().unwrap();
         assert!(text.contains(with), "{text}");
+    }
+    assert_eq!(served.exec.said().intents, []);
+    served.stop().await;
+}
+
+/// The database of shards may be named with them; it must be theirs.
+#[tokio::test]
+async fn shards_are_brought_elsewhere() {
+    let path = "/v1/shards/actions/migrate";
+    let intent = Intent::MigrateShards {
+        what: MigrateWhat::Shards {
+            shards: vec![ShardUid(1)],
+        },
+        node: NodeUid(2),
+        override_policy: false,
+    };
+    for body in [
+        r#"{"shard_uids":[1],"target_node_uid":2}"#,
+        r#"{"shard_uids":[1],"bdb_uid":1,"target_node_uid":2}"#,
+    ] {
+        asks(vec![(Method::POST, path, body, intent.clone())]).await;
+    }
+    let mut view = fixture::view();
+    view.databases.push(fixture::database(7, "other"));
+    let served = Served::start(Some(view)).await;
+    for (body, code, part) in [
+        (
+            r#"{"shard_uids":[1],"bdb_uid":7,"target_node_uid":2}"#,
+            "invalid_param",
+            "redis:1 is of database db:1, not db:7",
+        ),
+        (
+            r#"{"shard_uids":[1],"bdb_uid":9,"target_node_uid":2}"#,
+            "db_not_found",
+            "9",
+        ),
+        (
+            r#"{"shard_uids":[1],"node_uid":1,"target_node_uid":2}"#,
+            "invalid_param",
+            "bdb_uid or node_uid alone",
+        ),
+    ] {
+        let (status, answer) = served.send(Method::POST, path, body).await;
+        assert!(status >= 400, "{answer}");
+        assert_eq!(answer["error_code"], code, "{answer}");
+        let text = answer["description"].as_str().unwrap();
+        assert!(text.contains(part), "{text}");
     }
     assert_eq!(served.exec.said().intents, []);
     served.stop().await;

@@ -386,7 +386,12 @@ pub const COMMANDS: &[Command] = &[
         operand: None,
         fields: &[
             Field::many("shard", "shard", Kind::Shard, "These shards."),
-            Field::one("db", "db", Kind::Database, "The shards of a database."),
+            Field::one(
+                "db",
+                "db",
+                Kind::Database,
+                "The shards of a database; with shard: whose they are.",
+            ),
             Field::one("node", "node", Kind::Node, "The shards on a node."),
             Field::flag("all_shards", "With db or node: all of them."),
             Field::flag("all_master_shards", "With db or node: its masters."),

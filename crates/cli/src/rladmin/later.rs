@@ -198,6 +198,20 @@ pub const LATER_WORDS: &[LaterWords] = &[
         remedy: None,
     },
     LaterWords {
+        command: &["migrate"],
+        words: &["commit", "endpoint_to_shards", "restrict_target_node"],
+        remedy: Some(
+            "An endpoint is on the nodes of its primaries: it goes with them, there is nothing to bring to it.",
+        ),
+    },
+    LaterWords {
+        command: &["migrate"],
+        words: &["max_concurrent_bdb_migrations"],
+        remedy: Some(
+            "All databases are worked on at the same time, each with one shard after the other.",
+        ),
+    },
+    LaterWords {
         command: &["node", "<node>", "maintenance_mode", "on"],
         words: &["evict_active_active_replica"],
         remedy: None,

@@ -8,7 +8,7 @@ use super::resources;
 use super::session::Context;
 use model::rest::{ActionsStarted, MigrateRequest};
 
-/// `migrate {shard <id…> | db <db> | node <node>} … target_node <node>`.
+/// `migrate {[db <db>] shard <id…> | {db <db> | node <node>} …} target_node <node>`.
 ///
 /// # Errors
 /// That it is not clear which shards are meant; as REST answers; why it failed.
@@ -31,8 +31,12 @@ pub async fn migrate(context: &Context, invocation: &Invocation) -> Result<(), F
 async fn request(context: &Context, invocation: &Invocation) -> Result<MigrateRequest, Failure> {
     let usage = |why: &str| Failure::usage(why, invocation.command.usage());
     let named = ["shard", "db", "node"].map(|word| invocation.has(word));
-    if named.iter().filter(|is| **is).count() != 1 {
-        return Err(usage("name shards, a db or a node, one of the three"));
+    // The database of shards may be named with them.
+    if !matches!(
+        named,
+        [true, _, false] | [false, true, false] | [false, false, true]
+    ) {
+        return Err(usage("name shards (and their db), or a db, or a node"));
     }
     let which = ["all_shards", "all_master_shards", "all_slave_shards"].map(|w| invocation.has(w));
     match (named[0], which.iter().filter(|is| **is).count()) {

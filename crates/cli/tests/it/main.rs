@@ -10,6 +10,7 @@ mod fixtures;
 mod help;
 mod installed_node;
 mod internode_port;
+mod migrate;
 mod rladmin;
 mod rlcheck;
 mod status;
