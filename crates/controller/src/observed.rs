@@ -160,9 +160,16 @@ impl Observations {
     #[must_use]
     pub fn fresh(&self, node: NodeUid, now: Instant) -> Option<&NodeObservation> {
         let heard = self.nodes.get(&node)?;
-        let of_this_time = self.leases.since().is_none_or(|since| heard.at >= since);
         let young = now.saturating_duration_since(heard.at) <= HEARTBEAT_LOST;
-        (of_this_time && young).then_some(&*heard.observation)
+        (self.is_of_this_time(node) && young).then_some(&*heard.observation)
+    }
+
+    /// Whether a node was heard since this node is the primary node.
+    #[must_use]
+    pub fn is_of_this_time(&self, node: NodeUid) -> bool {
+        let since = self.leases.since();
+        let heard = self.nodes.get(&node);
+        heard.is_some_and(|heard| since.is_none_or(|since| heard.at >= since))
     }
 
     /// How long a node has been silent; one that was never heard, since this node is the primary node. The

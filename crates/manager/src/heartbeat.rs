@@ -70,7 +70,7 @@ async fn beat(member: &Member, services: &[ServiceObservation]) {
     match primary::known(member) {
         Some(Primary::Me) => {
             member.controller.heard(observation);
-            let observed = view::observed(&member.controller.observations(), Instant::now());
+            let observed = view::told(member, Instant::now());
             let acked = member.store.status().quorum_age_ms;
             // A primary node without a quorum is no source of news.
             if acked.is_none_or(|ms| ms < 3_000) {

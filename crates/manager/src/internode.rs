@@ -169,7 +169,7 @@ async fn heartbeat(
         });
     }
     member.controller.heard(observation);
-    let observed = view::observed(&member.controller.observations(), Instant::now());
+    let observed = view::told(&member, Instant::now());
     Json(HeartbeatAnswer {
         primary: Some(status.node),
         observed,

@@ -88,7 +88,7 @@ pub async fn view(member: &Member, consistency: Consistency) -> Result<ClusterVi
             Err(error) => tracing::debug!(%error, "answering with what this node knows"),
         }
     }
-    let mut view = view::build(member, &member.store.state(), false)?;
+    let mut view = view::shown(member, &member.store.state(), false)?;
     if consistency == Consistency::Local {
         // Not confirmed for this answer, but nothing speaks against it.
         let known = member
@@ -121,7 +121,7 @@ async fn confirmed_view(member: &Member) -> Result<ClusterView, ApiError> {
 /// `no_quorum`, `no_primary`.
 pub async fn here(member: &Member) -> Result<ClusterView, ApiError> {
     let state = member.store.barrier().await.map_err(|e| store_error(&e))?;
-    view::build(member, &state, true)
+    view::shown(member, &state, true)
 }
 
 /// Carries an intent out at the primary node.

@@ -1,12 +1,13 @@
 //! Stored and observed state together.
 
-use crate::member::Member;
+use crate::member::{LastKnown, Member};
 use controller::observed::Observations;
 use controller::reconcile::store_error;
 use controller::state::ClusterState;
+use model::limits::HEARTBEAT_LOST;
 use model::view::{ClusterView, Observed};
 use model::{ApiError, ErrorCode};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::State;
 
 /// What was heard, with its age.
@@ -68,19 +69,71 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
         operations: state.operations.into_iter().map(|o| o.doc).collect(),
         upgrade: state.upgrade.doc,
         observed,
+        primary_for_ms: None,
     })
+}
+
+/// A view for people: of nodes that this primary node has not heard yet it says what the one before it had heard.
+/// Nothing is planned from that.
+///
+/// # Errors
+/// As [`build`].
+pub fn shown(member: &Member, state: &State, confirmed: bool) -> Result<ClusterView, ApiError> {
+    let mut view = build(member, state, confirmed)?;
+    if member.store.status().is_leader {
+        let now = Instant::now();
+        let since = member.controller.observations().leases.since();
+        let leads = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        view.primary_for_ms = Some(u64::try_from(leads.as_millis()).unwrap_or(u64::MAX));
+        view.observed = told(member, now);
+    }
+    Ok(view)
+}
+
+/// What this primary node tells of every node; see [`shown`].
+#[must_use]
+pub fn told(member: &Member, now: Instant) -> Vec<Observed> {
+    merged(&member.controller.observations(), &member.last_known(), now)
+}
+
+/// What a primary node has heard in its time, and of the others what the one before it had, if that was told shortly
+/// before: how long they have been silent since is known then.
+fn merged(heard: &Observations, before: &LastKnown, now: Instant) -> Vec<Observed> {
+    let since = heard.leases.since();
+    let mut all = observed(heard, now);
+    if since.is_some() {
+        // What was heard in an earlier time of this primary node has been overtaken.
+        all.retain(|one| heard.is_of_this_time(one.observation.node));
+    }
+    let told_lately = |at: Instant| since.is_none_or(|since| at + HEARTBEAT_LOST >= since);
+    if before.at.is_some_and(told_lately) {
+        for one in aged_since(before, now) {
+            let node = one.observation.node;
+            if all.iter().all(|known| known.observation.node != node) {
+                all.push(one);
+            }
+        }
+    }
+    all.sort_by_key(|one| one.observation.node);
+    all
 }
 
 /// What the primary node had heard, older by the time since.
 pub(crate) fn aged(member: &Member, now: Instant) -> Vec<Observed> {
-    let known = member.last_known();
+    aged_since(&member.last_known(), now)
+}
+
+fn aged_since(known: &LastKnown, now: Instant) -> Vec<Observed> {
     let since = known
         .at
         .map_or(0, |at| now.saturating_duration_since(at).as_millis());
     let since = u64::try_from(since).unwrap_or(u64::MAX);
-    let mut observed = known.observed;
+    let mut observed = known.observed.clone();
     for one in &mut observed {
         one.age_ms = one.age_ms.saturating_add(since);
     }
     observed
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,7 +173,7 @@ object! {
         pub addr: String,
         /// Addresses as seen from outside.
         pub external_addr: Vec<String>,
-        /// `active` or `down`.
+        /// `active`, `down`, or `unknown`: the primary node is new and has not heard of it yet.
         pub status: String,
         /// Its rack.
         pub rack_id: String,
@@ -258,7 +258,7 @@ object! {
         /// Memory left for new shards after those that exist have grown to their limits, bytes;
         /// negative: promised too often.
         pub node_overbooking_depth: i64,
-        /// `OK` or `DOWN`.
+        /// `OK`, `DOWN`, or `UNKNOWN`: the primary node is new and has not heard of it yet.
         pub node_status: String,
         /// `master` (the primary node) or `slave`.
         pub role: String,

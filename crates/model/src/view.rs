@@ -47,6 +47,20 @@ pub struct ClusterView {
     pub upgrade: Upgrade,
     /// What was heard of each node.
     pub observed: Vec<Observed>,
+    /// For how long the primary node that answers has been it, ms. `None`: not it, or of a release that does not tell.
+    #[serde(default)]
+    pub primary_for_ms: Option<u64>,
+}
+
+/// What is known of whether a node is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Presence {
+    /// It was heard of within [`crate::limits::HEARTBEAT_LOST`].
+    Heard,
+    /// The primary node has only just become it, and has not heard of the node yet: nothing speaks against it.
+    NotYet,
+    /// It was not heard of for longer.
+    Silent,
 }
 
 /// What was heard of one node, and when.
@@ -66,6 +80,23 @@ impl ClusterView {
     #[must_use]
     pub fn observed(&self, node: NodeUid) -> Option<&Observed> {
         self.observed.iter().find(|o| o.observation.node == node)
+    }
+
+    /// What is known of whether a node is there. A primary node that is new has waited for nobody long enough to know
+    /// that he is silent, unless the one before had waited for him in vain, too.
+    #[must_use]
+    pub fn presence(&self, node: NodeUid) -> Presence {
+        if self.is_heard(node) {
+            return Presence::Heard;
+        }
+        let lost = u64::try_from(crate::limits::HEARTBEAT_LOST.as_millis()).unwrap_or(u64::MAX);
+        let Some(since) = self.primary_for_ms.filter(|since| *since <= lost) else {
+            return Presence::Silent;
+        };
+        match self.observed(node) {
+            Some(seen) if seen.age_ms > since.saturating_add(lost) => Presence::Silent,
+            _ => Presence::NotYet,
+        }
     }
 
     /// Whether a node was heard of within [`crate::limits::HEARTBEAT_LOST`].

@@ -8,7 +8,7 @@ use model::rest::{
     DatabaseVersion, NodeInfo, NodeSnapshotInfo, NodeStatus, ProxyInfo, ServiceInfo,
     SnapshotShardInfo,
 };
-use model::view::ClusterView;
+use model::view::{ClusterView, Presence};
 use model::{NodeUid, ShardUid, limits};
 use std::collections::BTreeMap;
 
@@ -30,10 +30,10 @@ pub fn info(view: &ClusterView, node: &Node, local: &NodeConfig) -> NodeInfo {
         uid: node.uid,
         addr: node.address.clone(),
         external_addr: node.external_address.clone(),
-        status: if view.is_heard(node.uid) {
-            "active"
-        } else {
-            "down"
+        status: match view.presence(node.uid) {
+            Presence::Heard => "active",
+            Presence::NotYet => "unknown",
+            Presence::Silent => "down",
         }
         .to_owned(),
         rack_id: node.rack_id.clone().unwrap_or_default(),
@@ -158,10 +158,10 @@ pub fn status(view: &ClusterView, node: &Node) -> NodeStatus {
         master_shards: of_role(Role::Primary),
         slave_shards: of_role(Role::Replica),
         node_overbooking_depth: overbooking_depth(view, node, seen),
-        node_status: if view.is_heard(node.uid) {
-            "OK"
-        } else {
-            "DOWN"
+        node_status: match view.presence(node.uid) {
+            Presence::Heard => "OK",
+            Presence::NotYet => "UNKNOWN",
+            Presence::Silent => "DOWN",
         }
         .to_owned(),
         role: if is_primary_node { "master" } else { "slave" }.to_owned(),

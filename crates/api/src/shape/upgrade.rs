@@ -6,7 +6,7 @@ use model::release::SupportedPaths;
 use model::rest::{NodePath, PathRow, UpgradeDone, UpgradeNodeStatus, UpgradePaths, UpgradeStatus};
 use model::upgrade::OpenUpgrade;
 use model::upgrade::run::UpgradeRun;
-use model::view::ClusterView;
+use model::view::{ClusterView, Presence};
 use semver::Version;
 
 /// Where the cluster is.
@@ -111,6 +111,7 @@ fn nodes(view: &ClusterView, open: Option<&OpenUpgrade>) -> Vec<UpgradeNodeStatu
                 .find(|named| named.node == node.uid);
             let at_work = recorded.is_some_and(|named| named.under_way.is_some());
             let state = match open {
+                _ if view.presence(node.uid) == Presence::NotYet => "unknown",
                 _ if !view.is_heard(node.uid) => "down",
                 _ if at_work => "under way",
                 None => "ok",

@@ -59,6 +59,7 @@ pub(crate) fn view() -> ClusterView {
         operations: vec![operation("op-1", 1, OperationStatus::Completed), running()],
         upgrade: model::upgrade::Upgrade::default(),
         observed: vec![observed(1, 200), observed(2, 900), observed(3, 30_000)],
+        primary_for_ms: None,
     }
 }
 

@@ -348,3 +348,49 @@ fn an_action_that_waits_for_its_turn_says_for_what() {
     assert_eq!(state(&[&queued]), "db:1: its turn");
     assert_eq!(state(&[&queued, &running]), "db:2: a copy");
 }
+
+/// What a primary node says of node 3 that leads for so long, and knows of it since the age given.
+fn of_node_3(leads_ms: Option<u64>, age_ms: Option<u64>) -> (String, String) {
+    let mut view = fixture::view();
+    view.primary_for_ms = leads_ms;
+    view.observed.retain(|seen| seen.observation.node.0 != 3);
+    view.observed
+        .extend(age_ms.map(|age| fixture::observed(3, age)));
+    let config = fixture::config(Path::new("/tmp"), "127.0.0.11");
+    let info = shape::node::info(&view, &view.nodes[2], &config);
+    let status = shape::node::status(&view, &view.nodes[2]);
+    (info.status, status.node_status)
+}
+
+/// Who has just become the primary node does not know of anybody that he is down, unless the one before knew it.
+#[test]
+fn a_primary_node_that_is_new_waits_before_it_calls_a_node_down() {
+    let is = |(info, status): (String, String), wanted: (&str, &str)| {
+        assert_eq!((info.as_str(), status.as_str()), wanted);
+    };
+    let (ok, unknown, down) = (("active", "OK"), ("unknown", "UNKNOWN"), ("down", "DOWN"));
+    for leads in [Some(500), Some(60_000), None] {
+        is(of_node_3(leads, Some(3_000)), ok);
+    }
+    is(of_node_3(Some(500), None), unknown);
+    is(of_node_3(Some(4_000), None), unknown);
+    is(of_node_3(Some(4_001), None), down);
+    // Heard of before, not since.
+    is(of_node_3(Some(3_000), Some(6_000)), unknown);
+    is(of_node_3(Some(5_000), Some(6_000)), down);
+    // It was silent before.
+    is(of_node_3(Some(500), Some(60_000)), down);
+    // Of a release that does not tell.
+    is(of_node_3(None, None), down);
+    is(of_node_3(None, Some(60_000)), down);
+}
+
+/// As release 1.1.0 tells it.
+#[test]
+fn a_view_of_the_last_release_is_read() {
+    let mut told = serde_json::to_value(fixture::view()).unwrap();
+    let fields = told.as_object_mut().unwrap();
+    assert!(fields.remove("primary_for_ms").is_some());
+    let read: model::view::ClusterView = serde_json::from_value(told).unwrap();
+    assert_eq!(read, fixture::view());
+}

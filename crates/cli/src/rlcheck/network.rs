@@ -42,13 +42,14 @@ pub async fn tcp_connectivity(subject: &Subject) -> Findings {
     let source = subject.config.address;
     let mut tries = JoinSet::new();
     for node in nodes {
-        if status
-            .get(&node.uid)
-            .is_none_or(|status| status.node_status != "OK")
-        {
-            findings
-                .notes
-                .push(format!("node:{} is down: not tried", node.uid));
+        let known = status.get(&node.uid).map(|s| s.node_status.as_str());
+        if known != Some("OK") {
+            let why = match known {
+                Some("UNKNOWN") => "has not been heard yet",
+                _ => "is down",
+            };
+            let note = format!("node:{} {why}: not tried", node.uid);
+            findings.notes.push(note);
             continue;
         }
         let Ok(address) = node.addr.parse::<IpAddr>() else {

@@ -72,6 +72,21 @@ impl Cluster {
     }
 
     /// `demo` has three shards on two nodes.
+    /// The primary node is new and has not heard of this node yet.
+    pub(crate) fn awaits(&mut self, uid: u64) -> &mut Self {
+        self.silence(uid, 0.0);
+        let node = &mut self.nodes[uid as usize - 1];
+        "unknown".clone_into(&mut node.status);
+        node.last_heard_seconds = None;
+        let status = self.status.get_mut(&NodeUid(uid)).unwrap();
+        "UNKNOWN".clone_into(&mut status.node_status);
+        status.last_heard_seconds = None;
+        for shard in self.shards.iter_mut().filter(|s| s.node_uid.0 == uid) {
+            shard.error = Some(format!("node {uid} has not been heard yet"));
+        }
+        self
+    }
+
     pub(crate) fn spread(&mut self) -> &mut Self {
         let ranges = ["0-5461", "5462-10922", "10923-16383"];
         let spread = ranges.iter().zip([(1, 1), (3, 2), (4, 1)]);

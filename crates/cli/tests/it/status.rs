@@ -105,6 +105,18 @@ fn a_node_is_down() {
     assert_snapshot!(shown(&cluster, "status extra nodestats"));
 }
 
+/// Nothing is known to be wrong, and nothing is called well that is not known.
+#[test]
+fn a_primary_node_that_is_new() {
+    let mut cluster = Cluster::well();
+    cluster.awaits(3);
+    let text = shown(&cluster, "status");
+    assert!(!text.contains("DOWN") && !text.contains("issues"), "{text}");
+    assert_snapshot!(text);
+    let text = shown(&cluster, "status nodes issues_only");
+    assert!(text.contains("UNKNOWN, not heard yet"), "{text}");
+}
+
 #[test]
 fn filters_and_order() {
     let node = FakeNode::new();

@@ -37,6 +37,7 @@ pub(crate) fn view(world: &World) -> ClusterView {
         operations: state.operations.iter().map(|o| o.doc.clone()).collect(),
         upgrade: state.upgrade.doc.clone(),
         observed: observed.collect(),
+        primary_for_ms: None,
     }
 }
 

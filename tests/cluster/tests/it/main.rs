@@ -24,4 +24,5 @@ mod shards;
 mod slave_ha;
 mod storms;
 mod story;
+mod told;
 mod tuning;

@@ -110,10 +110,13 @@ fn silence(snapshot: &Snapshot, node: &NodeInfo) -> Option<f64> {
 fn health(snapshot: &Snapshot) -> Vec<(String, Tone)> {
     let mut lines = Vec::new();
     let issues = snapshot.issues();
-    let (word, tone) = if issues.is_empty() && snapshot.cluster.has_quorum {
+    let awaited = snapshot.awaited();
+    let (word, tone) = if !issues.is_empty() || !snapshot.cluster.has_quorum {
+        ("DEGRADED", Tone::Warn)
+    } else if awaited.is_empty() {
         ("OK", Tone::Good)
     } else {
-        ("DEGRADED", Tone::Warn)
+        ("UNKNOWN", Tone::Warn)
     };
     match &snapshot.failures {
         Some(Ok(rate)) => {
@@ -142,6 +145,15 @@ fn health(snapshot: &Snapshot) -> Vec<(String, Tone)> {
     }
     if !issues.is_empty() {
         lines.push((format!("issues: {}", issues.join(", ")), Tone::Warn));
+    }
+    if !awaited.is_empty() {
+        let nodes = awaited.join(", ");
+        lines.push((
+            format!(
+                "The primary node is new and has not heard of {nodes} yet: look again in a moment."
+            ),
+            Tone::Warn,
+        ));
     }
     lines
 }

@@ -7,6 +7,9 @@ use crate::terminal::{Tone, age};
 use model::rest::{NodeInfo, NodeStatus};
 use model::units::format_size;
 
+/// Of a node that a new primary node waits for.
+const NOT_YET: &str = "UNKNOWN, not heard yet";
+
 /// The table.
 #[must_use]
 pub fn table(snapshot: &Snapshot, wanted: Wanted<'_>) -> Table {
@@ -87,6 +90,8 @@ fn row(snapshot: &Snapshot, node: &NodeInfo, wanted: Wanted<'_>) -> Vec<Cell> {
     }
     row.push(if heard {
         Cell::new("OK").tone(Tone::Good)
+    } else if snapshot.is_awaited(node.uid) {
+        Cell::new(NOT_YET).tone(Tone::Warn)
     } else {
         Cell::new(down(snapshot.last_heard(node))).tone(Tone::Bad)
     });
@@ -130,9 +135,9 @@ fn down(last_heard: Option<f64>) -> String {
 /// A node's status in words, from its object alone.
 #[must_use]
 pub fn status_word(status: &str, last_heard: Option<f64>) -> String {
-    if status == "active" {
-        "OK".to_owned()
-    } else {
-        down(last_heard)
+    match status {
+        "active" => "OK".to_owned(),
+        "unknown" => NOT_YET.to_owned(),
+        _ => down(last_heard),
     }
 }

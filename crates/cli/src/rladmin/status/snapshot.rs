@@ -174,6 +174,20 @@ impl Snapshot {
         }
     }
 
+    /// Whether a node has not been heard yet by a primary node that is new: nothing speaks against it.
+    #[must_use]
+    pub fn is_awaited(&self, node: NodeUid) -> bool {
+        let status = self.node_status.get(&node);
+        status.is_some_and(|status| status.node_status == "UNKNOWN")
+    }
+
+    /// Nodes that are not heard yet, in words.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<String> {
+        let awaited = self.nodes.iter().filter(|node| self.is_awaited(node.uid));
+        awaited.map(|node| format!("node:{}", node.uid)).collect()
+    }
+
     /// Seconds since a node was heard; `None`: never, as far as the asked node knows.
     #[must_use]
     pub fn last_heard(&self, node: &NodeInfo) -> Option<f64> {
@@ -189,7 +203,7 @@ impl Snapshot {
         let mut issues: Vec<String> = self
             .nodes
             .iter()
-            .filter(|node| !self.is_heard(node))
+            .filter(|node| !self.is_heard(node) && !self.is_awaited(node.uid))
             .map(|node| format!("node:{} DOWN", node.uid))
             .collect();
         let mut count = |number: usize, one: &str, many: &str| match number {
@@ -214,14 +228,16 @@ impl Snapshot {
             "databases not active",
         );
         count(
-            proxies.filter(|proxy| !proxy.ok).count(),
+            proxies
+                .filter(|proxy| !proxy.ok && !self.is_awaited(proxy.node_uid))
+                .count(),
             "endpoint not OK",
             "endpoints not OK",
         );
         count(
             self.shards
                 .iter()
-                .filter(|shard| !super::shards::is_well(shard))
+                .filter(|shard| !super::shards::is_well(shard) && !self.is_awaited(shard.node_uid))
                 .count(),
             "shard not OK",
             "shards not OK",

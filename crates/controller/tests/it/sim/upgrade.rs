@@ -264,6 +264,7 @@ impl Sim {
             operations: state.operations.iter().map(|o| o.doc.clone()).collect(),
             upgrade: state.upgrade.doc.clone(),
             observed: observed.collect(),
+            primary_for_ms: None,
         }
     }
 

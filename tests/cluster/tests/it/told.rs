@@ -1,0 +1,76 @@
+//! What is an operator told when another node leads?
+
+use crate::story::seen;
+use model::NodeUid;
+use model::rest::NodeStatus;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use testkit::cluster::Cluster;
+use testkit::wait;
+
+const WAIT: Duration = Duration::from_secs(60);
+
+fn status(cluster: &Cluster, node: usize) -> Result<String, String> {
+    let output = cluster.nodes[node].rladmin(&["status"]);
+    let text = output.map(|output| seen(&output));
+    text.map_err(|error| error.to_string())
+}
+
+fn heard(cluster: &Cluster, node: u64) -> Result<NodeStatus, String> {
+    let nodes: BTreeMap<NodeUid, NodeStatus> = cluster.nodes[0]
+        .get("/v1/nodes/status")
+        .map_err(|error| error.description)?;
+    let found = nodes.get(&NodeUid(node)).cloned();
+    found.ok_or_else(|| format!("there is no node:{node}"))
+}
+
+/// Node 2 has told the primary node of itself, and was told what that knows.
+fn node_2_is_told(cluster: &Cluster) {
+    // The answer to the first of two heartbeats has come before the second.
+    for _ in 0..2 {
+        let since = Instant::now();
+        wait::until("node 2 tells of itself", WAIT, || {
+            let ago = heard(cluster, 2)?.last_heard_seconds;
+            let told = ago.is_some_and(|ago| ago < since.elapsed().as_secs_f64());
+            told.then_some(()).ok_or_else(|| format!("{ago:?}"))
+        })
+        .unwrap();
+    }
+}
+
+/// A primary node that has never heard a node knows from the one before since when that is silent.
+#[test]
+fn a_new_primary_node_knows_what_the_one_before_had_heard() {
+    let cluster = Cluster::start(3).unwrap();
+    let words = ["cluster", "master", "set", "1"];
+    cluster.nodes[0].rladmin_until(&words).unwrap();
+    wait::until("node 3 is heard", WAIT, || {
+        let status = heard(&cluster, 3)?.node_status;
+        (status == "OK").then_some(()).ok_or(status)
+    })
+    .unwrap();
+    node_2_is_told(&cluster);
+    let pid = cluster.nodes[2].pid("cnm_exec").expect("a process");
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let words = ["cluster", "master", "set", "2"];
+    let moved = cluster.nodes[1].rladmin_until(&words);
+    let mut seen = Vec::new();
+    let down = wait::until("node 3 is shown as down", WAIT, || {
+        let text = status(&cluster, 1)?;
+        seen.push(text.clone());
+        if text.contains("DOWN, ") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    // Before anything ends the test: what is stopped does not end.
+    kill_process(pid, Signal::CONT).unwrap();
+    moved.unwrap();
+    down.unwrap();
+    let last = seen.last().unwrap();
+    assert!(last.contains("DOWN, last seen "), "{last}");
+    assert!(last.contains("OK. Cluster master: 2"), "{last}");
+}
