@@ -58,10 +58,10 @@ pub async fn status(context: &Context, invocation: &Invocation) -> Result<(), Fa
         context.screen.warn(&format!(
             "no quorum: what is shown is what node:{local} knew last"
         ));
-    } else if section == Some("nodes")
-        && let Some(note) = cluster::mixed_versions(&snapshot)
-    {
-        context.screen.warn(&note);
+    } else if section == Some("nodes") {
+        for note in cluster::notes(&snapshot) {
+            context.screen.warn(&note);
+        }
     }
     Ok(())
 }

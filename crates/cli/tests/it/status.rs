@@ -5,6 +5,7 @@ use crate::fixtures::Cluster;
 use insta::assert_snapshot;
 use model::NodeUid;
 use model::documents::DatabaseStatus;
+use model::rest::NodeSnapshotInfo;
 use serde_json::Value;
 
 fn shown(cluster: &Cluster, line: &str) -> String {
@@ -115,6 +116,28 @@ fn a_primary_node_that_is_new() {
     assert_snapshot!(text);
     let text = shown(&cluster, "status nodes issues_only");
     assert!(text.contains("UNKNOWN, not heard yet"), "{text}");
+}
+
+#[test]
+fn nodes_that_take_no_shards() {
+    let mut cluster = Cluster::well();
+    let [two, three] = [2, 3].map(NodeUid);
+    let status = cluster.status.get_mut(&two).unwrap();
+    status.maintenance_snapshot = Some(NodeSnapshotInfo {
+        created_time: "2026-08-01T10:00:00.123456789Z".to_owned(),
+        ..NodeSnapshotInfo::default()
+    });
+    status.total_provisional_ram = 0;
+    status.free_provisional_ram = 0;
+    cluster.nodes[1].accept_servers = false;
+    cluster.nodes[1].max_redis_servers = 0;
+    cluster.status.get_mut(&three).unwrap().leaving = true;
+    let node = FakeNode::new();
+    cluster.show(&node);
+    assert_snapshot!(node.output("status"));
+    let output = node.rladmin("status nodes").output().unwrap();
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert_snapshot!(notes);
 }
 
 #[test]

@@ -29,10 +29,18 @@ pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
         }
         lines.extend(run_line(upgrade));
     }
-    if let Some(note) = mixed_versions(snapshot) {
+    for note in notes(snapshot) {
         lines.push((format!("note: {note}"), Tone::Warn));
     }
     lines
+}
+
+/// What is as an operator wanted it, and not as ever.
+#[must_use]
+pub fn notes(snapshot: &Snapshot) -> Vec<String> {
+    let mut notes = snapshot.away();
+    notes.extend(mixed_versions(snapshot));
+    notes
 }
 
 /// The first line: who is the primary node, or why there is none.

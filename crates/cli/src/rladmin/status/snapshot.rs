@@ -188,6 +188,29 @@ impl Snapshot {
         awaited.map(|node| format!("node:{}", node.uid)).collect()
     }
 
+    /// Nodes that take no shards for now, in words.
+    #[must_use]
+    pub fn away(&self) -> Vec<String> {
+        let nodes = self.all_nodes.iter();
+        nodes
+            .filter_map(|node| {
+                let (uid, status) = (node.uid, self.node_status.get(&node.uid)?);
+                if status.leaving {
+                    return Some(format!(
+                        "node:{uid} leaves the cluster as soon as nothing is on it (`rladmin cluster running_actions`)"
+                    ));
+                }
+                let since = &status.maintenance_snapshot.as_ref()?.created_time;
+                let whole_seconds = since.parse::<Timestamp>().map(|time| format!("{time:.0}"));
+                let since = whole_seconds.as_ref().unwrap_or(since);
+                Some(format!(
+                    "node:{uid} is in maintenance mode since {since} and takes no shards \
+                     (`rladmin node {uid} maintenance_mode off`)"
+                ))
+            })
+            .collect()
+    }
+
     /// Seconds since a node was heard; `None`: never, as far as the asked node knows.
     #[must_use]
     pub fn last_heard(&self, node: &NodeInfo) -> Option<f64> {
