@@ -12,6 +12,7 @@
 //! | [`history`] | statistics of databases in the past |
 //! | [`wishes`] | what clients set for their whole database |
 //! | [`heartbeat`] | telling the primary node of this one |
+//! | [`removed`] | whether this node is no part of its cluster any more |
 //! | [`levels`] | this release among others: the cluster's feature level, and who leads meanwhile |
 //! | [`turns`] | upgrades of all nodes: whose turn it is, and this node's own turn |
 //! | [`drain`] | the node is being stopped: its primaries go first |
@@ -40,6 +41,7 @@ pub mod primary;
 pub mod program;
 pub mod proxies;
 pub mod proxy_feed;
+pub mod removed;
 pub mod transport;
 pub mod turns;
 pub mod view;

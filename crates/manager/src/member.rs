@@ -5,7 +5,7 @@ use crate::gates::Gates;
 use crate::program::Program;
 use crate::proxies::Proxies;
 use crate::transport::{RaftTransport, Routes};
-use crate::{finding, heartbeat, history, internode, levels, proxy_feed, turns};
+use crate::{finding, heartbeat, history, internode, levels, proxy_feed, removed, turns};
 use agent::Agent;
 use anyhow::Context as _;
 use client::internode::{InternodeClient, NodeCertificates};
@@ -16,6 +16,7 @@ use model::history::History;
 use model::node_config::NodeIdentity;
 use model::upgrade::run::TurnObservation;
 use model::view::Observed;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{Store, StoreConfig};
@@ -61,6 +62,8 @@ pub struct Member {
     last_known: Mutex<LastKnown>,
     /// When it was told that the node is being stopped.
     stopping: Mutex<Option<Instant>>,
+    /// Whether it is known that the node was removed from the cluster.
+    removed: AtomicBool,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -123,6 +126,7 @@ impl Member {
             turn: Mutex::default(),
             last_known: Mutex::new(LastKnown::default()),
             stopping: Mutex::default(),
+            removed: AtomicBool::new(false),
             tasks: Mutex::new(JoinSet::new()),
             program,
         });
@@ -134,6 +138,7 @@ impl Member {
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
         tasks.spawn(history::run(Arc::clone(&member)));
         tasks.spawn(finding::run(Arc::clone(&member)));
+        tasks.spawn(removed::run(Arc::clone(&member)));
         tasks.spawn(levels::watch(Arc::clone(&member)));
         tasks.spawn(levels::lead(Arc::clone(&member)));
         tasks.spawn(turns::lead(Arc::clone(&member)));
@@ -174,6 +179,20 @@ impl Member {
     pub fn is_stopping(&self) -> bool {
         let since = *self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() < STOPPING_FOR)
+    }
+
+    /// The node was removed from the cluster: that is for ever.
+    pub fn note_removed(&self) {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            let (node, cluster) = (self.identity.node, &self.identity.cluster_name);
+            tracing::warn!(%node, %cluster, "this node was removed from its cluster");
+        }
+    }
+
+    /// Whether the node was removed from the cluster, as far as it knows.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// Ends: the leadership goes to another voter first, so that nobody has to find out by silence.

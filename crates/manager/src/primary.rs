@@ -4,7 +4,7 @@
 use crate::levels;
 use crate::member::Member;
 use crate::transport::internode_address;
-use crate::view;
+use crate::{removed, view};
 use client::internode::CallError;
 use controller::reconcile::store_error;
 use model::documents::{Event, Node, keys};
@@ -51,6 +51,9 @@ pub fn known(member: &Member) -> Option<Primary> {
 pub async fn find(member: &Member) -> Result<Primary, ApiError> {
     let deadline = Instant::now() + ELECTION_WAIT;
     loop {
+        if member.is_removed() {
+            return Err(removed(member));
+        }
         let silent = member
             .last_known()
             .at
@@ -62,6 +65,20 @@ pub async fn find(member: &Member) -> Result<Primary, ApiError> {
             _ => tokio::time::sleep(LOOK_AGAIN).await,
         }
     }
+}
+
+/// That this node was removed from its cluster, and what to do.
+#[must_use]
+pub fn removed(member: &Member) -> ApiError {
+    ApiError::new(
+        ErrorCode::NodeRemoved,
+        format!(
+            "node:{} was removed from cluster '{}': nothing can be asked of that here. {}",
+            member.identity.node,
+            member.identity.cluster_name,
+            ErrorCode::NodeRemoved.remedy()
+        ),
+    )
 }
 
 fn no_quorum(member: &Member) -> ApiError {
@@ -84,7 +101,8 @@ fn no_quorum(member: &Member) -> ApiError {
 pub async fn view(member: &Member, consistency: Consistency) -> Result<ClusterView, ApiError> {
     if consistency == Consistency::Linearizable {
         match confirmed_view(member).await {
-            Ok(view) => return Ok(view),
+            Ok(view) if !removed::by_view(member.identity.node, &view) => return Ok(view),
+            Ok(_) => member.note_removed(),
             Err(error) => tracing::debug!(%error, "answering with what this node knows"),
         }
     }
@@ -100,6 +118,11 @@ pub async fn view(member: &Member, consistency: Consistency) -> Result<ClusterVi
             .quorum_age_ms
             .is_some_and(|ms| u128::from(ms) < SILENCE.as_millis());
         view.has_quorum = if status.is_leader { acked } else { known };
+    }
+    if member.is_removed() {
+        let me = member.identity.node;
+        (view.removed, view.has_quorum) = (true, false);
+        view.nodes.retain(|node| node.uid != me);
     }
     Ok(view)
 }

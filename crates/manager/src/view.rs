@@ -70,6 +70,7 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
         upgrade: state.upgrade.doc,
         observed,
         primary_for_ms: None,
+        removed: false,
     })
 }
 

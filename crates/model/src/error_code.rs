@@ -124,6 +124,7 @@ codes! {
     AccessDenied = "access_denied", 406, "The other node refused the user name or password.", "Use the e-mail and password given to `cluster create`.";
     FingerprintMismatch = "fingerprint_mismatch", 406, "The certificate of the other node was not issued by the expected CA.", "Compare with the fingerprint that `cluster create` printed; `rladmin info cluster` shows it again.";
     AlreadyMember = "already_member", 409, "This node is already part of a cluster.", "Nothing to do; to move it, uninstall and install it again.";
+    NodeRemoved = "node_removed", 409, "This node was removed from its cluster.", "To use its machine again: run `rl_uninstall.sh` there, then `install.sh` and `rladmin cluster join nodes …`; until then it serves nothing.";
     NotMember = "not_member", 406, "This node is not part of a cluster yet.", "Run `rladmin cluster create` or `rladmin cluster join` first.";
     JoinSelf = "join_self", 406, "A node cannot join itself.", "Give the address of a node that is in the cluster.";
     VersionMismatch = "version_mismatch", 406, "This node's version is not the cluster's.", "Install the version that the cluster runs.";

@@ -68,6 +68,9 @@ object! {
         pub has_quorum: bool,
         /// Ours: the node that answered.
         pub local_node: NodeUid,
+        /// Ours: whether that was removed from the cluster; what it answers is what it knew last.
+        #[serde(default)]
+        pub removed: bool,
         /// Ours: nodes that vote on the configuration.
         pub voters: Vec<NodeUid>,
         /// Ours: revision of the configuration (also header `cluster-state-id`).

@@ -50,6 +50,9 @@ pub struct ClusterView {
     /// For how long the primary node that answers has been it, ms. `None`: not it, or of a release that does not tell.
     #[serde(default)]
     pub primary_for_ms: Option<u64>,
+    /// Whether the node that was asked was removed from the cluster.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// What is known of whether a node is there.

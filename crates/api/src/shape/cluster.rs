@@ -25,6 +25,7 @@ pub fn info(view: &ClusterView, ports: &Ports) -> ClusterInfo {
         primary_node: view.primary_node,
         has_quorum: view.has_quorum,
         local_node: view.local_node,
+        removed: view.removed,
         voters: view.voters.clone(),
         state_id: view.revision.0,
         upgrade: upgrades(view).then(|| super::upgrade::status(view, jiff::Timestamp::now())),

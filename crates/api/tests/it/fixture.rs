@@ -60,6 +60,7 @@ pub(crate) fn view() -> ClusterView {
         upgrade: model::upgrade::Upgrade::default(),
         observed: vec![observed(1, 200), observed(2, 900), observed(3, 30_000)],
         primary_for_ms: None,
+        removed: false,
     }
 }
 

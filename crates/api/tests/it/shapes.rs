@@ -5,6 +5,7 @@ use api::shape;
 use insta::assert_json_snapshot;
 use model::documents::{Operation, OperationStatus, ProxyPolicy, Role, Shard, SlotRange, Stalled};
 use model::history::{HistoryAnswer, Interval};
+use model::node_config::Ports;
 use model::observation::{EngineState, ShardObservation};
 use model::rest::SHARD_KEY_RULES;
 use model::rest::StatsSample;
@@ -391,6 +392,16 @@ fn a_view_of_the_last_release_is_read() {
     let mut told = serde_json::to_value(fixture::view()).unwrap();
     let fields = told.as_object_mut().unwrap();
     assert!(fields.remove("primary_for_ms").is_some());
+    assert!(fields.remove("removed").is_some());
     let read: model::view::ClusterView = serde_json::from_value(told).unwrap();
     assert_eq!(read, fixture::view());
+}
+
+#[test]
+fn a_node_that_was_removed_says_so() {
+    let mut view = fixture::view();
+    let info = |view: &_| shape::cluster::info(view, &Ports::default());
+    assert!(!info(&view).removed);
+    view.removed = true;
+    assert!(info(&view).removed);
 }

@@ -104,17 +104,40 @@ pub async fn rack(context: &Context, invocation: &Invocation) -> Result<(), Fail
     Ok(())
 }
 
-/// `node <node> remove …`.
+/// `node <node> remove …`. A person is asked first; scripts of the field do not expect that.
 ///
 /// # Errors
-/// As REST answers; why it pauses or failed.
+/// That it was not confirmed; as REST answers; why it pauses or failed.
 pub async fn remove(context: &Context, invocation: &Invocation) -> Result<(), Failure> {
     let node = node(invocation)?;
+    if context.screen.interactive() && !context.screen.confirm(&goes(context, node).await?)? {
+        return Err(Failure::Other(format!(
+            "not confirmed: node:{node} stays in the cluster"
+        )));
+    }
     // Where this is the node that leaves, nobody answers here when it has.
     let cluster: ClusterInfo = context.rest.get("/v1/cluster").await?;
     let started = start(context, node, "remove", &paced(invocation)).await?;
     gone(context, node, cluster.local_node == node).await?;
+    context.screen.progress(format!(
+        "node:{node} has left the cluster. {}",
+        ErrorCode::NodeRemoved.remedy()
+    ));
     end(context, started).await
+}
+
+/// What is about to happen.
+async fn goes(context: &Context, node: NodeUid) -> Result<String, Failure> {
+    let info: NodeInfo = context.rest.get(&format!("/v1/nodes/{node}")).await?;
+    let first = match info.shard_count {
+        0 => "It has no shards".to_owned(),
+        1 => "Its shard is brought to another node first".to_owned(),
+        count => format!("Its {count} shards are brought to other nodes first"),
+    };
+    Ok(format!(
+        "node:{node} ({}) will leave the cluster for good. {first}; clients notice nothing of that.",
+        info.addr
+    ))
 }
 
 pub(super) fn node(invocation: &Invocation) -> Result<NodeUid, Failure> {

@@ -45,13 +45,18 @@ pub async fn status(context: &Context, invocation: &Invocation) -> Result<(), Fa
         issues_only: false,
     };
     let mut snapshot = Snapshot::read(context, whole, wanted.extra("traffic")).await?;
-    snapshot.narrow(invocation)?;
+    if !snapshot.cluster.removed {
+        snapshot.narrow(invocation)?;
+    }
     let has_quorum = snapshot.cluster.has_quorum;
     if context.screen.json {
         context.screen.object(&snapshot.to_json(section))?;
     } else {
         let text = render(context, invocation, &snapshot)?;
         context.screen.text(&text);
+    }
+    if snapshot.cluster.removed {
+        return Ok(());
     }
     if !has_quorum {
         let local = snapshot.cluster.local_node;
@@ -78,9 +83,12 @@ fn render(
     };
     let mut tables = tables(section, snapshot, wanted);
     sort(&mut tables, invocation)?;
+    if snapshot.cluster.removed {
+        tables.clear();
+    }
     let colours = context.screen.colours;
     let mut parts = Vec::new();
-    if section.is_none() {
+    if section.is_none() || snapshot.cluster.removed {
         let mut part = String::from("CLUSTER:\n");
         for (line, tone) in cluster::lines(snapshot) {
             part.push_str(&paint(&line, tone, colours));

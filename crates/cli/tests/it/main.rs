@@ -11,6 +11,7 @@ mod help;
 mod installed_node;
 mod internode_port;
 mod migrate;
+mod node_remove;
 mod rladmin;
 mod rlcheck;
 mod status;

@@ -140,6 +140,24 @@ fn nodes_that_take_no_shards() {
     assert_snapshot!(notes);
 }
 
+/// What it knew of the cluster may be long over: it is not shown.
+#[test]
+fn on_a_node_that_was_removed() {
+    let mut cluster = Cluster::well();
+    cluster.info.removed = true;
+    cluster.info.has_quorum = false;
+    cluster.info.local_node = NodeUid(3);
+    let text = shown(&cluster, "status");
+    for line in [
+        "status nodes",
+        "status shards node 3",
+        "status databases sort NAME",
+    ] {
+        assert_eq!(shown(&cluster, line), text);
+    }
+    assert_snapshot!(text);
+}
+
 #[test]
 fn filters_and_order() {
     let node = FakeNode::new();

@@ -38,6 +38,7 @@ pub(crate) fn view(world: &World) -> ClusterView {
         upgrade: state.upgrade.doc.clone(),
         observed: observed.collect(),
         primary_for_ms: None,
+        removed: false,
     }
 }
 

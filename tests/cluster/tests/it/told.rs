@@ -1,6 +1,6 @@
-//! What is an operator told when another node leads?
+//! What is an operator told when a node has gone, or another one leads?
 
-use crate::story::seen;
+use crate::story::{refused, seen};
 use model::NodeUid;
 use model::rest::NodeStatus;
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +15,64 @@ fn status(cluster: &Cluster, node: usize) -> Result<String, String> {
     let output = cluster.nodes[node].rladmin(&["status"]);
     let text = output.map(|output| seen(&output));
     text.map_err(|error| error.to_string())
+}
+
+/// The removed node says what became of it and what to do, and nothing of what it knew.
+fn says_that_it_was_removed(cluster: &Cluster) {
+    let text = wait::until("it says that it was removed", WAIT, || {
+        let text = status(cluster, 2)?;
+        if text.contains("REMOVED. node:3 (this one) was removed from cluster") {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    })
+    .unwrap();
+    assert!(text.contains("`rl_uninstall.sh`"), "{text}");
+    for part in ["NO QUORUM", "CLUSTER NODES", "DOWN", "no quorum"] {
+        assert!(!text.contains(part), "{text}");
+    }
+    let create = ["create", "db", "demo", "memory_size", "64MB"];
+    refused(cluster, 2, &create, "node_removed");
+    let join = cluster.join_words().unwrap();
+    refused(cluster, 2, &join, "uninstall and install it again");
+}
+
+#[test]
+fn a_node_that_was_removed_says_so() {
+    let mut cluster = Cluster::start(3).unwrap();
+    let output = cluster.nodes[0].rladmin(&["node", "3", "remove"]).unwrap();
+    let text = seen(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("node:3 has left the cluster."), "{text}");
+    assert!(text.ends_with("OK\n"), "{text}");
+    says_that_it_was_removed(&cluster);
+    cluster.nodes[2].kill("cnm_exec").unwrap();
+    cluster.nodes[2].start_daemon("cnm_exec").unwrap();
+    says_that_it_was_removed(&cluster);
+    let text = status(&cluster, 0).unwrap();
+    assert!(!text.contains("node:3"), "{text}");
+}
+
+/// It votes in the cluster that it knows, and asks for a majority of that.
+#[test]
+fn a_node_that_was_removed_while_it_was_away_says_so() {
+    let mut cluster = Cluster::start(3).unwrap();
+    let words = ["cluster", "master", "set", "1"];
+    cluster.nodes[0].rladmin_until(&words).unwrap();
+    cluster.nodes[2].kill("cnm_exec").unwrap();
+    let words = ["node", "3", "remove"];
+    cluster.nodes[0].rladmin_until(&words).unwrap();
+    cluster.nodes[2].start_daemon("cnm_exec").unwrap();
+    // It finds out by itself, before anybody asks it.
+    let log = cluster.nodes[2].config.log_dir().join("cnm_exec.log");
+    wait::until("it has found out", WAIT, || {
+        let text = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
+        let found = text.contains("this node was removed from its cluster");
+        found.then_some(()).ok_or(text)
+    })
+    .unwrap();
+    says_that_it_was_removed(&cluster);
 }
 
 fn heard(cluster: &Cluster, node: u64) -> Result<NodeStatus, String> {

@@ -143,6 +143,7 @@ pub(super) const REMOVE: Command = Command {
     notes: &[
         "Everything on it is brought to other nodes first. Of a node that is not heard, replicas are made \
          anew elsewhere; it stays while a master is there alone.",
+        "At a terminal it asks first; -y answers yes. Its machine then serves nothing until it is installed anew.",
         PAUSES,
     ],
 };

@@ -3,12 +3,16 @@
 use super::snapshot::Snapshot;
 use crate::rladmin::upgrade::{run_line, status_line};
 use crate::terminal::{Tone, age};
+use model::ErrorCode;
 use model::rest::NodeInfo;
 use std::collections::BTreeMap;
 
 /// Its lines and how they are meant.
 #[must_use]
 pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
+    if snapshot.cluster.removed {
+        return removed(snapshot);
+    }
     let mut lines = vec![state(snapshot)];
     if !snapshot.cluster.has_quorum {
         lines.push((
@@ -41,6 +45,32 @@ pub fn notes(snapshot: &Snapshot) -> Vec<String> {
     let mut notes = snapshot.away();
     notes.extend(mixed_versions(snapshot));
     notes
+}
+
+/// This node was removed: there is nothing else to say, and what it knew of the cluster may be long over.
+#[must_use]
+pub fn removed(snapshot: &Snapshot) -> Vec<(String, Tone)> {
+    let cluster = &snapshot.cluster;
+    let others = snapshot.all_nodes.iter();
+    let others = others.filter(|node| node.uid != cluster.local_node);
+    let others: Vec<&str> = others.map(|node| node.addr.as_str()).collect();
+    vec![
+        (
+            format!(
+                "REMOVED. node:{} (this one) was removed from cluster '{}' and is no part of it any more.",
+                cluster.local_node, cluster.name
+            ),
+            Tone::Bad,
+        ),
+        (
+            format!(
+                "The cluster goes on without it: run rladmin on another node ({}).",
+                others.join(", ")
+            ),
+            Tone::Warn,
+        ),
+        (ErrorCode::NodeRemoved.remedy().to_owned(), Tone::Warn),
+    ]
 }
 
 /// The first line: who is the primary node, or why there is none.

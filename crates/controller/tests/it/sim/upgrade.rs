@@ -265,6 +265,7 @@ impl Sim {
             upgrade: state.upgrade.doc.clone(),
             observed: observed.collect(),
             primary_for_ms: None,
+            removed: false,
         }
     }
 
