@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -33,6 +33,9 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 
 /// A proxy tells of itself every second; one that does not for this long is not counted on.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// For how long clients of a node that leaves the cluster may have something under way: a subscription ends only so.
+const LEAVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Binds a unix socket, in place of one that a killed predecessor left.
 ///
@@ -171,7 +174,8 @@ async fn feed_process(
 fn heard(member: &Member, connection: u64, mut seen: ProxyObservation, told: &Told) -> bool {
     seen.applied = told.applied(seen.applied);
     member.proxies.heard(connection, Some(seen));
-    told.keeps_in_vain(&member.proxies)
+    let goes = member.is_removed() || told.is_drained();
+    told.keeps_in_vain(&member.proxies) || (goes && told.has_any())
 }
 
 /// Orders a proxy that has come to hold what it must not serve as it may know it.
@@ -207,6 +211,8 @@ struct Told {
     sent: Option<ProxyConfig>,
     /// The newest revision of which it has been told everything that concerns it.
     looked: Revision,
+    /// Since when clients are closed because the node leaves the cluster.
+    drains: Option<Instant>,
 }
 
 impl Told {
@@ -214,6 +220,18 @@ impl Told {
     fn open(&self) -> impl Iterator<Item = DatabaseUid> {
         let databases = self.sent.iter().flat_map(|sent| &sent.databases);
         databases.filter(|d| !d.listen.is_empty()).map(|d| d.uid)
+    }
+
+    /// Whether those that have something under way for ever are closed too.
+    fn is_drained(&self) -> bool {
+        self.drains
+            .is_some_and(|since| since.elapsed() >= LEAVES_WITHIN)
+    }
+
+    fn has_any(&self) -> bool {
+        self.sent
+            .as_ref()
+            .is_some_and(|sent| !sent.databases.is_empty())
     }
 
     /// Whether it serves a database that is served elsewhere now, and has no clients of it any more.
@@ -249,7 +267,12 @@ async fn send_if_new(
     }
     member.proxies.was_open(told.open());
     let kept = |uid| member.proxies.may_have_clients(uid);
-    let config = build(&state, member.identity.node, &member.program.config, &kept);
+    let mut config = build(&state, member.identity.node, &member.program.config, &kept);
+    let drains = config.databases.iter().any(|database| database.drains);
+    told.drains = drains.then(|| told.drains.unwrap_or_else(Instant::now));
+    if member.is_removed() || told.is_drained() {
+        config.databases.clear();
+    }
     let sent = told.sent.as_ref();
     let same = sent
         .is_some_and(|old| old.databases == config.databases && old.settings == config.settings);
@@ -274,7 +297,8 @@ async fn send_line<T: serde::Serialize>(
 }
 
 /// The configuration of a node's proxy; `config` is that node's own. A database that other nodes serve by its policy
-/// now, and that is `kept` here, goes on for the clients that are there; new ones are not taken.
+/// now, and that is `kept` here, goes on for the clients that are there; new ones are not taken. They are closed when the
+/// node has no shards left and leaves the cluster.
 #[must_use]
 pub fn build(
     state: &ClusterState,
@@ -282,12 +306,14 @@ pub fn build(
     config: &NodeConfig,
     kept: &dyn Fn(DatabaseUid) -> bool,
 ) -> ProxyConfig {
-    let by_policy = |d: &Database| proxies(state, d).contains(&me);
+    let node = state.node(me);
+    let leaves = node.is_some_and(|node| node.leaving && state.shards_on(me) == 0);
+    let by_policy = |d: &Database| !leaves && proxies(state, d).contains(&me);
     let address = |d: &Database| SocketAddr::new(config.address, d.port);
     let databases = state
         .databases
         .iter()
-        .filter(|d| is_served(d) && (by_policy(d) || kept(d.uid)))
+        .filter(|d| is_served(d) && (by_policy(d) || (node.is_some() && kept(d.uid))))
         .map(|d| ProxyDatabase {
             uid: d.uid,
             name: d.name.clone(),
@@ -297,6 +323,7 @@ pub fn build(
             tuning: tuning_of(state, d, me),
             shards: proxy_shards(state, me, config, d.uid),
             lease: lease(state, me, config, d),
+            drains: leaves,
         })
         .collect();
     ProxyConfig {

@@ -143,6 +143,9 @@ pub struct ProxyDatabase {
     /// promises of all copies of a shard, which are named here. See [`crate::lease`].
     #[serde(default)]
     pub lease: Option<Vec<Copies>>,
+    /// Its clients are closed, each as soon as it has nothing under way: this node leaves the cluster.
+    #[serde(default)]
+    pub drains: bool,
 }
 
 /// The copies of a replica set, whose promises together stand in for a lease.
@@ -259,6 +262,14 @@ mod tests {
         };
         assert!(!config.takes_wishes);
         assert_eq!(config.databases[0].tuning, DatabaseTuning::default());
+        assert!(!config.databases[0].drains);
+        let mut seen = serde_json::to_value(ProxyObservation::default()).unwrap();
+        seen.as_object_mut().unwrap().remove("drains");
+        let seen: ProxyObservation = serde_json::from_value(seen).unwrap();
+        assert!(
+            !seen.drains,
+            "one of 1.1.0 closes nobody, and is not waited for"
+        );
         let granted = r#"{"granted":{"number":1,"refusal":null}}"#;
         assert!(matches!(
             serde_json::from_str(granted).unwrap(),

@@ -652,6 +652,7 @@ impl Server {
             threads: u32::try_from(self.workers.count()).unwrap_or(u32::MAX),
             gates: true,
             leases: true,
+            drains: true,
             connections: self.stats.connections.load(Ordering::Relaxed) as u64,
             commands,
             in_flight,

@@ -50,6 +50,8 @@ pub(crate) struct Database {
     pub(crate) lease: Option<Leased>,
     /// Gates that are closed under the epochs that they name.
     pub(crate) closed: Vec<Closed>,
+    /// Its clients are closed, each as soon as it has nothing under way.
+    pub(crate) drains: bool,
     /// Its counters; they live as long as the database does.
     pub(crate) stats: Arc<DatabaseStats>,
     /// `CLIENT PAUSE`; it lasts as long as the counters.
@@ -122,6 +124,7 @@ impl Topology {
                 shards: database.shards.clone(),
                 lease: leases.of(database),
                 closed: gates.of(database.uid),
+                drains: database.drains,
                 stats,
                 pause: old.map_or_else(Arc::default, |old| Arc::clone(&old.pause)),
                 troubles: old.map_or_else(Arc::default, |old| Arc::clone(&old.troubles)),

@@ -621,7 +621,7 @@ impl Worker {
                 }
             }
             let client = &self.clients[index];
-            if client.readable || !client.tail.is_empty() || client.ended || self.draining {
+            if client.readable || !client.tail.is_empty() || client.ended || self.drains(index) {
                 self.queue_if_open(index);
             }
         } else if self.clients[index].unread == 0 && self.too_much(index, left) {

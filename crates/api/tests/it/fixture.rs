@@ -402,6 +402,7 @@ fn proxy(node: u64) -> ProxyObservation {
         threads: 2,
         gates: true,
         leases: true,
+        drains: true,
         connections: 7,
         commands: 70,
         in_flight: 3,

@@ -82,7 +82,8 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
-    plan.steps.extend(maintenance::next(state, now));
+    plan.steps
+        .extend(maintenance::next(state, observed, instant, now));
     plan.steps.extend(operation::taken(state, now));
     for database in &state.databases {
         let next = if database.status == DatabaseStatus::DeletePending {

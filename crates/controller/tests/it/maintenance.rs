@@ -438,6 +438,29 @@ fn a_dead_node_leaves_though_the_removal_of_another_waits_for_it() {
 }
 
 #[test]
+fn a_node_does_not_leave_before_its_clients() {
+    let mut world = World::with_nodes(5);
+    create(&mut world, "demo", true, 1);
+    let node = shards(&world)[0].node;
+    world.busy.push(node);
+    ask(&mut world, &remove(node)).unwrap();
+    world.settle();
+    assert_eq!(world.cluster().shards_on(node), 0);
+    assert!(world.cluster().node(node).unwrap().leaving);
+    world.busy.clear();
+    world.proxies();
+    world.settle();
+    assert!(world.cluster().node(node).is_none());
+    // One that is not heard says nothing of clients.
+    let node = shards(&world)[1].node;
+    world.busy.push(node);
+    world.silent.push(node);
+    ask(&mut world, &remove(node)).unwrap();
+    world.settle();
+    assert!(world.cluster().node(node).is_none());
+}
+
+#[test]
 fn a_removal_that_waits_for_a_change_is_given_up() {
     let mut world = World::with_nodes(5);
     create(&mut world, "demo", true, 1);

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) nodes: BTreeMap<NodeUid, NodeObservation>,
     pub(crate) silent: Vec<NodeUid>,
+    /// Nodes with clients that stay as long as they may.
+    pub(crate) busy: Vec<NodeUid>,
     /// For how long they have been so.
     pub(crate) silent_for: Duration,
     pub(crate) proxies_follow: bool,
@@ -121,6 +123,7 @@ impl World {
             state,
             nodes,
             silent: Vec::new(),
+            busy: Vec::new(),
             silent_for: LONG,
             proxies_follow: true,
             proxies_lag: false,
@@ -460,18 +463,21 @@ impl World {
     }
 
     /// Proxies serve what the store says.
-    fn proxies(&mut self) {
+    pub(crate) fn proxies(&mut self) {
         if !self.proxies_follow {
             return;
         }
         let cluster = self.cluster();
         for node in self.nodes.values_mut() {
+            let known = cluster.node(node.node);
+            let leaves = known.is_none_or(|n| n.leaving && cluster.shards_on(n.uid) == 0);
             let databases = cluster
                 .databases
                 .iter()
                 .map(|d| ProxyDatabaseObservation {
                     database: d.uid,
-                    listening: true,
+                    listening: !leaves,
+                    connections: self.busy.contains(&node.node).into(),
                     shards_connected: cluster
                         .shards_of(d.uid)
                         .filter(|s| s.role == Role::Primary)
@@ -482,6 +488,7 @@ impl World {
             node.proxy = Some(ProxyObservation {
                 databases,
                 leases: true,
+                drains: true,
                 ..ProxyObservation::default()
             });
         }

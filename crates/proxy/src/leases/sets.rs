@@ -258,6 +258,7 @@ mod tests {
             cluster_id: "cluster".to_owned(),
             node: NodeUid(1),
             databases: vec![ProxyDatabase {
+                drains: false,
                 uid: KEY.0,
                 name: "demo".to_owned(),
                 listen: Vec::new(),

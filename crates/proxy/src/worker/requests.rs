@@ -176,9 +176,17 @@ impl Worker {
         }
     }
 
+    /// Whether a client is to be closed as soon as it has nothing under way.
+    pub(super) fn drains(&self, index: usize) -> bool {
+        self.draining || self.served[self.clients[index].served].database.drains
+    }
+
     fn draining_now(&self, index: usize) -> bool {
         let client = &self.clients[index];
-        self.draining && client.tail.is_empty() && client.session.shareable() && self.settled(index)
+        self.drains(index)
+            && client.tail.is_empty()
+            && client.session.shareable()
+            && self.settled(index)
     }
 
     /// Takes commands from `bytes` as far as they can be taken; returns how far.

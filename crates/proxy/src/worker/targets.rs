@@ -45,6 +45,11 @@ impl Worker {
             let before = std::mem::replace(&mut known.database, Arc::clone(database));
             self.follow_rate(served, before.rate.as_ref());
             self.set_targets(served);
+            if database.drains && !before.drains {
+                for index in self.fronts(|client| client.served == served) {
+                    self.close_if_done(index);
+                }
+            }
             for shard in 0..self.served[served].shards.len() {
                 self.follow_lease(served, shard);
             }

@@ -1,6 +1,6 @@
 //! What is an operator told when a node has gone, or another one leads?
 
-use crate::story::{refused, seen};
+use crate::story::{refused, seen, served};
 use model::NodeUid;
 use model::rest::NodeStatus;
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,6 +52,42 @@ fn a_node_that_was_removed_says_so() {
     says_that_it_was_removed(&cluster);
     let text = status(&cluster, 0).unwrap();
     assert!(!text.contains("node:3"), "{text}");
+}
+
+/// Of one that waits for something, too, and of one that never ends what it does.
+#[test]
+fn clients_of_a_node_that_leaves_are_closed() {
+    let cluster = Cluster::start(3).unwrap();
+    let words = ["demo", "memory_size", "64MB", "port", "12000"];
+    let words = [
+        &words[..],
+        &["proxy_policy", "all-nodes", "replication", "enabled"],
+    ]
+    .concat();
+    cluster.create_db(&words).unwrap();
+    let mut clients: Vec<_> = (0..3).map(|_| served(&cluster, 2, 12_000)).collect();
+    for (client, words) in clients.iter_mut().zip([
+        vec!["BLPOP", "list", "0"],
+        vec!["SUBSCRIBE", "channel"],
+        vec!["PING"],
+    ]) {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        client
+            .send_packed_command(&command.get_packed_command())
+            .unwrap();
+    }
+    let output = cluster.nodes[0].rladmin(&["node", "3", "remove"]).unwrap();
+    let text = seen(&output);
+    assert!(output.status.success(), "{text}");
+    for client in &mut clients {
+        // What had come before the end.
+        let end = (0..3).find_map(|_| client.recv_response().err());
+        assert!(end.unwrap().is_connection_dropped());
+    }
+    let address = (cluster.nodes[2].config.address, 12_000);
+    assert!(std::net::TcpStream::connect(address).is_err());
+    served(&cluster, 0, 12_000);
 }
 
 /// It votes in the cluster that it knows, and asks for a majority of that.

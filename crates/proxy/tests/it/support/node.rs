@@ -117,8 +117,7 @@ impl Node {
             .prefix("mainstay-proxy-")
             .tempdir()
             .unwrap();
-        let root = folder.path();
-        let ip = address();
+        let (root, ip) = (folder.path(), address());
         for name in ["config", "var/run", "var/persist", "run", "engine"] {
             std::fs::create_dir_all(root.join(name)).unwrap();
         }
@@ -146,6 +145,7 @@ impl Node {
             cluster_id: "cluster".to_owned(),
             node: NodeUid(1),
             databases: vec![ProxyDatabase {
+                drains: false,
                 lease: None,
                 uid: DatabaseUid(1),
                 name: "demo".to_owned(),

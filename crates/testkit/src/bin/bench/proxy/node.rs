@@ -118,6 +118,7 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
         node: NodeUid(1),
         databases: vec![ProxyDatabase {
             lease: None,
+            drains: false,
             uid: DatabaseUid(1),
             name: "bench".to_owned(),
             listen: vec![setting.endpoint],
