@@ -27,12 +27,17 @@ pub struct Judged {
     pub reason: String,
 }
 
-/// Judges an engine by what its agent tells. `None`: it serves, or has not failed to for long enough.
+/// Judges an engine by what its agent tells. `None`: it serves, or has not failed to for long enough, or looks as
+/// if it hangs and has not been asked often enough: to call it busy now and hanging a second later helps nobody.
 #[must_use]
 pub fn judge(seen: &ShardObservation, sensitivity: Sensitivity) -> Option<Judged> {
     let stall = seen.stall.as_ref()?;
     let long = Duration::from_millis(stall.milliseconds);
     if long < sensitivity.engine_stalled() {
+        return None;
+    }
+    let hangs = looks_hung(stall);
+    if hangs && stall.questions < HANG_QUESTIONS {
         return None;
     }
     let seconds = long.as_secs();
@@ -43,17 +48,16 @@ pub fn judge(seen: &ShardObservation, sensitivity: Sensitivity) -> Option<Judged
         StallKind::Other => format!("has not served for {seconds} s"),
     };
     Some(Judged {
-        hangs: hangs(stall),
+        hangs,
         long,
         reason: format!("redis:{} {does}", seen.shard),
     })
 }
 
-/// No answer, several times, from a process that is stopped, waits for a device, or does not compute.
-fn hangs(stall: &EngineStall) -> bool {
+/// No answer from a process that is stopped, waits for a device, or does not compute.
+fn looks_hung(stall: &EngineStall) -> bool {
     let held = matches!(stall.process_state, Some('T' | 't' | 'D'));
     stall.kind == StallKind::Silent
-        && stall.questions >= HANG_QUESTIONS
         && stall.process_state.is_some()
         && (held || stall.cpu_ticks == Some(0))
 }

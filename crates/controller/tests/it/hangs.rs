@@ -166,10 +166,6 @@ fn an_engine_that_may_be_busy_is_told_of_and_left_alone() {
         cpu_ticks: None,
         ..stopped(60)
     };
-    let asked_once = EngineStall {
-        questions: HANG_QUESTIONS - 1,
-        ..stopped(60)
-    };
     let busy = EngineStall {
         kind: StallKind::Busy,
         questions: 0,
@@ -183,7 +179,7 @@ fn an_engine_that_may_be_busy_is_told_of_and_left_alone() {
         kind: StallKind::Other,
         ..stopped(60)
     };
-    for stall in [computes, sleeps, unknown, asked_once, busy, loads, newer] {
+    for stall in [computes, sleeps, unknown, busy, loads, newer] {
         let mut world = created(true);
         let before = world.seen(PRIMARY).clone();
         stalls(&mut world, PRIMARY, stall.clone());
@@ -202,6 +198,32 @@ fn an_engine_that_may_be_busy_is_told_of_and_left_alone() {
         assert_eq!(world.settle(), "store: redis:1 answers again\n");
         assert_eq!(shard(&world, PRIMARY).stalled, None);
         assert_eq!(events(&world, "shard_answers_again").len(), 1);
+    }
+}
+
+/// One that looks as if it hangs is not called busy first: nothing is said until it was asked often enough.
+#[test]
+fn an_engine_that_may_hang_is_told_of_when_that_is_decided() {
+    for uid in [PRIMARY, REPLICA] {
+        for (state, ticks) in [('T', 0), ('t', 3), ('D', 7), ('S', 0)] {
+            let mut world = created(true);
+            let stall = EngineStall {
+                process_state: Some(state),
+                cpu_ticks: Some(ticks),
+                ..stopped(6)
+            };
+            let asked_twice = EngineStall {
+                questions: HANG_QUESTIONS - 1,
+                ..stall.clone()
+            };
+            stalls(&mut world, uid, asked_twice);
+            assert_eq!(world.settle(), "", "redis:{uid} {state}");
+            assert_eq!(shard(&world, uid).stalled, None);
+            stalls(&mut world, uid, stall);
+            world.settle();
+            assert_eq!(events(&world, "shard_hangs").len(), 1);
+            assert_eq!(events(&world, "shard_busy").len(), 0);
+        }
     }
 }
 
