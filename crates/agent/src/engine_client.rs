@@ -41,8 +41,16 @@ pub(crate) enum EngineError {
     #[error("connection to the engine: {0}")]
     Lost(#[from] io::Error),
     /// The engine answered with an error.
-    #[error("the engine answered: {0}")]
+    #[error("{}", answered(.0))]
     Refused(String),
+}
+
+/// An engine's error in words. To one that is busy its own words advise `SHUTDOWN NOSAVE`, which loses data.
+fn answered(text: &str) -> String {
+    if text.starts_with("BUSY") {
+        return "the engine is busy with a script or function that runs long".to_owned();
+    }
+    format!("the engine answered: {text}")
 }
 
 impl EngineError {
@@ -307,6 +315,21 @@ mod tests {
             Reply::Array(vec![Reply::Simple("x".to_owned())]),
         ]);
         assert_eq!(parse(input, 0).unwrap(), Some((Ok(expected), input.len())));
+    }
+
+    /// What a busy engine advises itself would lose data.
+    #[test]
+    fn a_busy_engine_is_named_without_its_own_advice() {
+        let busy = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+        let busy = EngineError::Refused(busy.to_owned());
+        assert!(busy.is_busy());
+        let text = busy.to_string();
+        assert!(
+            text.contains("busy with a script") && !text.contains("SHUTDOWN"),
+            "{text}"
+        );
+        let other = EngineError::Refused("ERR no".to_owned()).to_string();
+        assert_eq!(other, "the engine answered: ERR no");
     }
 
     #[test]

@@ -64,6 +64,7 @@ codes! {
     ActionNotFound = "action_not_found", 404, "There is no such action.", "List them with GET /v1/actions.";
     OperationPaused = "operation_paused", 409, "A step of an operation took longer than it may: it pauses.", "See to what it waits for, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
     MoveUndone = "move_undone", 409, "A primary could not hand its role over: it has kept it.", "See to the reason, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
+    MoveFailed = "move_failed", 409, "A primary could not hand its role over, and the operation has ended.", "See to the reason (`rladmin status shards` shows the shards), then ask for the failover again.";
     OperationAborted = "operation_aborted", 409, "An operator gave the operation up.", "Begin it again if it is wanted after all.";
     ActionEnded = "action_ended", 409, "The action has ended, or does not pause.", "See `rladmin cluster running_actions`.";
     CannotAbort = "cannot_abort", 409, "The action cannot be given up now.", "Wait until the step that runs has ended, then try again; see `rladmin cluster running_actions`.";

@@ -51,12 +51,7 @@ pub async fn follow(context: &Context, uid: &str) -> Result<(), Failure> {
                 match operation.status {
                     Some(OperationStatus::Completed) => break,
                     Some(OperationStatus::Paused) => return Err(paused(&operation)),
-                    Some(OperationStatus::Failed) => {
-                        let why = operation
-                            .error
-                            .unwrap_or_else(|| "no reason given".to_owned());
-                        return Err(Failure::Other(format!("{} failed: {why}", operation.name)));
-                    }
+                    Some(OperationStatus::Failed) => return Err(failed(&operation)),
                     _ => line,
                 }
             }
@@ -131,10 +126,14 @@ pub async fn follow_action(context: &Context, uid: &str, title: &str) -> Result<
     }
 }
 
+/// What was given up, and why; with a code, whose remedy is printed, if it has one.
 fn failed(action: &StateMachine) -> Failure {
     let why = action.error.as_deref().unwrap_or("no reason given");
-    let code = action.error_code.unwrap_or(ErrorCode::InternalError);
-    ApiError::new(code, format!("{} failed: {why}", action.name)).into()
+    let text = format!("{} failed: {why}", action.name);
+    match action.error_code {
+        Some(code) => ApiError::new(code, text).into(),
+        None => Failure::Other(text),
+    }
 }
 
 /// What pauses, why, and how it goes on.

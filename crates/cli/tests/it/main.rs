@@ -5,6 +5,7 @@
 )]
 
 mod cluster;
+mod failures;
 mod fake_node;
 mod fixtures;
 mod help;

@@ -116,14 +116,14 @@ impl<'a> Work<'a> {
             )),
             Ok(wanted) => Ok(Step::Move(Box::new(wanted))),
             // Who asks for a failover wants to hear at once that it cannot be.
-            Err(reason) if self.operation.kind == OperationKind::FailoverShards => {
-                let database = self.database.uid;
-                let running = &self.operation.uid;
-                let txn = switchover::refuse(self.state, database, running, &reason, self.now);
+            Err(why) if self.operation.kind == OperationKind::FailoverShards => {
+                let (primary, running) = (set.primary.uid, &self.operation.uid);
+                let txn = switchover::refuse(self.state, primary, running, &why, self.now);
+                let reason = why.reason;
                 let txn = txn.ok_or_else(|| reason.clone())?;
                 Ok(Step::Store { txn, reason })
             }
-            Err(reason) => Err(reason),
+            Err(why) => Err(why.reason),
         }
     }
 

@@ -8,7 +8,7 @@
 //! 5. Proxies go on with the target, in the next epoch.
 //! 6. The target's agent takes the role over, and the store learns of it.
 
-use super::plan::{self, Move, Party};
+use super::plan::{self, Move, NotNow, Party};
 use super::recovery::{self, Answer, OldPrimary, Recovery};
 use crate::cut;
 use crate::observed::Observations;
@@ -86,9 +86,9 @@ pub(crate) async fn carry_out(hands: Hands, wanted: Move) -> bool {
         if away && hands.patient && hands.waits(&wanted.operation, &reason).await {
             return false;
         }
-        let refusal = |state: &ClusterState, now| {
-            plan::refuse(state, wanted.database, &wanted.operation, &reason, now)
-        };
+        let why = NotNow::of(reason);
+        let refusal =
+            |state: &ClusterState, now| plan::refuse(state, old, &wanted.operation, &why, now);
         hands.write(refusal).await;
         return true;
     }
@@ -113,8 +113,8 @@ impl Hands {
             .await
         {
             let refusal = |state: &ClusterState, now| {
-                let reason = "the replica set changed meanwhile: try again";
-                plan::refuse(state, wanted.database, &wanted.operation, reason, now)
+                let why = NotNow::of("the replica set changed meanwhile");
+                plan::refuse(state, old, &wanted.operation, &why, now)
             };
             self.write(refusal).await;
             return;
@@ -310,8 +310,9 @@ impl Hands {
                     if !std::mem::replace(&mut held, true) {
                         self.hold_before_undo(old.shard).await;
                     }
+                    let heard = action == Recovery::Undo;
                     let undone = self
-                        .write(|state, now| plan::undo(state, ends, reason, now))
+                        .write(|state, now| plan::undo(state, ends, (reason, heard), now))
                         .await;
                     if undone && old_is == OldPrimary::Unreachable {
                         let over = begun + deadline;

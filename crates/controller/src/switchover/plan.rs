@@ -11,7 +11,7 @@ use model::documents::{
     Role, RoleMove, Severity, Shard, keys,
 };
 use model::limits::ACK_LAG_MAX;
-use model::observation::ShardObservation;
+use model::observation::{ShardObservation, StallKind};
 use model::replication::SyncedRecord;
 use model::{DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Revision, ShardUid};
 use serde_json::json;
@@ -54,27 +54,52 @@ pub struct Move {
     pub proxies: Vec<NodeUid>,
 }
 
+/// Why a primary cannot hand its role over now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotNow {
+    /// Whose remedy says what to do.
+    pub code: ErrorCode,
+    /// In words for the operator.
+    pub reason: String,
+}
+
+impl NotNow {
+    /// Something other than what the replicas have.
+    pub fn of(reason: impl Into<String>) -> Self {
+        Self {
+            code: ErrorCode::MoveFailed,
+            reason: reason.into(),
+        }
+    }
+}
+
 /// Looks whether a set's primary can hand its role over now, and to whom: the one that is wanted, or the
 /// replica with the most data among those that are recorded as synced, and follow.
 ///
 /// # Errors
-/// Why not, in words for the operator.
+/// Why not: a code, and words for the operator.
 pub fn check(
     (state, observed): (&ClusterState, &Observations),
     (set, database): (&ReplicaSet<'_>, &Database),
     wanted: Option<ShardUid>,
     operation: &OperationUid,
     instant: Instant,
-) -> Result<Move, String> {
+) -> Result<Move, NotNow> {
     let primary = set.primary;
     let name = format!("redis:{}", primary.uid);
+    let unsynced = |reason: String| NotNow {
+        code: ErrorCode::ReplicaNotSynced,
+        reason,
+    };
     if !primary.is_usable() {
-        return Err(format!("{name} does not serve now"));
+        return Err(NotNow::of(format!("{name} does not serve now")));
     }
     let seen = match replica_set::fate(observed, primary, instant) {
         Fate::Alive(seen) if observed::is_primary_of(seen, primary.epoch) => seen,
-        Fate::Unknown(reason) | Fate::Gone(reason) => return Err(reason),
-        Fate::Alive(_) | Fate::NotYet => return Err(format!("{name} does not answer")),
+        Fate::Unknown(reason) | Fate::Gone(reason) => return Err(NotNow::of(reason)),
+        Fate::Alive(_) | Fate::NotYet => {
+            return Err(NotNow::of(format!("{name} does not answer")));
+        }
     };
     let mut reasons = Vec::new();
     let mut candidates = Vec::new();
@@ -87,9 +112,18 @@ pub fn check(
     }
     let Some(best) = replica_set::best(&candidates) else {
         if reasons.is_empty() {
-            return Err(format!("{name} has no replica"));
+            return Err(unsynced(format!("{name} has no replica")));
         }
-        return Err(reasons.join("; "));
+        // Who does not answer tells of no replica: they may follow all the same.
+        if seen.replication.is_none() {
+            let busy = seen.stall.as_ref().map(|stall| stall.kind) == Some(StallKind::Busy);
+            let does = match busy {
+                true => "is busy with a script or function that runs long",
+                false => "does not answer",
+            };
+            return Err(NotNow::of(format!("{name} {does}")));
+        }
+        return Err(unsynced(reasons.join("; ")));
     };
     let (proxies, unheard): (Vec<NodeUid>, Vec<NodeUid>) = with_clients(state, observed, database)
         .into_iter()
@@ -97,16 +131,16 @@ pub fn check(
     // Without one its clients are answered no more than those of a proxy that is gone.
     let leases = &observed.leases;
     if let Some(node) = unheard.iter().find(|node| leases.may_hold(**node, instant)) {
-        return Err(format!(
+        return Err(NotNow::of(format!(
             "node:{node} is not heard, and its proxy may have a lease"
-        ));
+        )));
     }
     let run_id = best.shard.synced.as_ref().map(|r| r.run_id.clone());
     Ok(Move {
         operation: operation.clone(),
         database: database.uid,
-        old: party(state, primary, primary.run_id.clone())?,
-        new: party(state, best.shard, run_id)?,
+        old: party(state, primary, primary.run_id.clone()).map_err(NotNow::of)?,
+        new: party(state, best.shard, run_id).map_err(NotNow::of)?,
         epoch: primary.epoch,
         proxies,
     })
@@ -276,12 +310,13 @@ pub fn commit(
 
 /// The transaction after a move that did not happen: the old primary has an epoch of its own after the
 /// move's, in which no gate is closed. If it is there it goes on; if it is gone, the failover finds the
-/// records of the epoch in which it served. The operation ends with the reason.
+/// records of the epoch in which it served. The operation ends with the reason. `heard`: whether the old primary's
+/// engine was seen to be there.
 #[must_use]
 pub fn undo(
     state: &ClusterState,
     (primary, epoch): (ShardUid, Epoch),
-    reason: &str,
+    (reason, heard): (&str, bool),
     now: Timestamp,
 ) -> Option<Txn> {
     let old = begun(state, primary, epoch)?;
@@ -294,12 +329,17 @@ pub fn undo(
         doc.moving = None;
         change.replace(keys::shard(member.uid), member.revision, &doc);
     }
+    let stays = if heard {
+        Stays::Serving
+    } else {
+        Stays::Unheard
+    };
     give_up(
         state,
         &mut change,
-        old.database,
+        (old, stays),
         &moving.operation,
-        reason,
+        &NotNow::of(reason),
         now,
     );
     Some(change.into_txn())
@@ -342,14 +382,16 @@ pub fn serve_unheard(
 #[must_use]
 pub fn refuse(
     state: &ClusterState,
-    database: DatabaseUid,
+    primary: ShardUid,
     uid: &OperationUid,
-    reason: &str,
+    why: &NotNow,
     now: Timestamp,
 ) -> Option<Txn> {
     active(state, uid)?;
+    // Of one that is gone nobody can hand a role over: the next plan passes it over.
+    let primary = state.shard(primary)?;
     let mut change = Change::of(state, now);
-    give_up(state, &mut change, database, uid, reason, now);
+    give_up(state, &mut change, (primary, Stays::Serving), uid, why, now);
     Some(change.into_txn())
 }
 
@@ -399,14 +441,53 @@ fn active<'a>(state: &'a ClusterState, uid: &OperationUid) -> Option<&'a Stored<
     operation(state, uid).filter(|operation| operation.status == OperationStatus::Active)
 }
 
+/// How a primary is whose move did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stays {
+    /// As it was.
+    Serving,
+    /// Nobody knows: it may be gone.
+    Unheard,
+}
+
+/// What is so after a move that did not happen, in words: who gave the order must not have to find out.
+fn outcome(operation: &Operation, primary: &Shard, stays: Stays) -> String {
+    let mut text = match (stays, primary.role) {
+        // Another operation, or a failover, has been quicker.
+        (_, Role::Replica) => format!("redis:{} is no master any more", primary.uid),
+        (Stays::Serving, _) if operation.moved.is_empty() => {
+            format!(
+                "Nothing was changed: redis:{} is still the master",
+                primary.uid
+            )
+        }
+        (Stays::Serving, _) => format!("redis:{} is still the master", primary.uid),
+        (Stays::Unheard, _) => format!(
+            "redis:{} has kept its role, but its engine is not heard: if it is gone a replica takes its place",
+            primary.uid
+        ),
+    };
+    if !operation.moved.is_empty() {
+        let moved = operation.moved.iter();
+        let moved = moved.map(|one| format!("redis:{} in place of redis:{}", one.to, one.from));
+        let moved: Vec<String> = moved.collect();
+        text.push_str(&format!(
+            "; what was moved before stays: {}",
+            moved.join(", ")
+        ));
+    }
+    text
+}
+
 fn give_up(
     state: &ClusterState,
     change: &mut Change,
-    database: DatabaseUid,
+    (primary, stays): (&Shard, Stays),
     uid: &OperationUid,
-    reason: &str,
+    NotNow { code, reason }: &NotNow,
     now: Timestamp,
 ) {
+    let database = primary.database;
     let running = operation(state, uid).filter(|operation| operation.ended.is_none());
     if let Some(operation) = running {
         if is_of_more(operation) {
@@ -415,7 +496,9 @@ fn give_up(
         }
         let mut doc = operation.doc.clone();
         doc.status = OperationStatus::Failed;
-        doc.error = Some(reason.to_owned());
+        let outcome = outcome(operation, primary, stays);
+        doc.error = Some(format!("{}. {outcome}", reason.trim_end_matches('.')));
+        doc.error_code = Some(*code);
         doc.waiting_on = None;
         doc.ended = Some(now);
         change.replace(keys::operation(&operation.uid), operation.revision, &doc);

@@ -1,6 +1,6 @@
 //! An operator wants primaries to hand their role over. Pure: what is refused changes nothing.
 
-use super::plan;
+use super::plan::{self, NotNow};
 use crate::busy;
 use crate::migration::request::begin;
 use crate::observed::Observations;
@@ -54,7 +54,7 @@ pub(crate) fn failover_shards(
                 &fresh.operation,
                 fresh.instant,
             )
-            .map_err(|reason| not_possible(set.primary.uid, &reason))?;
+            .map_err(|why| not_possible(set.primary.uid, &why))?;
         }
     }
     let mut wanted = Vec::new();
@@ -92,9 +92,10 @@ fn shard(state: &ClusterState, uid: ShardUid) -> Result<&Stored<Shard>, ApiError
     })
 }
 
-fn not_possible(primary: ShardUid, reason: &str) -> ApiError {
+fn not_possible(primary: ShardUid, why: &NotNow) -> ApiError {
+    let reason = &why.reason;
     ApiError::new(
-        ErrorCode::ReplicaNotSynced,
+        why.code,
         format!("redis:{primary} cannot hand over now: {reason}. Nothing was changed"),
     )
 }

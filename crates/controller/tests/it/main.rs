@@ -8,6 +8,7 @@
 
 mod busy;
 mod executor;
+mod failed_moves;
 mod failover;
 mod hangs;
 mod heartbeats;

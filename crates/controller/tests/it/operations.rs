@@ -214,7 +214,8 @@ fn a_hand_over_under_way_is_not_given_up() {
     insta::assert_snapshot!(why, @"maintenance_on of node:1 (op-2) cannot be given up: redis:1 is handing its role over, and how that ends is found out first. Try again in a moment");
     // The primary kept its role: the action pauses with that, and nothing of it is skipped.
     let ends = (wanted.old.shard, wanted.epoch.next());
-    let undone = controller::switchover::plan::undo(&world.cluster(), ends, "it did not", now);
+    let undone =
+        controller::switchover::plan::undo(&world.cluster(), ends, ("it did not", true), now);
     world.apply(&undone.unwrap());
     let paused = newest(&world);
     assert_eq!(paused.status, OperationStatus::Paused);
@@ -227,7 +228,7 @@ fn a_hand_over_under_way_is_not_given_up() {
 #[test]
 fn a_move_that_was_prepared_meanwhile_does_not_begin() {
     use controller::database::plan::Step;
-    use controller::switchover::plan::{begin, refuse};
+    use controller::switchover::plan::{NotNow, begin, refuse};
     enum Meanwhile {
         Abort,
         Pause,
@@ -263,14 +264,8 @@ fn a_move_that_was_prepared_meanwhile_does_not_begin() {
         }
         let (now, before) = (world.now, newest(&world));
         assert_eq!(begin(&world.cluster(), &wanted, now), None);
-        let database = wanted.database;
-        let refusal = refuse(
-            &world.cluster(),
-            database,
-            &wanted.operation,
-            "too late",
-            now,
-        );
+        let (primary, why) = (wanted.old.shard, NotNow::of("too late"));
+        let refusal = refuse(&world.cluster(), primary, &wanted.operation, &why, now);
         assert_eq!(refusal, None);
         assert_eq!(newest(&world), before);
         // Nor if it was planned from what was before.

@@ -6,7 +6,7 @@ use super::bugs::Bug;
 use super::invariants::Set;
 use super::network::{Ordered, told};
 use super::{Sim, all_nodes};
-use controller::switchover::plan::{self as switchover, Move, Party};
+use controller::switchover::plan::{self as switchover, Move, NotNow, Party};
 use controller::switchover::recovery::{self, Recovery, decide};
 use model::command::AgentCommand;
 use model::documents::RoleMove;
@@ -151,8 +151,8 @@ impl Sim {
             return format!("{head}: not prepared");
         }
         let (state, now) = (self.world.cluster(), self.world.now);
-        let reason = "not prepared";
-        let refuse = switchover::refuse(&state, wanted.database, &wanted.operation, reason, now);
+        let (primary, why) = (wanted.old.shard, NotNow::of("not prepared"));
+        let refuse = switchover::refuse(&state, primary, &wanted.operation, &why, now);
         let stored = self.write_of_move(by, refuse);
         format!("{head}: not prepared, refused: {stored}")
     }
@@ -222,7 +222,12 @@ impl Sim {
                     "a proxy that has a lease does not hold"
                 } else if self.barrier(by.0) {
                     let state = self.world.cluster();
-                    let undo = switchover::undo(&state, ends, "interrupted", now);
+                    let undo = switchover::undo(
+                        &state,
+                        ends,
+                        ("interrupted", action == Recovery::Undo),
+                        now,
+                    );
                     self.write_of_move(by, undo)
                 } else {
                     "not confirmed"
