@@ -24,7 +24,10 @@ pub async fn migrate(context: &Context, invocation: &Invocation) -> Result<(), F
     if context.screen.json {
         return context.screen.object(&answer);
     }
-    context.screen.line("Done");
+    // Each operation has said by itself that it is done.
+    if answer.action_uids.is_empty() {
+        context.screen.line("Done");
+    }
     Ok(())
 }
 

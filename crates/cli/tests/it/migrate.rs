@@ -2,6 +2,8 @@
 
 use crate::fake_node::FakeNode;
 use crate::fixtures::demo;
+use model::documents::OperationStatus;
+use model::rest::StateMachine;
 use serde_json::{Value, json};
 
 fn sent(node: &FakeNode) -> Value {
@@ -62,4 +64,25 @@ fn migrate_in_every_form() {
         assert_eq!(output.status.code(), Some(2), "{words}");
         assert_eq!(fake.changes(), [], "{words}");
     }
+}
+
+/// That it is done is said once.
+#[test]
+fn a_migration_is_done_once() {
+    let fake = FakeNode::new();
+    fake.answer(
+        "POST /v1/shards/actions/migrate",
+        &json!({ "action_uid": "a-1", "action_uids": ["a-1"] }),
+    );
+    let ended = StateMachine {
+        action_uid: "a-1".to_owned(),
+        name: "SMMigrateShards".to_owned(),
+        status: Some(OperationStatus::Completed),
+        ..StateMachine::default()
+    };
+    fake.answer("GET /v1/actions/a-1", &ended);
+    assert_eq!(
+        fake.output("migrate shard 3 target_node 2"),
+        "Monitoring a-1\ncompleted - SMMigrateShards\nDone\n"
+    );
 }
