@@ -217,6 +217,21 @@ fn without_a_quorum() {
     }
 }
 
+/// What the primary node told last of this one ages as all else; it is there all the same: it answers.
+#[test]
+fn without_a_quorum_a_node_hears_itself() {
+    let mut cluster = Cluster::well();
+    cluster.silence(1, 33.2).silence(2, 33.2).silence(3, 41.0);
+    cluster.info.has_quorum = false;
+    cluster.info.primary_node = None;
+    let text = shown(&cluster, "status");
+    let unheard = text.lines().find(|line| line.contains("Not heard:"));
+    assert!(!unheard.unwrap().contains("node:2"), "{text}");
+    assert!(!text.contains("node:2 DOWN"), "{text}");
+    let row = text.lines().find(|line| line.starts_with("*node:2"));
+    assert!(row.unwrap().ends_with("OK"), "{text}");
+}
+
 #[test]
 fn without_a_quorum_while_all_are_heard() {
     let mut cluster = Cluster::well();

@@ -165,9 +165,12 @@ impl Snapshot {
         shards.chain(proxies).collect()
     }
 
-    /// Whether a node is heard.
+    /// Whether a node is heard. Without a quorum nobody tells of nodes any more, and the asked one has just answered.
     #[must_use]
     pub fn is_heard(&self, node: &NodeInfo) -> bool {
+        if !self.cluster.has_quorum && node.uid == self.cluster.local_node {
+            return true;
+        }
         match self.node_status.get(&node.uid) {
             Some(status) => status.node_status == "OK",
             None => node.status == "active",
