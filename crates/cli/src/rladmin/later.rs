@@ -270,7 +270,15 @@ pub const LATER_WORDS: &[LaterWords] = &[
     },
     LaterWords {
         command: &["tune", "db"],
-        words: &["shards_count", "shards_placement"],
+        words: &["redis_version"],
+        remedy: Some(
+            "A database keeps the engine with which it was created (`rladmin create db … redis_version`): no \
+             command changes it.",
+        ),
+    },
+    LaterWords {
+        command: &["tune", "db"],
+        words: &["port", "shards_count", "shards_placement"],
         remedy: Some("It is fixed when the database is created: see `rladmin help create db`."),
     },
     LaterWords {
