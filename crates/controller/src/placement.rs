@@ -3,4 +3,5 @@
 pub(crate) mod copies;
 pub mod plan;
 pub(crate) mod racks;
+mod refusal;
 mod replicas;

@@ -248,8 +248,8 @@ fn successor(member: &Member, wanted: Option<NodeUid>) -> Result<NodeUid, ApiErr
             format!("node:{uid} is no voter of the configuration, or does not exist"),
         ),
         Some(uid) => ApiError::new(
-            ErrorCode::ConnectError,
-            format!("node:{uid}, which should become the primary node, is not heard: bring it back"),
+            ErrorCode::NodeDown,
+            format!("node:{uid}, which should become the primary node, is not heard: bring it back, or name another one"),
         ),
         None => ApiError::new(
             ErrorCode::NoMajorityLeft,

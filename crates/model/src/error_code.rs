@@ -54,6 +54,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405, "The path does not have this method.", "See openapi/v1.json for the methods.";
     DbNotFound = "db_not_found", 404, "There is no such database.", "List them with `rladmin status databases`.";
     NodeNotFound = "node_not_found", 404, "There is no such node.", "List them with `rladmin status nodes`.";
+    NodeDown = "node_down", 409, "A node that is needed for this is not heard.", "Bring it back (see `supervisorctl status` there), or take it out of the cluster if it does not come back: `rladmin node <node> remove`.";
+    NodeTakesNoShards = "node_takes_no_shards", 409, "A node takes no shards now.", "Choose another node; `rladmin status` names the nodes that are in maintenance mode, with what ends that, and those that leave.";
     ShardNotExist = "shard_not_exist", 404, "There is no such shard.", "List them with `rladmin status shards`.";
     ShardIsSlave = "shard_is_slave", 409, "The shard is no master.", "Name the master of its replica set; see `rladmin status shards`.";
     ShardUidsRequired = "shard_uids_required", 406, "No shard was named.", "Name at least one shard.";
@@ -61,7 +63,7 @@ codes! {
     NoMajorityLeft = "no_majority_left", 409, "The nodes that would be left are no majority.", "Bring another node back, or turn its maintenance mode off.";
     LastNode = "last_node", 409, "It is the only node.", "Uninstall it instead.";
     ReplicaNotSynced = "replica_not_synced", 409, "No replica has all the data of its master.", "Wait until `rladmin status shards` shows the replica as synced; a database without replicas gets them by `tune db` with `replication enabled`.";
-    ActionNotFound = "action_not_found", 404, "There is no such action.", "List them with GET /v1/actions.";
+    ActionNotFound = "action_not_found", 404, "There is no such action.", "`rladmin cluster running_actions` lists those that have not ended.";
     OperationPaused = "operation_paused", 409, "A step of an operation took longer than it may: it pauses.", "See to what it waits for, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
     MoveUndone = "move_undone", 409, "A primary could not hand its role over: it has kept it.", "See to the reason, then `rladmin retry <action>`; `rladmin abort <action>` gives it up.";
     MoveFailed = "move_failed", 409, "A primary could not hand its role over, and the operation has ended.", "See to the reason (`rladmin status shards` shows the shards), then ask for the failover again.";
@@ -112,13 +114,13 @@ codes! {
     NameAlreadyExists = "name_already_exists", 409, "The name is taken.", "Choose another name.";
     UidExists = "uid_exists", 409, "The uid is taken, or was used before.", "Leave `uid` out: the cluster chooses one.";
     PortUnavailable = "port_unavailable", 409, "The port is taken, or outside 10000-19999.", "Choose another port, or leave it out.";
-    InsufficientResources = "insufficient_resources", 406, "No node has room for this.", "Choose a smaller memory limit, delete a database, or add a node.";
-    InvalidVersion = "invalid_version", 406, "No node carries this engine version.", "See `supported_database_versions` in GET /v1/nodes.";
+    InsufficientResources = "insufficient_resources", 406, "No node has room for this.", "Add a node, choose a smaller memory limit, or delete a database.";
+    InvalidVersion = "invalid_version", 406, "No node carries this engine version.", "See which engines the nodes carry: `rladmin info node`.";
     InvalidDataPersistence = "invalid_data_persistence", 406, "The persistence settings do not fit together.", "Use disabled, aof or snapshot with their own settings.";
     InvalidProxyPolicy = "invalid_proxy_policy", 406, "The proxy policy is unknown.", "Use single, all-master-shards or all-nodes.";
     InvalidReplication = "invalid_replication", 406, "The database cannot be replicated like this.", "Set `replication` to true or false.";
     InvalidSharding = "invalid_sharding", 406, "The database cannot be divided like this.", "Use `shards_count` 1 to 60, with `sharding` true exactly when it is 2 or more, and the default `shard_key_regex`.";
-    Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (`rladmin cluster running_actions`, GET /v1/actions), or give it up (`rladmin abort <action>`), then try again.";
+    Busy = "busy", 409, "Another operation is running on the same object.", "Wait until it ends (`rladmin cluster running_actions`), or give it up (`rladmin abort <action>`), then try again.";
     WrongClusterStateId = "wrong_cluster_state_id", 409, "The configuration changed since it was read.", "Read it again and repeat the change.";
     ConfigError = "config_error", 406, "The cluster's settings cannot be applied to this node.", "Follow the message.";
     ConnectError = "connect_error", 406, "The other node cannot be reached.", "Check the address, and that its ports 9443 and 3342 are open.";
@@ -201,6 +203,16 @@ mod tests {
         for code in ErrorCode::ALL {
             let text = serde_json::to_string(code).unwrap();
             assert_eq!(serde_json::from_str::<ErrorCode>(&text).unwrap(), *code);
+        }
+    }
+
+    /// Who uses rladmin has no use for a path of REST; who uses REST finds it in its description.
+    #[test]
+    fn a_remedy_names_commands() {
+        for code in ErrorCode::ALL {
+            for part in ["/v1/", "GET ", "POST ", "PUT "] {
+                assert!(!code.remedy().contains(part), "{code}: {part}");
+            }
         }
     }
 

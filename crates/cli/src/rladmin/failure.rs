@@ -133,6 +133,13 @@ fn remedy(error: &ApiError, installation: Option<&Installation>) -> Option<Strin
              Databases go on serving without it."
         ));
     }
+    // Their descriptions say what to do: the remedy could only say to follow them.
+    if matches!(
+        error.error_code,
+        ErrorCode::InvalidParam | ErrorCode::ConfigError
+    ) {
+        return None;
+    }
     let remedy = error.error_code.remedy();
     // One with a place for a name stands in the description, with the name.
     let said = error.description.contains(remedy) || remedy.contains('<');

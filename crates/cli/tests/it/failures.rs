@@ -37,3 +37,27 @@ fn a_failover_that_fails_has_a_code_and_a_remedy() {
         assert_eq!(node.failure("failover shard 1"), (1, wanted));
     }
 }
+
+/// A message that says what to do is not followed by a line that says to follow it, nor by a path of REST.
+#[test]
+fn a_remedy_that_says_nothing_is_left_out() {
+    let node = FakeNode::new();
+    let post = "POST /v1/shards/actions/failover";
+    let why = "name shards of one database";
+    node.refuse(post, ErrorCode::InvalidParam, why);
+    let wanted = format!("ERROR: {why} (invalid_param)\n");
+    assert_eq!(node.failure("failover shard 1"), (1, wanted));
+    for code in [ErrorCode::ActionNotFound, ErrorCode::InvalidVersion] {
+        node.refuse(post, code, "no");
+        let (_, errors) = node.failure("failover shard 1");
+        assert!(errors.contains("rladmin"), "{errors}");
+    }
+}
+
+#[test]
+fn what_changes_no_engine_says_so() {
+    let node = FakeNode::new();
+    let (code, errors) = node.failure("tune db demo redis_version 7.0");
+    assert_eq!(code, 2);
+    assert!(errors.contains("no command changes it"), "{errors}");
+}

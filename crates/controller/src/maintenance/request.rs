@@ -235,7 +235,7 @@ fn can_be_emptied(
         return Ok(());
     }
     Err(ApiError::new(
-        ErrorCode::ConnectError,
+        ErrorCode::NodeDown,
         format!(
             "node:{uid} is not heard, so nothing can be brought away from it: bring it back, or take it \
              out of the cluster with `rladmin node {uid} remove`"

@@ -193,7 +193,7 @@ pub(super) fn replaced(
     let mut primaries = sets().map(|set| set.primary);
     if let Some(primary) = primaries.find(|primary| primary.node == node) {
         return Err(ApiError::new(
-            ErrorCode::ConnectError,
+            ErrorCode::NodeDown,
             format!(
                 "node:{node} is not heard, and redis:{} of db:{} has its data there alone: bring the node \
                  back, or delete the database",

@@ -233,7 +233,7 @@ fn all_are_heard(
     match moved.iter().find(unheard) {
         None => Ok(()),
         Some(shard) => Err(ApiError::new(
-            ErrorCode::ConnectError,
+            ErrorCode::NodeDown,
             format!(
                 "redis:{} is on node:{node}, which is not heard, so it cannot be brought away: bring the node \
                  back, or take it out of the cluster with `rladmin node {node} remove`",

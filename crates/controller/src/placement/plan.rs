@@ -1,6 +1,7 @@
 //! Choice of nodes and of ports. Pure.
 
 use super::racks;
+use super::refusal::{Lack, WhyNot, does_not_take, none_takes};
 use super::replicas::place_replicas;
 use crate::observed::Observations;
 use crate::state::{ClusterState, Stored};
@@ -27,7 +28,7 @@ pub(super) struct Room {
     /// Shards on it.
     pub(super) shards: u32,
     /// Why it takes none at all, if so.
-    closed: Option<String>,
+    closed: Option<WhyNot>,
 }
 
 impl Room {
@@ -39,12 +40,15 @@ impl Room {
     ) -> Self {
         let shards = state.shards_on(node.uid);
         let closed = match seen {
-            None => Some("is not heard".to_owned()),
-            Some(_) if !node.accept_servers => Some("takes no shards".to_owned()),
-            Some(_) if node.maintenance.is_some() => Some("is in maintenance mode".to_owned()),
-            Some(_) if node.leaving => Some("leaves the cluster".to_owned()),
+            None => Some(WhyNot::new(Lack::Voice, "is not heard")),
+            Some(_) if !node.accept_servers => Some(WhyNot::new(Lack::Will, "takes no shards")),
+            Some(_) if node.maintenance.is_some() => {
+                Some(WhyNot::new(Lack::Will, "is in maintenance mode"))
+            }
+            Some(_) if node.leaving => Some(WhyNot::new(Lack::Will, "leaves the cluster")),
             Some(seen) if !seen.engines.contains(engine) => {
-                Some(format!("does not carry {engine}"))
+                let words = format!("does not carry {engine}");
+                Some(WhyNot::new(Lack::Engine, words))
             }
             Some(_) => None,
         };
@@ -89,14 +93,15 @@ impl Room {
         self.node != primary && apart && self.fits(memory, 1) > 0
     }
 
-    pub(super) fn why_not(&self) -> String {
-        match &self.closed {
-            Some(reason) => reason.clone(),
+    pub(super) fn why_not(&self) -> WhyNot {
+        let words = match &self.closed {
+            Some(why) => return why.clone(),
             None if self.shards >= SHARDS_PER_NODE_MAX => {
                 format!("has {SHARDS_PER_NODE_MAX} shards already")
             }
             None => format!("has {} left", format_size(self.left)),
-        }
+        };
+        WhyNot::new(Lack::Room, words)
     }
 }
 
@@ -126,7 +131,8 @@ pub struct Places {
 /// one with the lowest uid. Replicas go by [`nodes_for_replicas`].
 ///
 /// # Errors
-/// `insufficient_resources` with the reason for each node.
+/// `insufficient_resources` with the reason for each node; `node_down`, `node_takes_no_shards` or `invalid_version`
+/// where it is not room that is missing.
 pub fn nodes_for_shards(
     state: &ClusterState,
     observed: &Observations,
@@ -155,7 +161,8 @@ pub fn nodes_for_shards(
 /// limit that it has and will have, bytes: what counts is what is left once they have that.
 ///
 /// # Errors
-/// `insufficient_resources` with the reason for each node.
+/// `insufficient_resources` with the reason for each node; `node_down`, `node_takes_no_shards` or `invalid_version`
+/// where it is not room that is missing.
 pub fn nodes_for_replicas(
     state: &ClusterState,
     observed: &Observations,
@@ -213,7 +220,7 @@ impl<'a> Planner<'a> {
     /// A node for a copy of a shard: none of those that have one of its slots already, and not this one.
     ///
     /// # Errors
-    /// `insufficient_resources` with the reason for each node.
+    /// As [`nodes_for_shards`].
     pub fn place(
         &mut self,
         shard: &Shard,
@@ -233,11 +240,12 @@ impl<'a> Planner<'a> {
                 room.take(*memory);
             }
             if room.node == not {
-                room.closed = Some("is the one that it leaves".to_owned());
+                room.closed = Some(WhyNot::new(Lack::Nothing, "is the one that it leaves"));
             } else if copies.contains(&room.node) {
-                room.closed = Some("has a copy already".to_owned());
+                room.closed = Some(WhyNot::new(Lack::Nothing, "has a copy already"));
             } else if let Some(rack) = room.rack.as_deref().filter(|rack| racks.contains(rack)) {
-                room.closed = Some(format!("is in rack '{rack}', as another copy"));
+                let words = format!("is in rack '{rack}', as another copy");
+                room.closed = Some(WhyNot::new(Lack::Nothing, words));
             }
         }
         let best = rooms
@@ -250,19 +258,8 @@ impl<'a> Planner<'a> {
                 Ok(room.node)
             }
             None => {
-                let reasons: Vec<String> = rooms
-                    .iter()
-                    .map(|room| format!("node:{} {}", room.node, room.why_not()))
-                    .collect();
-                Err(ApiError::new(
-                    ErrorCode::InsufficientResources,
-                    format!(
-                        "no node has room for redis:{} ({}): {}",
-                        shard.uid,
-                        format_size(shard.memory_bytes),
-                        reasons.join("; ")
-                    ),
-                ))
+                let what = format!("redis:{} ({})", shard.uid, format_size(shard.memory_bytes));
+                Err(none_takes("no node", &what, &reasons(&rooms)))
             }
         }
     }
@@ -300,7 +297,7 @@ impl Coming {
 /// Whether one node has room for a shard of this size, besides what comes to it before.
 ///
 /// # Errors
-/// `insufficient_resources` with the reason.
+/// As [`nodes_for_shards`].
 pub fn room_on(
     state: &ClusterState,
     observed: &Observations,
@@ -320,14 +317,13 @@ pub fn room_on(
         0 => String::new(),
         count => format!(" besides the {count} that come before it"),
     };
-    Err(ApiError::new(
-        ErrorCode::InsufficientResources,
-        format!(
-            "node:{node} has no room for a shard of {}{besides}: it {}",
-            format_size(memory),
-            room.why_not()
-        ),
-    ))
+    let what = format!("a shard of {}", format_size(memory));
+    Err(does_not_take(node, &what, &besides, &room.why_not()))
+}
+
+fn reasons(rooms: &[Room]) -> Vec<(NodeUid, WhyNot)> {
+    let rooms = rooms.iter();
+    rooms.map(|room| (room.node, room.why_not())).collect()
 }
 
 fn rooms(
@@ -376,20 +372,14 @@ fn place_primaries(rooms: &mut [Room], wanted: Wanted<'_>) -> Result<Vec<NodeUid
 
 fn no_room(shares: &[u64], placed: usize, rooms: &[Room]) -> ApiError {
     let size = format_size(shares.first().copied().unwrap_or_default());
-    let what = match shares.len() {
-        1 => format!("no node has room for {size}"),
-        count => format!(
-            "{placed} of {count} shards of {size} have a place, no node has room for one more"
-        ),
-    };
-    let reasons: Vec<String> = rooms
-        .iter()
-        .map(|room| format!("node:{} {}", room.node, room.why_not()))
-        .collect();
-    ApiError::new(
-        ErrorCode::InsufficientResources,
-        format!("{what}: {}", reasons.join("; ")),
-    )
+    let reasons = reasons(rooms);
+    match shares.len() {
+        1 => none_takes("no node", &size, &reasons),
+        count => {
+            let who = format!("{placed} of {count} shards of {size} have a place, no node");
+            none_takes(&who, "one more", &reasons)
+        }
+    }
 }
 
 /// Whether shards may get the limits that are meant for them. `grown`: where each shard is, what it

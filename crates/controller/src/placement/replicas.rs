@@ -1,9 +1,10 @@
 //! Which nodes replicas get, beside their primaries. Pure.
 
 use super::plan::{Room, Wanted};
+use super::refusal::{Lack, WhyNot, none_takes};
 use model::documents::ShardsPlacement;
 use model::units::format_size;
-use model::{ApiError, ErrorCode, NodeUid};
+use model::{ApiError, NodeUid};
 use std::cmp::Reverse;
 
 /// A node for a replica of each primary; see [`super::plan::nodes_for_replicas`].
@@ -101,25 +102,19 @@ fn no_room_beside(
     memory: u64,
     rooms: &[Room],
 ) -> ApiError {
-    let reasons: Vec<String> = rooms
+    let reasons: Vec<(NodeUid, WhyNot)> = rooms
         .iter()
         .map(|room| {
             let why = if room.node == primary {
-                "has the primary".to_owned()
+                WhyNot::new(Lack::Nothing, "has the primary")
             } else if let Some(rack) = rack.filter(|rack| room.rack.as_deref() == Some(*rack)) {
-                format!("is in the primary's rack '{rack}'")
+                WhyNot::new(Lack::Nothing, format!("is in the primary's rack '{rack}'"))
             } else {
                 room.why_not()
             };
-            format!("node:{} {why}", room.node)
+            (room.node, why)
         })
         .collect();
-    ApiError::new(
-        ErrorCode::InsufficientResources,
-        format!(
-            "no other node has room for a replica of {}: {}",
-            format_size(memory),
-            reasons.join("; ")
-        ),
-    )
+    let what = format!("a replica of {}", format_size(memory));
+    none_takes("no other node", &what, &reasons)
 }

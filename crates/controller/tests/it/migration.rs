@@ -49,10 +49,10 @@ fn nothing_is_brought_away_from_a_node_that_is_not_heard() {
         node: NodeUid(1),
         role: None,
     };
-    assert_eq!(migrate(&mut world, all, 3), Err(ErrorCode::ConnectError));
+    assert_eq!(migrate(&mut world, all, 3), Err(ErrorCode::NodeDown));
     assert_eq!(
         migrate(&mut world, these(&[1]), 3),
-        Err(ErrorCode::ConnectError)
+        Err(ErrorCode::NodeDown)
     );
     assert!(world.cluster().operations.iter().all(|o| o.ended.is_some()));
 }
@@ -169,9 +169,11 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
         assert_eq!(migrate(&mut world, what, node), Err(code));
     }
     world.silent.push(NodeUid(3));
-    assert_eq!(
-        migrate(&mut world, these(&[1]), 3),
-        Err(ErrorCode::InsufficientResources)
+    let (code, why) = refusal(&mut world, these(&[1]), 3);
+    assert_eq!(code, ErrorCode::NodeDown);
+    assert!(
+        why.ends_with("it is not heard. Bring it back, or choose another node"),
+        "{why}"
     );
     world.silent.clear();
     assert_eq!(world.state, before);

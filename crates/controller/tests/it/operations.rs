@@ -403,7 +403,7 @@ fn a_node_that_goes_down_gets_no_primary() {
     assert_eq!(outcome.operations, []);
     world.silent.push(here);
     let (code, why) = refused(&mut world, &enslave(here.0, false));
-    assert_eq!(code, ErrorCode::ConnectError);
+    assert_eq!(code, ErrorCode::NodeDown);
     assert!(why.contains("is not heard"), "{why}");
 }
 

@@ -213,8 +213,8 @@ fn where_there_is_no_other_rack_each_node_says_why() {
     ask(&mut world, &aware(true)).unwrap();
     world.silent.push(NodeUid(3));
     let (code, why) = ask(&mut world, &create(1, None)).unwrap_err();
-    assert_eq!(code, ErrorCode::InsufficientResources);
-    insta::assert_snapshot!(why, @"no other node has room for a replica of 128MB: node:1 has the primary; node:2 is in the primary's rack 'a'; node:3 is not heard");
+    assert_eq!(code, ErrorCode::NodeDown);
+    insta::assert_snapshot!(why, @"no other node can take a replica of 128MB: node:1 has the primary; node:2 is in the primary's rack 'a'; node:3 is not heard. Bring node:3 back, or add a node");
     // Without that wish there is room.
     ask(&mut world, &create(1, Some(false))).unwrap();
     let mut none = self::world(&["a", ""]);

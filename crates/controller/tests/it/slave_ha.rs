@@ -307,7 +307,7 @@ fn without_room_it_is_told_once_an_hour() {
     let trouble = shards(&world)[1].trouble.clone();
     insta::assert_snapshot!(
         trouble.unwrap(),
-        @"lost, and not made anew yet: no node has room for redis:2 (512MB): node:1 has a copy already; node:2 is the one that it leaves"
+        @"lost, and not made anew yet: no node can take redis:2 (512MB): node:1 has a copy already; node:2 is the one that it leaves"
     );
     passes(&mut world, 3_599);
     assert_eq!(world.settle(), "");
