@@ -285,6 +285,9 @@ pub struct SnapshotShard {
     pub slots: SlotRange,
     /// Its role.
     pub role: Role,
+    /// Where the other copies of its slots were. Release 1.1.0 does not note it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<NodeUid>,
 }
 
 /// Where a database is in its life (the REST field `status`).

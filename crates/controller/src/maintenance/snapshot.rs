@@ -3,7 +3,7 @@
 use super::request::find;
 use super::work::{Action, After, Works, finish, free};
 use crate::placement::copies;
-use crate::replica_set;
+use crate::replica_set::{self, ReplicaSet};
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
@@ -131,14 +131,22 @@ pub(super) fn named<'a>(node: &'a Node, name: &str) -> Result<&'a [SnapshotShard
 
 /// What is on a node now.
 pub(super) fn taken(state: &ClusterState, node: NodeUid) -> Vec<SnapshotShard> {
+    let stays = |shard: &&Stored<Shard>| shard.removed_by.is_none();
     state
         .shards
         .iter()
-        .filter(|shard| shard.node == node && shard.removed_by.is_none())
+        .filter(|shard| shard.node == node)
+        .filter(stays)
         .map(|shard| SnapshotShard {
             database: shard.database,
             slots: shard.slots,
             role: shard.role,
+            others: state
+                .shards_of(shard.database)
+                .filter(|other| other.slots == shard.slots && other.uid != shard.uid)
+                .filter(stays)
+                .map(|other| other.node)
+                .collect(),
         })
         .collect()
 }
@@ -156,36 +164,60 @@ pub(super) fn restored(state: &ClusterState, node: NodeUid, snapshot: &[Snapshot
         };
         let here = set.members().find(|member| member.node == node);
         let work = works.entry(database.uid).or_default();
-        let brought = |shard: &Shard| Migration {
-            shard: shard.uid,
-            node,
-            copy: None,
-        };
         match (wanted.role, here) {
             (Role::Primary, Some(here)) if here.uid != set.primary.uid => {
                 work.hand_over.push(set.primary.uid);
             }
             (_, Some(_)) => {}
             (role, None) => {
-                let mut members = set.members();
-                // Copies that an operator had put together are not put together again.
-                let fits = |copy: &&Stored<Shard>| {
-                    let mut moves = work.migrations.clone();
-                    moves.push(brought(copy));
-                    (role == Role::Primary || copy.role == Role::Replica)
-                        && copies::apart(state, copy, &moves).is_ok()
-                };
-                let Some(copy) = members.find(fits) else {
+                let Some(copy) = stand_in(state, set, (node, wanted), &work.migrations) else {
                     continue;
                 };
-                if role == Role::Primary && copy.role == Role::Replica {
-                    // The primary is in another rack and stays there: its replica takes its role first.
+                // The role changes hands, too: see `migration::plan`.
+                if copy.role != role {
                     work.hand_over.push(set.primary.uid);
                 }
-                work.migrations.push(brought(copy));
+                work.migrations.push(brought(copy, node));
             }
         }
     }
     works.retain(|_, work| !work.is_empty());
     works
+}
+
+/// Which of a set's copies goes to a node that had one: none that was where it is beside the node's, if another one
+/// was not – that is the one that was made when the node was emptied –, and rather one that has the role already.
+/// Copies that an operator had put together are not put together again.
+fn stand_in<'a>(
+    state: &ClusterState,
+    set: &ReplicaSet<'a>,
+    (node, wanted): (NodeUid, &SnapshotShard),
+    coming: &[Migration],
+) -> Option<&'a Stored<Shard>> {
+    let belongs = |copy: &Shard| wanted.others.contains(&copy.node);
+    let fits = |copy: &Stored<Shard>| {
+        let moves: Vec<Migration> = coming
+            .iter()
+            .cloned()
+            .chain([brought(copy, node)])
+            .collect();
+        copies::apart(state, copy, &moves).is_ok()
+    };
+    // A primary comes as a replica if the replica belongs where it is, and can take its role.
+    let may = |copy: &Stored<Shard>| {
+        let replaces = || !belongs(copy) && set.replicas.iter().any(|r| belongs(r));
+        wanted.role == Role::Primary || copy.role == Role::Replica || replaces()
+    };
+    let candidates = std::iter::once(set.primary).chain(set.replicas.iter().copied());
+    candidates
+        .filter(|copy| may(copy) && fits(copy))
+        .min_by_key(|copy| (belongs(copy), copy.role != wanted.role))
+}
+
+fn brought(shard: &Shard, node: NodeUid) -> Migration {
+    Migration {
+        shard: shard.uid,
+        node,
+        copy: None,
+    }
 }

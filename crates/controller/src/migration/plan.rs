@@ -62,8 +62,7 @@ pub fn next(
         instant,
         now,
     };
-    let step = work.next_role().or_else(|| work.next_migration());
-    match step {
+    match work.next() {
         Some(Ok(step)) => Doing::Step(Box::new(step)),
         Some(Err(reason)) => Doing::Wait(reason),
         None => Doing::Done,
@@ -83,6 +82,28 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
+    /// Roles first: then what is brought away has none. What comes back to a node gets its role there, in one move,
+    /// unless it has the role of another copy until then. The other way round the end would be the same.
+    fn next(&self) -> Option<Try> {
+        let Operation {
+            kind,
+            shards,
+            migrations,
+            ..
+        } = &self.operation.doc;
+        let comes_back = matches!(
+            kind,
+            OperationKind::MaintenanceOff | OperationKind::RestoreSnapshot
+        );
+        let gives_a_role = migrations
+            .first()
+            .is_some_and(|m| shards.contains(&m.shard));
+        if comes_back && !gives_a_role {
+            return self.next_migration().or_else(|| self.next_role());
+        }
+        self.next_role().or_else(|| self.next_migration())
+    }
+
     /// The next primary that is to hand its role over.
     fn next_role(&self) -> Option<Try> {
         let shard = *self.operation.shards.first()?;

@@ -12,6 +12,7 @@ mod failed_moves;
 mod failover;
 mod hangs;
 mod heartbeats;
+mod layout;
 mod life;
 mod maintenance;
 mod many;

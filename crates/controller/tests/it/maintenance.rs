@@ -1,5 +1,6 @@
 //! A node is emptied, for a while or for good.
 
+use crate::layout;
 use crate::world::World;
 use controller::database::plan::{self, Step};
 use controller::observed::Observations;
@@ -82,7 +83,7 @@ fn world() -> World {
 fn maintenance_empties_a_node_and_gives_everything_back() {
     for node in (1..=3).map(NodeUid) {
         let mut world = world();
-        let before = roles(&world, node);
+        let before = layout::of(&world);
         ask(&mut world, &switch_on(node)).unwrap();
         let story = world.settle();
         assert_eq!(roles(&world, node), [], "{story}");
@@ -99,9 +100,11 @@ fn maintenance_empties_a_node_and_gives_everything_back() {
         // Nothing new comes here meanwhile.
         create(&mut world, "new", true, 1);
         assert_eq!(roles(&world, node), []);
+        world.request(&delete(3)).unwrap();
+        world.settle();
         ask(&mut world, &switch_off(node)).unwrap();
         let story = world.settle();
-        assert_eq!(roles(&world, node), before, "{story}");
+        assert_eq!(layout::of(&world), before, "{story}");
         assert_eq!(world.cluster().node(node).unwrap().maintenance, None);
         assert_eq!(world.settle(), "");
     }
