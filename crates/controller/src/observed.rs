@@ -164,6 +164,17 @@ impl Observations {
         (self.is_of_this_time(node) && young).then_some(&*heard.observation)
     }
 
+    /// The same, of a node that has been silent for less than this: with
+    /// [`ClusterState::node_silent`](crate::state::ClusterState::node_silent) one whose primaries would not be
+    /// replaced yet. Only with such nodes anything is begun: one that is shown as down a moment later would
+    /// have it wait for ever.
+    #[must_use]
+    pub fn heard(&self, node: NodeUid, within: Duration, now: Instant) -> Option<&NodeObservation> {
+        let seen = self.fresh(node, now)?;
+        let age = self.age(node, now)?;
+        (age < within).then_some(seen)
+    }
+
     /// Whether a node was heard since this node is the primary node.
     #[must_use]
     pub fn is_of_this_time(&self, node: NodeUid) -> bool {

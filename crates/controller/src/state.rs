@@ -7,6 +7,7 @@ use model::{DatabaseUid, NodeUid, OperationUid, Revision, ShardUid};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use store::{State, StoreError, Txn};
 
 /// A document and the revision at which it was written last.
@@ -149,6 +150,16 @@ impl ClusterState {
         let of_it = self.index.of_database.get(&uid);
         let places = of_it.map_or(&[][..], Vec::as_slice);
         places.iter().filter_map(|place| self.shards.get(*place))
+    }
+
+    /// After how long without a heartbeat the platform acts upon the loss of a node.
+    #[must_use]
+    pub const fn node_silent(&self) -> Duration {
+        self.cluster
+            .doc
+            .settings
+            .failure_detection_sensitivity
+            .node_silent()
     }
 
     /// Memory promised to the shards of a node, bytes.

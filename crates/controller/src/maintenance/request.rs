@@ -9,8 +9,10 @@ use crate::request::{self, Fresh};
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{Maintenance, Node, OperationKind, Severity, keys};
 use model::intent::{IntentOutcome, MaintenanceWish, Pace, Restore};
+use model::limits::HEARTBEAT_LOST;
 use model::{ApiError, ErrorCode, NodeUid};
 use serde_json::json;
+use std::time::Duration;
 use store::Txn;
 
 /// Turns maintenance mode on: the node takes no shards, its primaries go to other nodes, its replicas
@@ -33,7 +35,7 @@ pub(crate) fn switch_on(
     let concerned = with_copies(state, uid, replicas);
     free(state, (uid, kind, After::Nothing), concerned)?;
     stays(node)?;
-    can_be_emptied((state, observed), uid, fresh)?;
+    can_be_emptied((state, observed), (uid, state.node_silent()), fresh)?;
     enough_without((state, observed), uid, fresh)?;
     a_voter_stays((state, observed), uid, fresh)?;
     let mut doc = node.doc.clone();
@@ -127,7 +129,8 @@ pub(crate) fn remove(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     let node = find(state, uid)?;
-    let heard = observed.fresh(uid, fresh.instant).is_some();
+    let within = state.node_silent();
+    let heard = observed.heard(uid, within, fresh.instant).is_some();
     let after = if heard {
         After::Changes
     } else {
@@ -144,6 +147,9 @@ pub(crate) fn remove(
     }
     another_votes(state, uid, fresh)?;
     enough_without((state, observed), uid, fresh)?;
+    if !heard {
+        is_gone((state, observed), uid, fresh)?;
+    }
     let works = if heard {
         emptied((state, observed), uid, Replicas::MustGo, fresh)?
     } else {
@@ -176,7 +182,13 @@ pub(crate) fn enslave(
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
     find(state, uid)?;
-    let mut works = handed_over((state, observed), uid, fresh);
+    // A node that is being stopped waits for a short time only, and goes in any case: it hopes for all who may come back.
+    let within = if pass_over_busy {
+        HEARTBEAT_LOST
+    } else {
+        state.node_silent()
+    };
+    let mut works = handed_over((state, observed), (uid, within), fresh);
     let kind = OperationKind::EnslaveNode;
     if pass_over_busy {
         works.retain(|database, _| {
@@ -187,7 +199,7 @@ pub(crate) fn enslave(
         let concerned = works.keys().filter_map(|uid| state.database(*uid));
         free(state, (uid, kind, After::Nothing), concerned)?;
     }
-    can_be_emptied((state, observed), uid, fresh)?;
+    can_be_emptied((state, observed), (uid, within), fresh)?;
     let change = Change::of(state, fresh.now);
     let action = Action {
         node: uid,
@@ -227,11 +239,11 @@ fn stays(node: &Node) -> Result<(), ApiError> {
 /// Nothing can be brought away from a node that is not heard.
 fn can_be_emptied(
     (state, observed): (&ClusterState, &Observations),
-    uid: NodeUid,
+    (uid, within): (NodeUid, Duration),
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
-    let empty = !state.shards.iter().any(|shard| shard.node == uid);
-    if empty || observed.fresh(uid, fresh.instant).is_some() {
+    let heard = observed.heard(uid, within, fresh.instant).is_some();
+    if heard || state.shards_on(uid) == 0 {
         return Ok(());
     }
     Err(ApiError::new(
@@ -243,18 +255,38 @@ fn can_be_emptied(
     ))
 }
 
+/// What becomes of a node's shards depends on whether it is there: one that has only just fallen silent, or that a new
+/// primary node has not heard yet, is neither emptied nor given up.
+fn is_gone(
+    (state, observed): (&ClusterState, &Observations),
+    uid: NodeUid,
+    fresh: &Fresh<'_>,
+) -> Result<(), ApiError> {
+    if observed.is_silent(uid, fresh.instant) || state.shards_on(uid) == 0 {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::ConnectError,
+        format!(
+            "node:{uid} is not heard, and has not been silent for long enough to be taken for gone: try again \
+             when it is heard, or when `rladmin status nodes` shows it DOWN"
+        ),
+    ))
+}
+
 /// Whether the others, without those that are in maintenance themselves, are a majority.
 fn enough_without(
     (state, observed): (&ClusterState, &Observations),
     uid: NodeUid,
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
-    let others = state.nodes.iter().filter(|node| {
-        node.uid != uid
-            && node.maintenance.is_none()
-            && observed.fresh(node.uid, fresh.instant).is_some()
-    });
-    let (left, all) = (others.count(), state.nodes.len());
+    let within = state.node_silent();
+    let others = state.nodes.iter().filter(|node| node.uid != uid);
+    let (heard, unheard): (Vec<_>, Vec<_>) = others
+        .filter(|node| node.maintenance.is_none())
+        .map(|node| node.uid)
+        .partition(|node| observed.heard(*node, within, fresh.instant).is_some());
+    let (left, all) = (heard.len(), state.nodes.len());
     if left > all / 2 {
         return Ok(());
     }
@@ -262,11 +294,16 @@ fn enough_without(
     if all == 2 && left == 1 {
         return Ok(());
     }
+    let unheard: Vec<String> = unheard
+        .iter()
+        .map(|node| format!(" (node:{node} is not heard)"))
+        .collect();
     Err(ApiError::new(
         ErrorCode::NoMajorityLeft,
         format!(
             "without node:{uid} {left} of {all} nodes would be left that are heard and not in maintenance \
-             mode: no majority. Bring another node back first"
+             mode{}: no majority. Bring another node back first",
+            unheard.concat()
         ),
     ))
 }
@@ -294,12 +331,13 @@ fn a_voter_stays(
     uid: NodeUid,
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
+    let within = state.node_silent();
     let in_service = |voter: &NodeUid| {
         *voter != uid
             && state
                 .node(*voter)
                 .is_some_and(|node| node.maintenance.is_none())
-            && observed.fresh(*voter, fresh.instant).is_some()
+            && observed.heard(*voter, within, fresh.instant).is_some()
     };
     let all = fresh.voters.len();
     let left = fresh

@@ -15,6 +15,7 @@ use model::documents::{
 use model::intent::{IntentOutcome, Pace};
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use store::Txn;
 
 /// What an operation on one database is to do.
@@ -98,7 +99,8 @@ pub(super) fn emptied(
             let mut copies = nodes_of(state, &set);
             for member in set.members().filter(|member| member.node == node) {
                 let work = works.entry(database.uid).or_default();
-                let elsewhere = has_heir((state, observed), &set, member, fresh);
+                let within = state.node_silent();
+                let elsewhere = has_heir((state, observed), &set, (member, within), fresh);
                 if elsewhere {
                     work.hand_over.push(member.uid);
                 }
@@ -128,14 +130,15 @@ pub(super) fn emptied(
 /// What has a node's primaries hand over that have a synced replica on another node that stays.
 pub(super) fn handed_over(
     (state, observed): (&ClusterState, &Observations),
-    node: NodeUid,
+    (node, within): (NodeUid, Duration),
     fresh: &Fresh<'_>,
 ) -> Works {
     let mut works = Works::new();
     for database in that_stay(state) {
         for set in replica_set::of_database(state, database) {
             let primary = set.primary;
-            if primary.node == node && has_heir((state, observed), &set, primary, fresh) {
+            let has_heir = || has_heir((state, observed), &set, (primary, within), fresh);
+            if primary.node == node && has_heir() {
                 let work = works.entry(database.uid).or_default();
                 work.hand_over.push(primary.uid);
             }
@@ -150,15 +153,15 @@ fn that_stay(state: &ClusterState) -> impl Iterator<Item = &Stored<Database>> {
     state.databases.iter().filter(stays)
 }
 
-/// Whether a set's primary has a synced replica on another node that is heard and not about to go away.
+/// Whether a set's primary has a synced replica on another node that was heard within this time and is not about to go away.
 fn has_heir(
     (state, observed): (&ClusterState, &Observations),
     set: &ReplicaSet<'_>,
-    member: &Shard,
+    (member, within): (&Shard, Duration),
     fresh: &Fresh<'_>,
 ) -> bool {
     let stays = |replica: &Shard| {
-        let seen = observed.fresh(replica.node, fresh.instant);
+        let seen = observed.heard(replica.node, within, fresh.instant);
         let node = state.node(replica.node);
         seen.is_some_and(|seen| !seen.stopping)
             && node.is_some_and(|node| node.maintenance.is_none() && !node.leaving)

@@ -46,8 +46,8 @@ pub(crate) fn migrate(
         busy::free(state, find_database(state, owner)?)?;
     }
     let moved = moved(chosen, what, node)?;
-    all_are_heard(observed, &moved, fresh)?;
     let both = (state, observed);
+    all_are_heard(both, &moved, fresh)?;
     may_all_be_there(both, &moved, (node, override_policy), fresh)?;
     let mut wanted: BTreeMap<DatabaseUid, Vec<Migration>> = BTreeMap::new();
     for shard in moved {
@@ -225,11 +225,12 @@ fn moved<'a>(
 
 /// Nothing can be brought away from a node that is not heard.
 fn all_are_heard(
-    observed: &Observations,
+    (state, observed): (&ClusterState, &Observations),
     moved: &[&Stored<Shard>],
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
-    let unheard = |shard: &&&Stored<Shard>| observed.fresh(shard.node, fresh.instant).is_none();
+    let heard = |node| observed.heard(node, state.node_silent(), fresh.instant);
+    let unheard = |shard: &&&Stored<Shard>| heard(shard.node).is_none();
     match moved.iter().find(unheard) {
         None => Ok(()),
         Some(shard) => Err(ApiError::new(

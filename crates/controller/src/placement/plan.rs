@@ -6,14 +6,16 @@ use super::replicas::place_replicas;
 use crate::observed::Observations;
 use crate::state::{ClusterState, Stored};
 use model::documents::{Database, Node, ProxyPolicy, Role, Shard, ShardsPlacement};
-use model::limits::{ENDPOINT_PORTS, SHARD_MEMORY_MIN, SHARD_PORTS, SHARDS_PER_NODE_MAX};
+use model::limits::{
+    ENDPOINT_PORTS, HEARTBEAT_LOST, SHARD_MEMORY_MIN, SHARD_PORTS, SHARDS_PER_NODE_MAX,
+};
 use model::observation::NodeObservation;
 use model::release::EngineId;
 use model::units::format_size;
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// First port tried for a database without a wish.
 const FIRST_ENDPOINT_PORT: u16 = 12_000;
@@ -141,7 +143,7 @@ pub fn nodes_for_shards(
     (placement, replication, rack_aware): (ShardsPlacement, bool, bool),
     now: Instant,
 ) -> Result<Places, ApiError> {
-    let mut rooms = rooms(state, observed, engine, now);
+    let mut rooms = rooms(state, observed, engine, (HEARTBEAT_LOST, now));
     let wanted = Wanted { shares, placement };
     let primaries = place_primaries(&mut rooms, wanted)?;
     let replicas = if replication {
@@ -170,7 +172,7 @@ pub fn nodes_for_replicas(
     (primaries, placement, rack_aware): (&[(NodeUid, u64, u64)], ShardsPlacement, bool),
     now: Instant,
 ) -> Result<Vec<NodeUid>, ApiError> {
-    let mut rooms = rooms(state, observed, engine, now);
+    let mut rooms = rooms(state, observed, engine, (HEARTBEAT_LOST, now));
     for room in &mut rooms {
         room.left = left_with(state, room.node, primaries);
     }
@@ -227,7 +229,8 @@ impl<'a> Planner<'a> {
         copies: &[NodeUid],
         not: NodeUid,
     ) -> Result<NodeUid, ApiError> {
-        let mut rooms = rooms(self.state, self.observed, &shard.engine, self.now);
+        let within = self.state.node_silent();
+        let mut rooms = rooms(self.state, self.observed, &shard.engine, (within, self.now));
         let database = self.state.database(shard.database);
         let racks: Vec<&str> = copies
             .iter()
@@ -305,7 +308,7 @@ pub fn room_on(
     (node, memory, coming): (NodeUid, u64, Coming),
     now: Instant,
 ) -> Result<(), ApiError> {
-    let mut rooms = rooms(state, observed, engine, now);
+    let mut rooms = rooms(state, observed, engine, (state.node_silent(), now));
     let room = rooms.iter_mut().find(|room| room.node == node);
     let room = room.ok_or(ErrorCode::NodeNotFound)?;
     room.left = room.left.saturating_sub(coming.memory);
@@ -326,16 +329,20 @@ fn reasons(rooms: &[Room]) -> Vec<(NodeUid, WhyNot)> {
     rooms.map(|room| (room.node, room.why_not())).collect()
 }
 
+/// What the nodes could take that were heard within a time.
 fn rooms(
     state: &ClusterState,
     observed: &Observations,
     engine: &EngineId,
-    now: Instant,
+    (within, now): (Duration, Instant),
 ) -> Vec<Room> {
     state
         .nodes
         .iter()
-        .map(|node| Room::of(state, observed.fresh(node.uid, now), node, engine))
+        .map(|node| {
+            let seen = observed.heard(node.uid, within, now);
+            Room::of(state, seen, node, engine)
+        })
         .collect()
 }
 

@@ -1,0 +1,179 @@
+//! A node was heard a moment ago, and has been silent for as long as a failover waits: nothing is begun that needs
+//! it, though it is not shown as down yet.
+
+use crate::world::World;
+use model::documents::{Role, Sensitivity, Shard};
+use model::intent::{ClusterChange, DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace};
+use model::limits::{HEARTBEAT_LOST, NODE_SILENT};
+use model::{ErrorCode, NodeUid, OperationUid};
+use std::time::Duration;
+
+const FIRST: NodeUid = NodeUid(1);
+const SECOND: NodeUid = NodeUid(2);
+const THIRD: NodeUid = NodeUid(3);
+
+/// The primary is on the first node, its replica on the second.
+fn world(nodes: u64) -> World {
+    let mut world = World::with_nodes(nodes);
+    let spec = DatabaseSpec {
+        name: "demo".into(),
+        memory_size: 256 << 20,
+        replication: Some(true),
+        ..DatabaseSpec::default()
+    };
+    world.request(&Intent::CreateDatabase(spec)).unwrap();
+    world.settle();
+    assert_eq!(copy(&world, Role::Primary).node, FIRST);
+    assert_eq!(copy(&world, Role::Replica).node, SECOND);
+    world
+}
+
+fn copy(world: &World, role: Role) -> Shard {
+    let cluster = world.cluster();
+    let shard = cluster.shards.iter().find(|s| s.role == role).unwrap();
+    shard.doc.clone()
+}
+
+fn dies(world: &mut World, node: NodeUid) {
+    world.silent = vec![node];
+    world.silent_for = NODE_SILENT;
+}
+
+fn on(node: NodeUid) -> Intent {
+    Intent::MaintenanceOn {
+        node,
+        wish: MaintenanceWish::default(),
+        pace: Pace::default(),
+    }
+}
+
+fn remove(node: NodeUid) -> Intent {
+    Intent::RemoveNode {
+        node,
+        pace: Pace::default(),
+    }
+}
+
+fn enslave(node: NodeUid, pass_over_busy: bool) -> Intent {
+    Intent::EnslaveNode {
+        node,
+        demote_node: false,
+        pass_over_busy,
+        pace: Pace::default(),
+    }
+}
+
+fn migrate(shard: &Shard, node: NodeUid) -> Intent {
+    Intent::MigrateShards {
+        what: MigrateWhat::Shards {
+            shards: vec![shard.uid],
+        },
+        node,
+        override_policy: false,
+    }
+}
+
+/// It is refused, and nothing is changed; why.
+fn refused(world: &mut World, intent: &Intent, code: ErrorCode) -> String {
+    let before = world.state.clone();
+    let error = world.request(intent).unwrap_err();
+    assert_eq!(error.error_code, code, "{error}");
+    assert_eq!(world.state, before);
+    error.description
+}
+
+#[test]
+fn it_is_not_counted_on() {
+    for intent in [on(FIRST), remove(FIRST)] {
+        let mut world = world(3);
+        dies(&mut world, THIRD);
+        let why = refused(&mut world, &intent, ErrorCode::NoMajorityLeft);
+        assert!(why.contains("node:3 is not heard"), "{why}");
+        // Up to then it may only be late.
+        world.silent_for = NODE_SILENT - Duration::from_millis(1);
+        world.request(&intent).unwrap();
+    }
+}
+
+#[test]
+fn its_vote_is_not_counted_on() {
+    let mut world = world(5);
+    world.voters = [FIRST, SECOND, THIRD].into();
+    dies(&mut world, THIRD);
+    let why = refused(&mut world, &on(FIRST), ErrorCode::NoMajorityLeft);
+    assert!(why.contains("vote"), "{why}");
+    // A network that stutters is waited for, as a failover waits for it.
+    let change = ClusterChange {
+        failure_detection_sensitivity: Some(Sensitivity::Low),
+        ..ClusterChange::default()
+    };
+    world.request(&Intent::UpdateCluster(change)).unwrap();
+    world.request(&on(FIRST)).unwrap();
+}
+
+#[test]
+fn nothing_is_brought_away_from_it() {
+    let mut world = world(5);
+    let primary = copy(&world, Role::Primary);
+    dies(&mut world, FIRST);
+    for intent in [on(FIRST), enslave(FIRST, false), migrate(&primary, THIRD)] {
+        let why = refused(&mut world, &intent, ErrorCode::ConnectError);
+        assert!(why.contains("is not heard"), "{why}");
+    }
+}
+
+/// Whether it is emptied or given up depends on whether it is there, which is not known yet.
+#[test]
+fn it_is_not_removed_before_it_counts_as_down() {
+    let mut world = world(5);
+    dies(&mut world, SECOND);
+    let why = refused(&mut world, &remove(SECOND), ErrorCode::ConnectError);
+    assert!(why.contains("try again"), "{why}");
+    // Nothing is on it.
+    dies(&mut world, NodeUid(5));
+    world.request(&remove(NodeUid(5))).unwrap();
+    dies(&mut world, SECOND);
+    world.silent_for = HEARTBEAT_LOST + Duration::from_millis(1);
+    world.request(&remove(SECOND)).unwrap();
+}
+
+#[test]
+fn nothing_is_brought_to_it() {
+    let mut world = world(5);
+    dies(&mut world, THIRD);
+    let replica = copy(&world, Role::Replica);
+    let intent = migrate(&replica, THIRD);
+    let why = refused(&mut world, &intent, ErrorCode::InsufficientResources);
+    assert!(why.contains("is not heard"), "{why}");
+    let outcome = world.request(&on(SECOND)).unwrap();
+    assert_eq!(goes_to(&world, &outcome.operations), [NodeUid(4)]);
+}
+
+#[test]
+fn its_replica_gets_no_role() {
+    let mut world = world(5);
+    dies(&mut world, SECOND);
+    let outcome = world.request(&enslave(FIRST, false)).unwrap();
+    assert_eq!(outcome.operations, []);
+    // The primary is copied.
+    let outcome = world.request(&on(FIRST)).unwrap();
+    assert_eq!(goes_to(&world, &outcome.operations), [THIRD]);
+    let operation = world.cluster().operation(&outcome.operations[0]).cloned();
+    assert_eq!(operation.unwrap().shards, []);
+}
+
+/// A node that is being stopped takes every chance that may still come: it waits no longer than it would anyway.
+#[test]
+fn a_node_that_stops_hopes_for_it() {
+    let mut world = world(5);
+    dies(&mut world, SECOND);
+    let outcome = world.request(&enslave(FIRST, true)).unwrap();
+    assert_eq!(outcome.operations.len(), 1);
+}
+
+fn goes_to(world: &World, operations: &[OperationUid]) -> Vec<NodeUid> {
+    let cluster = world.cluster();
+    let operations = operations.iter().map(|uid| cluster.operation(uid).unwrap());
+    let migrations = operations.flat_map(|operation| &operation.migrations);
+    migrations.map(|migration| migration.node).collect()
+}
