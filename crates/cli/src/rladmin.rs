@@ -7,7 +7,7 @@
 //! | [`words`], [`parse`], [`complete`], [`help`] | what works on that table |
 //! | [`session`], [`shell`], [`screen`], [`password`] | one run: where it reads, writes and asks |
 //! | [`resources`], [`operation`] | what is read from REST, and operations that are followed |
-//! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`failover`], [`migrate`], [`balance`], [`racks`] | the commands' work |
+//! | [`status`], [`info`], [`cluster`], [`join`], [`database`], [`failover`], [`migrate`], [`balance`], [`racks`], [`copies`] | the commands' work |
 //! | [`node`], [`actions`] | actions on nodes; what runs, goes on, is given up |
 //! | [`upgrade`] | how far an upgrade is, how one would go; what a code means |
 //! | [`failure`] | how a command ends badly, and the exit codes |
@@ -17,6 +17,7 @@ pub mod balance;
 pub mod cluster;
 pub mod commands;
 pub mod complete;
+pub mod copies;
 pub mod database;
 pub mod failover;
 pub mod failure;

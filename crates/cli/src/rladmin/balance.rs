@@ -1,5 +1,6 @@
 //! `verify balance`: how many of a database's primary shards lie on the nodes of its endpoint.
 
+use super::copies::together;
 use super::failure::Failure;
 use super::parse::Invocation;
 use super::resources;
@@ -72,6 +73,9 @@ pub async fn verify(context: &Context, invocation: &Invocation) -> Result<(), Fa
                 }));
             }
         }
+    }
+    for note in together(&shards) {
+        context.screen.warn(&note);
     }
     if context.screen.json {
         return context.screen.object(&objects);

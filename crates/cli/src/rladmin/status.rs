@@ -8,6 +8,7 @@ pub mod nodes;
 pub mod shards;
 pub mod snapshot;
 
+use super::copies::together;
 use super::failure::Failure;
 use super::parse::Invocation;
 use super::session::Context;
@@ -63,10 +64,15 @@ pub async fn status(context: &Context, invocation: &Invocation) -> Result<(), Fa
         context.screen.warn(&format!(
             "no quorum: what is shown is what node:{local} knew last"
         ));
-    } else if section == Some("nodes") {
-        for note in cluster::notes(&snapshot) {
-            context.screen.warn(&note);
-        }
+        return Ok(());
+    }
+    let notes = match section {
+        Some("nodes") => cluster::notes(&snapshot),
+        Some("shards") => together(&snapshot.shards),
+        _ => Vec::new(),
+    };
+    for note in notes {
+        context.screen.warn(&note);
     }
     Ok(())
 }

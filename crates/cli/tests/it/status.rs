@@ -3,9 +3,9 @@
 use crate::fake_node::FakeNode;
 use crate::fixtures::Cluster;
 use insta::assert_snapshot;
-use model::NodeUid;
 use model::documents::DatabaseStatus;
-use model::rest::NodeSnapshotInfo;
+use model::rest::{NodeSnapshotInfo, ShardInfo};
+use model::{NodeUid, ShardUid};
 use serde_json::Value;
 
 fn shown(cluster: &Cluster, line: &str) -> String {
@@ -277,6 +277,36 @@ fn mixed_versions_are_noted() {
             .unwrap()
             .starts_with("warning: nodes run different")
     );
+}
+
+#[test]
+fn copies_on_one_node_are_noted() {
+    let mut cluster = Cluster::well();
+    let mut copy = cluster.shards[0].clone();
+    copy.uid = ShardUid(9);
+    "slave".clone_into(&mut copy.role);
+    let elsewhere = NodeUid(copy.node_uid.0 % 3 + 1);
+    cluster.shards.push(ShardInfo {
+        node_uid: elsewhere,
+        ..copy.clone()
+    });
+    assert!(!shown(&cluster, "status").contains("note: "));
+    *cluster.shards.last_mut().unwrap() = copy;
+    let node = FakeNode::new();
+    cluster.show(&node);
+    let words = "redis:1 and redis:9 of database 'demo' (db:1) have the same slots (0-16383), all on node:1: without \
+                 that node there is no copy (`rladmin migrate shard 9 target_node <node>`)\n";
+    for line in ["status", "status issues_only"] {
+        let text = node.output(line);
+        assert!(text.contains(&format!("note: {words}")), "{text}");
+        assert!(text.contains("Cluster health: OK"), "{text}");
+    }
+    // Scripts that read a table alone find nothing else in it.
+    for line in ["status shards", "verify balance"] {
+        let output = node.rladmin(line).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(errors, format!("warning: {words}"), "{line}");
+    }
 }
 
 #[test]

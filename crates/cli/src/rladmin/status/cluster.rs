@@ -1,6 +1,7 @@
 //! The `CLUSTER:` section.
 
 use super::snapshot::Snapshot;
+use crate::rladmin::copies::together;
 use crate::rladmin::upgrade::{run_line, status_line};
 use crate::terminal::{Tone, age};
 use model::ErrorCode;
@@ -33,7 +34,10 @@ pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
         }
         lines.extend(run_line(upgrade));
     }
-    for note in notes(snapshot) {
+    for note in notes(snapshot)
+        .into_iter()
+        .chain(together(&snapshot.shards))
+    {
         lines.push((format!("note: {note}"), Tone::Warn));
     }
     lines
