@@ -268,8 +268,8 @@ fn is_gone(
     Err(ApiError::new(
         ErrorCode::ConnectError,
         format!(
-            "node:{uid} is not heard, and has not been silent for long enough to be taken for gone: try again \
-             when it is heard, or when `rladmin status nodes` shows it DOWN"
+            "node:{uid} is not heard, and the primary node has not waited for it for long enough to take it for \
+             gone: try again in a few seconds"
         ),
     ))
 }
