@@ -206,6 +206,9 @@ impl ShardTask {
         let mut looked = 0_u32;
         loop {
             let life = tokio::select! {
+                // An order first: of an engine that hangs each question takes as long as the next one is away, and
+                // the order may be to end it.
+                biased;
                 order = orders.recv() => match order {
                     Some(order) => self.take(order).await,
                     None => Life::Ends,
