@@ -266,7 +266,7 @@ fn is_gone(
         return Ok(());
     }
     Err(ApiError::new(
-        ErrorCode::ConnectError,
+        ErrorCode::NodeDown,
         format!(
             "node:{uid} is not heard, and the primary node has not waited for it for long enough to take it for \
              gone: try again in a few seconds"

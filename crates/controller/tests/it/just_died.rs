@@ -117,7 +117,7 @@ fn nothing_is_brought_away_from_it() {
     let primary = copy(&world, Role::Primary);
     dies(&mut world, FIRST);
     for intent in [on(FIRST), enslave(FIRST, false), migrate(&primary, THIRD)] {
-        let why = refused(&mut world, &intent, ErrorCode::ConnectError);
+        let why = refused(&mut world, &intent, ErrorCode::NodeDown);
         assert!(why.contains("is not heard"), "{why}");
     }
 }
@@ -127,7 +127,7 @@ fn nothing_is_brought_away_from_it() {
 fn it_is_not_removed_before_it_counts_as_down() {
     let mut world = world(5);
     dies(&mut world, SECOND);
-    let why = refused(&mut world, &remove(SECOND), ErrorCode::ConnectError);
+    let why = refused(&mut world, &remove(SECOND), ErrorCode::NodeDown);
     assert!(why.contains("try again"), "{why}");
     // Nothing is on it.
     dies(&mut world, NodeUid(5));
@@ -143,7 +143,7 @@ fn nothing_is_brought_to_it() {
     dies(&mut world, THIRD);
     let replica = copy(&world, Role::Replica);
     let intent = migrate(&replica, THIRD);
-    let why = refused(&mut world, &intent, ErrorCode::InsufficientResources);
+    let why = refused(&mut world, &intent, ErrorCode::NodeDown);
     assert!(why.contains("is not heard"), "{why}");
     let outcome = world.request(&on(SECOND)).unwrap();
     assert_eq!(goes_to(&world, &outcome.operations), [NodeUid(4)]);

@@ -51,8 +51,8 @@ fn nothing_breaks_a_rule_while_nodes_are_lost_paused_cut_off_and_full() {
     let kinds = [Kind::Node, Kind::NodeStop, Kind::Partition, Kind::Disk];
     let story = holds(&Options {
         length: Duration::from_secs(300),
-        steps: Some(4),
-        ..options(872, &[&kinds[..], &[Kind::Move]].concat())
+        steps: Some(5),
+        ..options(5_266, &[&kinds[..], &[Kind::Move]].concat())
     });
     for kind in kinds {
         assert!(
