@@ -256,6 +256,7 @@ fn a_subscription_goes_on_in_another_process() {
 /// The connection breaks before a shard has confirmed: nothing of it is left, on a later connection either.
 #[test]
 fn a_subscription_that_was_lost_does_not_come_back() {
+    let (user, version) = (format!("user={USER} "), |resp| format!("resp={resp} "));
     for shards in [1, 4] {
         let (node, relays) = relayed(shards);
         let last = relays.len() - 1;
@@ -265,7 +266,16 @@ fn a_subscription_that_was_lost_does_not_come_back() {
             client.ask(&format!("HELLO {resp}"));
             client.ask("DBSIZE");
             let direct = relays[last].target();
-            until("spare connections are there", || connections(direct) > 1);
+            until("spare connections are there", || {
+                let list = Client::connect(direct).text("CLIENT LIST");
+                let of_proxy = list.lines().filter(|line| line.contains(&user));
+                of_proxy
+                    .filter(|line| line.contains(&version(resp)))
+                    .count()
+                    > 1
+            });
+            // What the engine told the last one has come, too.
+            client.ask("DBSIZE");
             relays[last].hold();
             client.send(&words("SUBSCRIBE a"));
             until("it is on its way", || {
