@@ -81,6 +81,42 @@ pub(crate) fn cpu_ns(of: u32) -> u64 {
         .sum()
 }
 
+/// What a process has used of processors, and by which threads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Used {
+    threads: Vec<u32>,
+    ns: u64,
+    /// The same with that of threads that have ended, to a hundredth of a second; ns.
+    whole: u64,
+}
+
+impl Used {
+    pub(crate) fn of(process: u32) -> Self {
+        let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // The name, in brackets, may hold anything.
+        let fields = text.rsplit(')').next().unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+        Self {
+            threads: threads(process),
+            ns: cpu_ns(process),
+            whole: ticks * (1e9 / TICKS) as u64,
+        }
+    }
+
+    /// What it has used since then, ns. A worker may have ended meanwhile, and its time is not among that of the others.
+    pub(crate) fn since(&self, then: &Self) -> u64 {
+        match then
+            .threads
+            .iter()
+            .all(|thread| self.threads.contains(thread))
+        {
+            true => self.ns.saturating_sub(then.ns),
+            false => self.whole.saturating_sub(then.whole),
+        }
+    }
+}
+
 /// Resident memory, MB of 2^20 bytes.
 pub(crate) fn resident_mb(of: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{of}/status")).unwrap_or_default();

@@ -92,7 +92,7 @@ impl Runner<'_> {
         let output = self.folder.join("generator.out");
         let _ = std::fs::remove_file(&output);
         let own_before = processes::cpu_ns(std::process::id());
-        let proxy_before = target.proxy_cpu_ns();
+        let proxy_before = target.proxy_used();
         let engines_before = target.engines_cpu_ns();
         let machine_before = processes::machine();
         let began = Instant::now();
@@ -110,7 +110,7 @@ impl Runner<'_> {
         let late = self.interrupt.end();
         waited.context("waiting for the load generator")?;
         let machine = processes::machine();
-        let proxy_ns = target.proxy_cpu_ns() - proxy_before;
+        let proxy_ns = target.proxy_used().since(&proxy_before);
         let engines_ns = target.engines_cpu_ns() - engines_before;
         let own_ns = processes::cpu_ns(std::process::id()) - own_before;
         let status = process.child().wait()?;

@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::node::{self, Setting};
 use super::options::{Kind, Options};
 use super::peers;
-use super::processes::{self, Guarded};
+use super::processes::{self, Guarded, Used};
 use anyhow::Context as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -156,8 +156,8 @@ impl Target {
         self.proxy.as_ref().map(Guarded::pid)
     }
 
-    pub(crate) fn proxy_cpu_ns(&self) -> u64 {
-        self.proxy_pid().map_or(0, processes::cpu_ns)
+    pub(crate) fn proxy_used(&self) -> Used {
+        self.proxy_pid().map(Used::of).unwrap_or_default()
     }
 
     pub(crate) fn engines_cpu_ns(&self) -> u64 {
