@@ -56,8 +56,10 @@ async fn is_told(member: &Member) -> bool {
         return false;
     }
     for address in others(member) {
-        if let Ok(view) = member.internode.view(&address).await {
-            return by_view(member.identity.node, &view);
+        // One that was removed itself, or is cut off, does not know.
+        let view = member.internode.view(&address).await;
+        if view.is_ok_and(|view| by_view(member.identity.node, &view)) {
+            return true;
         }
     }
     false

@@ -220,9 +220,6 @@ pub struct ProxyObservation {
     /// Whether it answers for a database with [`crate::proxy::ProxyDatabase::lease`] only with one.
     #[serde(default)]
     pub leases: bool,
-    /// Whether it closes the clients of a database with [`crate::proxy::ProxyDatabase::drains`].
-    #[serde(default)]
-    pub drains: bool,
     /// Client connections.
     pub connections: u64,
     /// Commands served since start.
@@ -270,6 +267,10 @@ pub struct ProxyDatabaseObservation {
     pub listening: bool,
     /// Whether its shards are reachable.
     pub shards_connected: bool,
+    /// Whether its clients are being closed, and no others come; see [`crate::proxy::ProxyDatabase::drains`].
+    /// `None`: a release that closes none.
+    #[serde(default)]
+    pub drains: Option<bool>,
     /// Why one of the two is not so.
     pub error: Option<String>,
     /// Client connections.

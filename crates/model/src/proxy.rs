@@ -243,6 +243,7 @@ pub enum ShardAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::ProxyDatabaseObservation;
 
     /// Lines of the two kinds are told apart, and those of a release that knew only one are read.
     #[test]
@@ -263,11 +264,11 @@ mod tests {
         assert!(!config.takes_wishes);
         assert_eq!(config.databases[0].tuning, DatabaseTuning::default());
         assert!(!config.databases[0].drains);
-        let mut seen = serde_json::to_value(ProxyObservation::default()).unwrap();
+        let mut seen = serde_json::to_value(ProxyDatabaseObservation::default()).unwrap();
         seen.as_object_mut().unwrap().remove("drains");
-        let seen: ProxyObservation = serde_json::from_value(seen).unwrap();
-        assert!(
-            !seen.drains,
+        let seen: ProxyDatabaseObservation = serde_json::from_value(seen).unwrap();
+        assert_eq!(
+            seen.drains, None,
             "one of 1.1.0 closes nobody, and is not waited for"
         );
         let granted = r#"{"granted":{"number":1,"refusal":null}}"#;

@@ -636,6 +636,7 @@ impl Server {
                     database: database.uid,
                     listening,
                     shards_connected,
+                    drains: Some(database.drains),
                     error: not_listening.or(not_connected),
                     ..seen
                 }
@@ -652,7 +653,6 @@ impl Server {
             threads: u32::try_from(self.workers.count()).unwrap_or(u32::MAX),
             gates: true,
             leases: true,
-            drains: true,
             connections: self.stats.connections.load(Ordering::Relaxed) as u64,
             commands,
             in_flight,

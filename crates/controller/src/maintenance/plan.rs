@@ -42,6 +42,6 @@ fn has_clients(observed: &Observations, node: NodeUid, instant: Instant) -> bool
     let proxy = seen.and_then(|seen| seen.proxy.as_ref());
     proxy.is_some_and(|proxy| {
         let mut databases = proxy.databases.iter();
-        proxy.drains && databases.any(|d| d.listening || d.connections > 0)
+        databases.any(|d| d.drains.is_some_and(|drains| !drains || d.connections > 0))
     })
 }

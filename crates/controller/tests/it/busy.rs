@@ -1,30 +1,18 @@
 //! What is asked of something on which an operation works is refused by that operation's name, whatever else would
 //! speak against it now; what cannot be at all is refused by that.
 
+use crate::intents::{enslave, remove, switch_off, switch_on, with_demo};
 use crate::world::World;
 use model::documents::{Role, Shard, keys};
 use model::intent::{
-    ClusterChange, DatabaseChange, DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace,
-    Restore, SnapshotWhat,
+    ClusterChange, DatabaseChange, Intent, MaintenanceWish, MigrateWhat, Pace, Restore,
+    SnapshotWhat,
 };
 use model::{DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
 use serde_json::json;
 use store::Txn;
 
 const DEMO: DatabaseUid = DatabaseUid(1);
-
-fn world(nodes: u64, replication: bool) -> World {
-    let mut world = World::with_nodes(nodes);
-    let spec = DatabaseSpec {
-        name: "demo".into(),
-        memory_size: 256 << 20,
-        replication: Some(replication),
-        ..DatabaseSpec::default()
-    };
-    world.request(&Intent::CreateDatabase(spec)).unwrap();
-    world.settle();
-    world
-}
 
 fn shards(world: &World) -> Vec<Shard> {
     let cluster = world.cluster();
@@ -57,38 +45,6 @@ fn failover(shard: u64) -> Intent {
         database: Some(DEMO),
         shards: vec![ShardUid(shard)],
         immediate: true,
-    }
-}
-
-fn on(node: NodeUid) -> Intent {
-    Intent::MaintenanceOn {
-        node,
-        wish: MaintenanceWish::default(),
-        pace: Pace::default(),
-    }
-}
-
-fn off(node: NodeUid) -> Intent {
-    Intent::MaintenanceOff {
-        node,
-        restore: Restore::Newest,
-        pace: Pace::default(),
-    }
-}
-
-fn remove(node: NodeUid) -> Intent {
-    Intent::RemoveNode {
-        node,
-        pace: Pace::default(),
-    }
-}
-
-fn enslave(node: NodeUid) -> Intent {
-    Intent::EnslaveNode {
-        node,
-        demote_node: false,
-        pass_over_busy: false,
-        pace: Pace::default(),
     }
 }
 
@@ -128,7 +84,7 @@ fn store<T: serde::Serialize>(world: &mut World, key: String, doc: &T) {
 
 /// A shard of the database is on its way: its copy is on the third node, which has room for nothing more.
 fn on_its_way(replication: bool) -> (World, OperationUid, [NodeUid; 3]) {
-    let mut world = world(3, replication);
+    let mut world = with_demo(3, 1, replication);
     let here = shards(&world)[0].node;
     let there = shards(&world).last().unwrap().node;
     let mut free = (1..=3).map(NodeUid);
@@ -180,7 +136,7 @@ fn a_failover_while_something_moves() {
         is_busy(&mut world, &failover(shard), &operation);
     }
     // The role has moved already, the operation has not ended.
-    let mut world = self::world(3, true);
+    let mut world = self::with_demo(3, 1, true);
     let operation = world.request(&failover(1)).unwrap().operation.unwrap();
     world.settle_one();
     let replica = shards(&world)[0].clone();
@@ -192,9 +148,9 @@ fn a_failover_while_something_moves() {
 fn a_node_while_something_moves_from_there() {
     for replication in [false, true] {
         let (mut world, operation, [here, there, _]) = on_its_way(replication);
-        let mut intents = vec![on(here), remove(here)];
+        let mut intents = vec![switch_on(here), remove(here)];
         if replication {
-            intents.extend([on(there), remove(there), enslave(here)]);
+            intents.extend([switch_on(there), remove(there), enslave(here, false)]);
         }
         // No room anywhere, and no majority.
         for node in (1..=3).map(NodeUid) {
@@ -214,12 +170,17 @@ fn a_node_while_something_moves_from_there() {
 
 #[test]
 fn a_second_action_on_a_node() {
-    for first in [on, remove] {
-        let mut world = world(3, true);
+    for first in [switch_on, remove] {
+        let mut world = with_demo(3, 1, true);
         let node = shards(&world)[0].node;
         let operation = world.request(&first(node)).unwrap().operation.unwrap();
         world.settle_one();
-        for intent in [on(node), off(node), remove(node), enslave(node)] {
+        for intent in [
+            switch_on(node),
+            switch_off(node),
+            remove(node),
+            enslave(node, false),
+        ] {
             is_busy(&mut world, &intent, &operation);
         }
         let (_, why) = refused(&mut world, &remove(node));
@@ -231,9 +192,9 @@ fn a_second_action_on_a_node() {
 /// A removal waits behind everything when the node is not heard, but not behind itself.
 #[test]
 fn a_removal_of_a_node_that_is_not_heard() {
-    let mut world = world(5, true);
+    let mut world = with_demo(5, 1, true);
     let replica = shards(&world)[1].clone();
-    world.request(&on(replica.node)).unwrap();
+    world.request(&switch_on(replica.node)).unwrap();
     world.silent.push(replica.node);
     let primary = shards(&world)[0].uid;
     let seen = world.seen(primary).replication.as_mut().unwrap();
@@ -258,7 +219,7 @@ fn what_pauses_is_told_with_its_reason() {
 
 #[test]
 fn a_change_of_a_database_and_of_a_rack() {
-    let mut world = self::world(3, true);
+    let mut world = self::with_demo(3, 1, true);
     let all = shards(&world);
     for node in (1..=3).map(NodeUid) {
         let mut doc = world.cluster().node(node).unwrap().doc.clone();
@@ -290,7 +251,7 @@ fn a_change_of_a_database_and_of_a_rack() {
 
 #[test]
 fn a_snapshot_is_not_brought_back_meanwhile() {
-    let mut world = self::world(3, true);
+    let mut world = self::with_demo(3, 1, true);
     let node = shards(&world)[0].node;
     let snapshot = |what| Intent::NodeSnapshot {
         node,
@@ -299,7 +260,7 @@ fn a_snapshot_is_not_brought_back_meanwhile() {
         pace: Pace::default(),
     };
     world.request(&snapshot(SnapshotWhat::Create)).unwrap();
-    let operation = world.request(&on(node)).unwrap().operation.unwrap();
+    let operation = world.request(&switch_on(node)).unwrap().operation.unwrap();
     is_busy(&mut world, &snapshot(SnapshotWhat::Restore), &operation);
 }
 
@@ -346,7 +307,7 @@ fn what_cannot_be_at_all_is_told_first() {
         (to_itself, ErrorCode::InvalidParam),
         (failover(99), ErrorCode::ShardNotExist),
         (of_another, ErrorCode::DbNotFound),
-        (on(nobody), ErrorCode::NodeNotFound),
+        (switch_on(nobody), ErrorCode::NodeNotFound),
         (remove(nobody), ErrorCode::NodeNotFound),
         (evict, ErrorCode::DbNotFound),
         (named, ErrorCode::SnapshotNotFound),

@@ -1,26 +1,13 @@
 //! Failovers that an operator asked for and that end badly: what is told of them.
 
+use crate::intents::with_demo;
 use crate::world::World;
 use controller::database::plan::Step;
 use controller::switchover::plan::{NotNow, begin, refuse, undo};
 use model::documents::{Operation, OperationStatus, Role};
-use model::intent::{DatabaseSpec, Intent};
+use model::intent::Intent;
 use model::observation::{EngineStall, EngineState, StallKind};
 use model::{ErrorCode, ShardUid};
-
-fn world(shards: u32) -> World {
-    let mut world = World::with_nodes(3);
-    let spec = DatabaseSpec {
-        name: "demo".into(),
-        memory_size: 1 << 30,
-        shards_count: Some(shards),
-        replication: Some(true),
-        ..DatabaseSpec::default()
-    };
-    world.request(&Intent::CreateDatabase(spec)).unwrap();
-    world.settle();
-    world
-}
 
 fn newest(world: &World) -> Operation {
     world.cluster().operations.last().unwrap().doc.clone()
@@ -42,7 +29,7 @@ fn a_failover_that_fails_says_what_is_so_now() {
         other => panic!("a move is next: {other:?}"),
     };
     let why = NotNow::of("redis:2: the engine does not answer.");
-    let mut world = world(1);
+    let mut world = with_demo(3, 1, true);
     world.request(&failover(&[1])).unwrap();
     let (wanted, now) = (next(&world), world.now);
     let refusal = refuse(&world.cluster(), ShardUid(1), &wanted.operation, &why, now);
@@ -73,7 +60,7 @@ fn a_failover_that_fails_says_what_is_so_now() {
 /// Of several the first was moved and stays so.
 #[test]
 fn a_failover_that_fails_later_says_what_was_moved() {
-    let mut world = world(2);
+    let mut world = with_demo(3, 2, true);
     let primaries = world.cluster();
     let primaries = primaries.shards.iter().filter(|s| s.role == Role::Primary);
     let primaries: Vec<u64> = primaries.map(|shard| shard.uid.0).collect();
@@ -105,7 +92,7 @@ fn a_failover_of_a_primary_that_does_not_answer_says_so() {
              changed",
         ),
     ] {
-        let mut world = world(1);
+        let mut world = with_demo(3, 1, true);
         let primary = world.seen(ShardUid(1));
         (primary.state, primary.replication) = (EngineState::Unresponsive, None);
         primary.stall = Some(EngineStall {

@@ -1,9 +1,10 @@
 //! A node was heard a moment ago, and has been silent for as long as a failover waits: nothing is begun that needs
 //! it, though it is not shown as down yet.
 
+use crate::intents::{enslave, remove, switch_on, with_demo};
 use crate::world::World;
 use model::documents::{Role, Sensitivity, Shard};
-use model::intent::{ClusterChange, DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace};
+use model::intent::{ClusterChange, Intent, MigrateWhat};
 use model::limits::{HEARTBEAT_LOST, NODE_SILENT};
 use model::{ErrorCode, NodeUid, OperationUid};
 use std::time::Duration;
@@ -14,15 +15,7 @@ const THIRD: NodeUid = NodeUid(3);
 
 /// The primary is on the first node, its replica on the second.
 fn world(nodes: u64) -> World {
-    let mut world = World::with_nodes(nodes);
-    let spec = DatabaseSpec {
-        name: "demo".into(),
-        memory_size: 256 << 20,
-        replication: Some(true),
-        ..DatabaseSpec::default()
-    };
-    world.request(&Intent::CreateDatabase(spec)).unwrap();
-    world.settle();
+    let world = with_demo(nodes, 1, true);
     assert_eq!(copy(&world, Role::Primary).node, FIRST);
     assert_eq!(copy(&world, Role::Replica).node, SECOND);
     world
@@ -37,30 +30,6 @@ fn copy(world: &World, role: Role) -> Shard {
 fn dies(world: &mut World, node: NodeUid) {
     world.silent = vec![node];
     world.silent_for = NODE_SILENT;
-}
-
-fn on(node: NodeUid) -> Intent {
-    Intent::MaintenanceOn {
-        node,
-        wish: MaintenanceWish::default(),
-        pace: Pace::default(),
-    }
-}
-
-fn remove(node: NodeUid) -> Intent {
-    Intent::RemoveNode {
-        node,
-        pace: Pace::default(),
-    }
-}
-
-fn enslave(node: NodeUid, pass_over_busy: bool) -> Intent {
-    Intent::EnslaveNode {
-        node,
-        demote_node: false,
-        pass_over_busy,
-        pace: Pace::default(),
-    }
 }
 
 fn migrate(shard: &Shard, node: NodeUid) -> Intent {
@@ -84,7 +53,7 @@ fn refused(world: &mut World, intent: &Intent, code: ErrorCode) -> String {
 
 #[test]
 fn it_is_not_counted_on() {
-    for intent in [on(FIRST), remove(FIRST)] {
+    for intent in [switch_on(FIRST), remove(FIRST)] {
         let mut world = world(3);
         dies(&mut world, THIRD);
         let why = refused(&mut world, &intent, ErrorCode::NoMajorityLeft);
@@ -100,7 +69,7 @@ fn its_vote_is_not_counted_on() {
     let mut world = world(5);
     world.voters = [FIRST, SECOND, THIRD].into();
     dies(&mut world, THIRD);
-    let why = refused(&mut world, &on(FIRST), ErrorCode::NoMajorityLeft);
+    let why = refused(&mut world, &switch_on(FIRST), ErrorCode::NoMajorityLeft);
     assert!(why.contains("vote"), "{why}");
     // A network that stutters is waited for, as a failover waits for it.
     let change = ClusterChange {
@@ -108,7 +77,7 @@ fn its_vote_is_not_counted_on() {
         ..ClusterChange::default()
     };
     world.request(&Intent::UpdateCluster(change)).unwrap();
-    world.request(&on(FIRST)).unwrap();
+    world.request(&switch_on(FIRST)).unwrap();
 }
 
 #[test]
@@ -116,7 +85,11 @@ fn nothing_is_brought_away_from_it() {
     let mut world = world(5);
     let primary = copy(&world, Role::Primary);
     dies(&mut world, FIRST);
-    for intent in [on(FIRST), enslave(FIRST, false), migrate(&primary, THIRD)] {
+    for intent in [
+        switch_on(FIRST),
+        enslave(FIRST, false),
+        migrate(&primary, THIRD),
+    ] {
         let why = refused(&mut world, &intent, ErrorCode::NodeDown);
         assert!(why.contains("is not heard"), "{why}");
     }
@@ -145,7 +118,7 @@ fn nothing_is_brought_to_it() {
     let intent = migrate(&replica, THIRD);
     let why = refused(&mut world, &intent, ErrorCode::NodeDown);
     assert!(why.contains("is not heard"), "{why}");
-    let outcome = world.request(&on(SECOND)).unwrap();
+    let outcome = world.request(&switch_on(SECOND)).unwrap();
     assert_eq!(goes_to(&world, &outcome.operations), [NodeUid(4)]);
 }
 
@@ -156,7 +129,7 @@ fn its_replica_gets_no_role() {
     let outcome = world.request(&enslave(FIRST, false)).unwrap();
     assert_eq!(outcome.operations, []);
     // The primary is copied.
-    let outcome = world.request(&on(FIRST)).unwrap();
+    let outcome = world.request(&switch_on(FIRST)).unwrap();
     assert_eq!(goes_to(&world, &outcome.operations), [THIRD]);
     let operation = world.cluster().operation(&outcome.operations[0]).cloned();
     assert_eq!(operation.unwrap().shards, []);

@@ -1,10 +1,9 @@
 //! What comes back to a node leaves no trace on the others.
 
+use crate::intents::{switch_off, switch_on, with_demo};
 use crate::world::World;
 use model::documents::{Node, Role, Shard};
-use model::intent::{
-    DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace, Restore, SnapshotWhat,
-};
+use model::intent::{Intent, MigrateWhat, Pace, SnapshotWhat};
 use model::{DatabaseUid, NodeUid, ShardUid};
 use serde_json::json;
 use store::Txn;
@@ -23,20 +22,6 @@ pub(crate) fn of(world: &World) -> Vec<(u64, u16, bool, NodeUid)> {
     all
 }
 
-fn world(nodes: u64, shards: u32) -> World {
-    let mut world = World::with_nodes(nodes);
-    let spec = DatabaseSpec {
-        name: "demo".into(),
-        memory_size: 256 << 20,
-        shards_count: Some(shards),
-        replication: Some(true),
-        ..DatabaseSpec::default()
-    };
-    world.request(&Intent::CreateDatabase(spec)).unwrap();
-    world.settle();
-    world
-}
-
 fn done(world: &mut World, intent: &Intent) -> String {
     world.request(intent).unwrap();
     let story = world.settle();
@@ -46,22 +31,6 @@ fn done(world: &mut World, intent: &Intent) -> String {
         "{story}"
     );
     story
-}
-
-fn on(node: NodeUid) -> Intent {
-    Intent::MaintenanceOn {
-        node,
-        wish: MaintenanceWish::default(),
-        pace: Pace::default(),
-    }
-}
-
-fn off(node: NodeUid) -> Intent {
-    Intent::MaintenanceOff {
-        node,
-        restore: Restore::Newest,
-        pace: Pace::default(),
-    }
 }
 
 fn copy(world: &World, role: Role) -> Shard {
@@ -74,12 +43,12 @@ fn copy(world: &World, role: Role) -> Shard {
 #[test]
 fn the_copy_that_stood_in_is_the_one_that_goes() {
     for role in [Role::Primary, Role::Replica] {
-        let mut world = world(3, 1);
+        let mut world = with_demo(3, 1, true);
         let before = of(&world);
         let node = copy(&world, role).node;
-        done(&mut world, &on(node));
+        done(&mut world, &switch_on(node));
         let epoch = copy(&world, Role::Primary).epoch;
-        let story = done(&mut world, &off(node));
+        let story = done(&mut world, &switch_off(node));
         assert_eq!(of(&world), before, "{story}");
         let moves = u64::from(role == Role::Primary);
         assert_eq!(
@@ -93,12 +62,12 @@ fn the_copy_that_stood_in_is_the_one_that_goes() {
 /// Shards of one database in all roles, and again and again.
 #[test]
 fn many_shards_drift_nowhere() {
-    let mut world = world(4, 6);
+    let mut world = with_demo(4, 6, true);
     let before = of(&world);
     for node in (1..=4).chain(1..=4).map(NodeUid) {
-        done(&mut world, &on(node));
+        done(&mut world, &switch_on(node));
         assert!(of(&world).iter().all(|(_, _, _, there)| *there != node));
-        let story = done(&mut world, &off(node));
+        let story = done(&mut world, &switch_off(node));
         assert_eq!(of(&world), before, "{story}");
     }
 }
@@ -106,10 +75,10 @@ fn many_shards_drift_nowhere() {
 /// No copy goes before the one that takes its place has all data.
 #[test]
 fn there_are_two_copies_all_the_time() {
-    let mut world = world(3, 2);
+    let mut world = with_demo(3, 2, true);
     let node = copy(&world, Role::Primary).node;
-    done(&mut world, &on(node));
-    world.request(&off(node)).unwrap();
+    done(&mut world, &switch_on(node));
+    world.request(&switch_off(node)).unwrap();
     let slots: Vec<_> = of(&world)
         .into_iter()
         .map(|(_, first, _, _)| first)
@@ -131,13 +100,13 @@ fn there_are_two_copies_all_the_time() {
 /// Another node was emptied and filled meanwhile: its copies are newer, and stay all the same.
 #[test]
 fn what_belongs_to_another_node_stays_there() {
-    let mut world = world(5, 1);
+    let mut world = with_demo(5, 1, true);
     let before = of(&world);
     let (primary, replica) = (copy(&world, Role::Primary), copy(&world, Role::Replica));
-    done(&mut world, &on(primary.node));
-    done(&mut world, &on(replica.node));
-    done(&mut world, &off(replica.node));
-    let story = done(&mut world, &off(primary.node));
+    done(&mut world, &switch_on(primary.node));
+    done(&mut world, &switch_on(replica.node));
+    done(&mut world, &switch_off(replica.node));
+    let story = done(&mut world, &switch_off(primary.node));
     assert_eq!(of(&world), before, "{story}");
 }
 
@@ -145,22 +114,22 @@ fn what_belongs_to_another_node_stays_there() {
 #[test]
 fn a_failover_meanwhile_changes_nothing() {
     for role in [Role::Primary, Role::Replica] {
-        let mut world = world(3, 1);
+        let mut world = with_demo(3, 1, true);
         let before = of(&world);
         let node = copy(&world, role).node;
-        done(&mut world, &on(node));
+        done(&mut world, &switch_on(node));
         let primary = copy(&world, Role::Primary).uid;
         world.crash(primary);
         world.settle();
         assert_ne!(copy(&world, Role::Primary).uid, primary);
-        let story = done(&mut world, &off(node));
+        let story = done(&mut world, &switch_off(node));
         assert_eq!(of(&world), before, "{story}");
     }
-    let mut world = world(3, 1);
+    let mut world = with_demo(3, 1, true);
     let before = of(&world);
     let node = copy(&world, Role::Primary).node;
-    done(&mut world, &on(node));
-    world.request(&off(node)).unwrap();
+    done(&mut world, &switch_on(node));
+    world.request(&switch_off(node)).unwrap();
     // As an earlier release had begun it: the role first.
     let primary = copy(&world, Role::Primary).uid;
     world.crash(primary);
@@ -171,7 +140,7 @@ fn a_failover_meanwhile_changes_nothing() {
 /// Where an operator has brought copies meanwhile, those with the role that is wanted come.
 #[test]
 fn a_snapshot_takes_the_copy_that_has_the_role() {
-    let mut world = world(5, 1);
+    let mut world = with_demo(5, 1, true);
     let (primary, replica) = (copy(&world, Role::Primary), copy(&world, Role::Replica));
     let snapshot = |what| Intent::NodeSnapshot {
         node: replica.node,
@@ -203,9 +172,9 @@ fn a_snapshot_takes_the_copy_that_has_the_role() {
 /// Release 1.1.0 noted nothing of other copies: what was on the node comes back.
 #[test]
 fn a_snapshot_of_the_last_release_is_given_back() {
-    let mut world = world(3, 1);
+    let mut world = with_demo(3, 1, true);
     let node = copy(&world, Role::Primary).node;
-    done(&mut world, &on(node));
+    done(&mut world, &switch_on(node));
     let mut doc = json!(world.cluster().node(node).unwrap().doc);
     let shards = doc.pointer_mut("/maintenance/snapshot").unwrap();
     let noted = shards[0].as_object_mut().unwrap().remove("others");
@@ -216,7 +185,7 @@ fn a_snapshot_of_the_last_release_is_given_back() {
         put: vec![(model::documents::keys::node(node), doc)],
         ..Txn::default()
     });
-    done(&mut world, &off(node));
+    done(&mut world, &switch_off(node));
     let primary = copy(&world, Role::Primary);
     assert_eq!((primary.node, primary.database), (node, DatabaseUid(1)));
     assert_ne!(primary.uid, ShardUid(1));

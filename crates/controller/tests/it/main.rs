@@ -12,6 +12,7 @@ mod failed_moves;
 mod failover;
 mod hangs;
 mod heartbeats;
+mod intents;
 mod just_died;
 mod layout;
 mod life;

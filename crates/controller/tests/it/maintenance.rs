@@ -1,29 +1,18 @@
 //! A node is emptied, for a while or for good.
 
+use crate::intents::{create, remove, switch_off, switch_on};
 use crate::layout;
 use crate::world::World;
 use controller::database::plan::{self, Step};
 use controller::observed::Observations;
 use model::documents::{OperationStatus, Role, Shard, keys};
-use model::intent::{DatabaseChange, DatabaseSpec, Intent, MaintenanceWish, Pace, Restore};
+use model::intent::{DatabaseChange, DatabaseSpec, Intent, MaintenanceWish, Pace};
 use model::limits::HEARTBEAT_LOST;
 use model::{DatabaseUid, ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use store::Txn;
-
-fn create(world: &mut World, name: &str, replication: bool, shards: u32) {
-    let spec = DatabaseSpec {
-        name: name.into(),
-        memory_size: 256 << 20,
-        shards_count: Some(shards),
-        replication: Some(replication),
-        ..DatabaseSpec::default()
-    };
-    world.request(&Intent::CreateDatabase(spec)).unwrap();
-    world.settle();
-}
 
 fn shards(world: &World) -> Vec<Shard> {
     let cluster = world.cluster();
@@ -47,29 +36,6 @@ fn roles(world: &World, node: NodeUid) -> Vec<(u64, u16, Role)> {
 
 fn ask(world: &mut World, intent: &Intent) -> Result<(), ErrorCode> {
     world.request(intent).map(|_| ()).map_err(|e| e.error_code)
-}
-
-fn switch_on(node: NodeUid) -> Intent {
-    Intent::MaintenanceOn {
-        node,
-        wish: MaintenanceWish::default(),
-        pace: Pace::default(),
-    }
-}
-
-fn switch_off(node: NodeUid) -> Intent {
-    Intent::MaintenanceOff {
-        node,
-        restore: Restore::Newest,
-        pace: Pace::default(),
-    }
-}
-
-fn remove(node: NodeUid) -> Intent {
-    Intent::RemoveNode {
-        node,
-        pace: Pace::default(),
-    }
 }
 
 fn world() -> World {

@@ -476,7 +476,8 @@ impl World {
                 .iter()
                 .map(|d| ProxyDatabaseObservation {
                     database: d.uid,
-                    listening: !leaves,
+                    listening: true,
+                    drains: Some(leaves),
                     connections: self.busy.contains(&node.node).into(),
                     shards_connected: cluster
                         .shards_of(d.uid)
@@ -488,7 +489,6 @@ impl World {
             node.proxy = Some(ProxyObservation {
                 databases,
                 leases: true,
-                drains: true,
                 ..ProxyObservation::default()
             });
         }
