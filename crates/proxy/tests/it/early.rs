@@ -2,6 +2,7 @@
 //! says to it.
 
 use crate::fault::{key_at, relayed};
+use crate::loss_inside::{in_flight, warm};
 use crate::support::client::{Client, command, words};
 use crate::support::node::{Node, VALKEY};
 use crate::support::{process, until};
@@ -306,20 +307,13 @@ fn what_is_asked_uses_up_no_caching() {
     }
 }
 
-/// A client that asks, and the shard that is asked.
+/// A client that asks, and the shard that is asked, to which a connection is there.
 fn asker(node: &Node) -> (Client, usize) {
     let mut client = node.client();
     let id: u64 = client.text("CLIENT ID").trim()[1..].parse().unwrap();
-    (client, usize::try_from(id % u64::from(SHARDS)).unwrap())
-}
-
-/// Commands that the proxy has sent and that have no reply.
-fn in_flight(node: &Node, count: u64) {
-    let told = node.exec.count() + 1;
-    until("they are in flight", || {
-        let seen = node.exec.last();
-        node.exec.count() > told && seen.is_some_and(|seen| seen.databases[0].in_flight >= count)
-    });
+    let asked = usize::try_from(id % u64::from(SHARDS)).unwrap();
+    warm(&mut client, &key_at(node, asked, "warm"));
+    (client, asked)
 }
 
 /// What it would have said is not known: nothing runs.

@@ -38,7 +38,7 @@ fn all(lines: &[&str]) -> Vec<u8> {
 }
 
 /// Commands that the proxy has read and that have no reply.
-fn in_flight(node: &Node, count: u64) {
+pub fn in_flight(node: &Node, count: u64) {
     // The next that comes may have been written before they were sent.
     let told = node.exec.count() + 1;
     until("they are in flight", || {
@@ -48,7 +48,7 @@ fn in_flight(node: &Node, count: u64) {
 }
 
 /// Lets a client have had a connection of its own to the shard, which is kept for a while.
-fn warm(client: &mut Client, key: &str) {
+pub fn warm(client: &mut Client, key: &str) {
     for line in [&format!("WATCH {key}"), "UNWATCH", &format!("GET {key}")] {
         client.ask(line);
     }
