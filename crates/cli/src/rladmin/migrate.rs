@@ -1,12 +1,13 @@
 //! `migrate`.
 
+use super::copies::together;
 use super::failure::Failure;
 use super::grammar;
 use super::operation::follow;
 use super::parse::Invocation;
 use super::resources;
 use super::session::Context;
-use model::rest::{ActionsStarted, MigrateRequest};
+use model::rest::{ActionsStarted, MigrateRequest, ShardInfo};
 
 /// `migrate {[db <db>] shard <id…> | {db <db> | node <node>} …} target_node <node>`.
 ///
@@ -21,12 +22,28 @@ pub async fn migrate(context: &Context, invocation: &Invocation) -> Result<(), F
     for operation in &answer.action_uids {
         follow(context, &operation.0).await?;
     }
+    if request.override_policy.is_some() {
+        warn_of_what_is_together(context, &request).await?;
+    }
     if context.screen.json {
         return context.screen.object(&answer);
     }
     // Each operation has said by itself that it is done.
     if answer.action_uids.is_empty() {
         context.screen.line("Done");
+    }
+    Ok(())
+}
+
+/// What an operator has asked for against the rules of placement, with what takes it back.
+async fn warn_of_what_is_together(
+    context: &Context,
+    request: &MigrateRequest,
+) -> Result<(), Failure> {
+    let mut shards: Vec<ShardInfo> = context.rest.get("/v1/shards").await?;
+    shards.retain(|shard| shard.node_uid == request.target_node_uid);
+    for note in together(&shards) {
+        context.screen.warn(&note);
     }
     Ok(())
 }

@@ -398,7 +398,7 @@ fn endpoint(bdb: u64, port: u16, policy: ProxyPolicy, nodes: &[u64]) -> Endpoint
     }
 }
 
-fn shard(uid: u64, bdb: u64, node: u64) -> ShardInfo {
+pub(crate) fn shard(uid: u64, bdb: u64, node: u64) -> ShardInfo {
     let info = json!({
         "used_memory": 2_181_038, "mem_frag_ratio": 1.234, "no_of_keys": 1000, "connected_clients": 5
     });

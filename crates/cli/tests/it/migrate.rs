@@ -1,7 +1,7 @@
 //! `migrate`: what it asks for.
 
 use crate::fake_node::FakeNode;
-use crate::fixtures::demo;
+use crate::fixtures::{demo, shard};
 use model::documents::OperationStatus;
 use model::rest::StateMachine;
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ fn migrate_in_every_form() {
             "POST /v1/shards/actions/migrate",
             &json!({ "action_uid": null, "action_uids": [] }),
         );
+        fake.answer("GET /v1/shards", &json!([]));
         fake.output(&format!("migrate {words} target_node 2 override_policy"));
         let target = json!({ "target_node_uid": 2, "override_policy": true });
         assert_eq!(sent(&fake), merged(&[&wanted, &target]), "{words}");
@@ -85,4 +86,28 @@ fn a_migration_is_done_once() {
         fake.output("migrate shard 3 target_node 2"),
         "Monitoring a-1\ncompleted - SMMigrateShards\nDone\n"
     );
+}
+
+/// Who puts copies together hears what that means, and what takes it back.
+#[test]
+fn copies_that_are_together_then_are_told_of() {
+    let fake = FakeNode::new();
+    fake.answer(
+        "POST /v1/shards/actions/migrate",
+        &json!({ "action_uid": null, "action_uids": [] }),
+    );
+    let mut shards = [(1, 2), (2, 2), (3, 1), (4, 1)].map(|(uid, node)| shard(uid, 1, node));
+    for copy in &mut shards[1..] {
+        "slave".clone_into(&mut copy.role);
+    }
+    fake.answer("GET /v1/shards", &shards);
+    for (words, told) in [("override_policy", true), ("", false)] {
+        let line = format!("migrate shard 2 target_node 2 {words}");
+        let output = fake.rladmin(&line).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let warning = "warning: redis:1 and redis:2 of database 'demo' (db:1) have the same slots (0-16383), all on \
+                       node:2: without that node there is no copy (`rladmin migrate shard 2 target_node <node>`)\n";
+        assert_eq!(errors, if told { warning } else { "" });
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "Done\n");
+    }
 }

@@ -6,9 +6,7 @@ use super::replicas::place_replicas;
 use crate::observed::Observations;
 use crate::state::{ClusterState, Stored};
 use model::documents::{Database, Node, ProxyPolicy, Role, Shard, ShardsPlacement};
-use model::limits::{
-    ENDPOINT_PORTS, HEARTBEAT_LOST, SHARD_MEMORY_MIN, SHARD_PORTS, SHARDS_PER_NODE_MAX,
-};
+use model::limits::{ENDPOINT_PORTS, SHARD_MEMORY_MIN, SHARD_PORTS, SHARDS_PER_NODE_MAX};
 use model::observation::NodeObservation;
 use model::release::EngineId;
 use model::units::format_size;
@@ -143,7 +141,7 @@ pub fn nodes_for_shards(
     (placement, replication, rack_aware): (ShardsPlacement, bool, bool),
     now: Instant,
 ) -> Result<Places, ApiError> {
-    let mut rooms = rooms(state, observed, engine, (HEARTBEAT_LOST, now));
+    let mut rooms = rooms(state, observed, engine, (state.node_silent(), now));
     let wanted = Wanted { shares, placement };
     let primaries = place_primaries(&mut rooms, wanted)?;
     let replicas = if replication {
@@ -172,7 +170,7 @@ pub fn nodes_for_replicas(
     (primaries, placement, rack_aware): (&[(NodeUid, u64, u64)], ShardsPlacement, bool),
     now: Instant,
 ) -> Result<Vec<NodeUid>, ApiError> {
-    let mut rooms = rooms(state, observed, engine, (HEARTBEAT_LOST, now));
+    let mut rooms = rooms(state, observed, engine, (state.node_silent(), now));
     for room in &mut rooms {
         room.left = left_with(state, room.node, primaries);
     }
@@ -197,6 +195,14 @@ fn left_with(state: &ClusterState, node: NodeUid, changed: &[(NodeUid, u64, u64)
     memory.saturating_sub(others.saturating_add(will))
 }
 
+/// What was promised to a copy.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    node: NodeUid,
+    database: DatabaseUid,
+    memory: u64,
+}
+
 /// Chooses nodes for copies of many shards, one after the other: what was promised to the one before is
 /// taken.
 #[derive(Debug)]
@@ -204,7 +210,7 @@ pub struct Planner<'a> {
     state: &'a ClusterState,
     observed: &'a Observations,
     now: Instant,
-    taken: Vec<(NodeUid, u64)>,
+    taken: Vec<Taken>,
 }
 
 impl<'a> Planner<'a> {
@@ -219,7 +225,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A node for a copy of a shard: none of those that have one of its slots already, and not this one.
+    /// A node for a copy of a shard: none of those that have one of its slots already, and not this one. Sparse: one
+    /// with the fewest of the database's copies.
     ///
     /// # Errors
     /// As [`nodes_for_shards`].
@@ -239,8 +246,8 @@ impl<'a> Planner<'a> {
             .collect();
         for room in &mut rooms {
             let here = room.node;
-            for (_, memory) in self.taken.iter().filter(|(node, _)| *node == here) {
-                room.take(*memory);
+            for taken in self.taken.iter().filter(|taken| taken.node == here) {
+                room.take(taken.memory);
             }
             if room.node == not {
                 room.closed = Some(WhyNot::new(Lack::Nothing, "is the one that it leaves"));
@@ -251,13 +258,28 @@ impl<'a> Planner<'a> {
                 room.closed = Some(WhyNot::new(Lack::Nothing, words));
             }
         }
+        let sparse = database.is_some_and(|d| d.shards_placement == ShardsPlacement::Sparse);
+        let fewest = |room: &Room| {
+            if sparse {
+                self.copies(shard, room.node)
+            } else {
+                0
+            }
+        };
         let best = rooms
             .iter()
             .filter(|room| room.fits(shard.memory_bytes, 1) > 0)
-            .max_by_key(|room| (room.left, Reverse(room.shards), Reverse(room.node)));
+            .max_by_key(|room| {
+                let first = Reverse(fewest(room));
+                (first, room.left, Reverse(room.shards), Reverse(room.node))
+            });
         match best {
             Some(room) => {
-                self.taken.push((room.node, shard.memory_bytes));
+                self.taken.push(Taken {
+                    node: room.node,
+                    database: shard.database,
+                    memory: shard.memory_bytes,
+                });
                 Ok(room.node)
             }
             None => {
@@ -265,6 +287,14 @@ impl<'a> Planner<'a> {
                 Err(none_takes("no node", &what, &reasons(&rooms)))
             }
         }
+    }
+
+    /// How many copies of a shard's database a node has or will have.
+    fn copies(&self, shard: &Shard, node: NodeUid) -> usize {
+        let there = |copy: &&Stored<Shard>| copy.node == node && copy.removed_by.is_none();
+        let coming = |taken: &&Taken| taken.node == node && taken.database == shard.database;
+        let there = self.state.shards_of(shard.database).filter(there).count();
+        there + self.taken.iter().filter(coming).count()
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::intents::{enslave, remove, switch_on, with_demo};
 use crate::world::World;
 use model::documents::{Role, Sensitivity, Shard};
-use model::intent::{ClusterChange, Intent, MigrateWhat};
+use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, MigrateWhat};
 use model::limits::{HEARTBEAT_LOST, NODE_SILENT};
 use model::{ErrorCode, NodeUid, OperationUid};
 use std::time::Duration;
@@ -108,6 +108,35 @@ fn it_is_not_removed_before_it_counts_as_down() {
     dies(&mut world, SECOND);
     world.silent_for = HEARTBEAT_LOST + Duration::from_millis(1);
     world.request(&remove(SECOND)).unwrap();
+}
+
+/// Neither a new database nor new replicas.
+#[test]
+fn nothing_is_placed_on_it() {
+    let database = DatabaseSpec {
+        name: "new".into(),
+        memory_size: 6 << 30,
+        shards_count: Some(6),
+        ..DatabaseSpec::default()
+    };
+    let create = Intent::CreateDatabase(database);
+    let mut world = with_demo(2, 1, false);
+    dies(&mut world, SECOND);
+    let why = refused(&mut world, &create, ErrorCode::InsufficientResources);
+    assert!(why.contains("node:2 is not heard"), "{why}");
+    let change = Box::new(DatabaseChange {
+        replication: Some(true),
+        memory_size: Some(512 << 20),
+        ..DatabaseChange::default()
+    });
+    let database = world.cluster().databases[0].uid;
+    let replicate = Intent::UpdateDatabase { database, change };
+    let why = refused(&mut world, &replicate, ErrorCode::NodeDown);
+    assert!(why.contains("node:2 is not heard"), "{why}");
+    // Up to then it may only be late.
+    world.silent_for = NODE_SILENT - Duration::from_millis(1);
+    world.request(&replicate).unwrap();
+    world.request(&create).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Which node and port a shard gets, and why not.
 
+use crate::intents::switch_on;
 use crate::world::World;
 use model::documents::ShardsPlacement;
 use model::intent::{DatabaseChange, DatabaseSpec, Intent};
@@ -164,6 +165,23 @@ fn sparse_is_even() {
             }
         }
     }
+}
+
+/// What leaves a node goes to the others in equal parts, though one of them has less room.
+#[test]
+fn sparse_stays_even_when_a_node_is_emptied() {
+    let mut world = World::with_nodes(3);
+    world
+        .request(&spread("other", 2 << 30, 1, ShardsPlacement::Dense))
+        .unwrap();
+    world
+        .request(&spread("even", 768 << 20, 6, ShardsPlacement::Sparse))
+        .unwrap();
+    world.settle();
+    assert_eq!(copies(&world), [2, 2, 2]);
+    world.request(&switch_on(NodeUid(3))).unwrap();
+    world.settle();
+    assert_eq!(copies(&world), [3, 3, 0]);
 }
 
 #[test]
