@@ -4,6 +4,7 @@ use crate::busy;
 use crate::maintenance::{request as maintenance, snapshot};
 use crate::migration::request as migration;
 use crate::observed::Observations;
+use crate::operation::plan::without_database;
 use crate::operation::request::{self as operations, operation};
 use crate::placement::plan::{self as placement, Places};
 use crate::placement::racks;
@@ -17,8 +18,8 @@ use crate::upgrade::request as upgrade;
 use crate::upgrade::run::request as run;
 use jiff::Timestamp;
 use model::documents::{
-    Database, DatabaseStatus, EngineUsers, EvictionPolicy, OperationKind, OperationStatus,
-    Persistence, Role, Severity, Shard, SlaveHa, SlotRange, keys,
+    Database, DatabaseStatus, EngineUsers, EvictionPolicy, OperationKind, Persistence, Role,
+    Severity, Shard, SlaveHa, SlotRange, keys,
 };
 use model::intent::{ClusterChange, DatabaseChange, DatabaseSpec, Intent, IntentOutcome};
 use model::limits::{DATABASES_MAX, SHARDS_COUNT_MAX};
@@ -577,11 +578,7 @@ fn delete_database(
     // A creation or change that waits is overtaken: its operation ends here.
     let overtaken = stored.operation.as_ref();
     if let Some(old) = state.operations.iter().find(|o| Some(&o.uid) == overtaken) {
-        let mut doc = old.doc.clone();
-        doc.status = OperationStatus::Failed;
-        doc.error = Some("the database was deleted".to_owned());
-        doc.ended = Some(fresh.now);
-        change.replace(keys::operation(&old.uid), old.revision, &doc);
+        without_database(&mut change, old, fresh.now);
     }
     database.status = DatabaseStatus::DeletePending;
     database.operation = Some(fresh.operation.clone());

@@ -92,11 +92,7 @@ pub(crate) fn taken(state: &ClusterState, now: Timestamp) -> Option<Step> {
         let database = state.database(operation.database);
         match database.filter(|d| d.status != DatabaseStatus::DeletePending) {
             None => {
-                let mut doc = operation.doc.clone();
-                doc.status = OperationStatus::Failed;
-                doc.error = Some("the database was deleted".to_owned());
-                doc.ended = Some(now);
-                change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+                without_database(&mut change, operation, now);
             }
             Some(database) if database.operation.is_none() => {
                 if databases.contains(&database.uid) {
@@ -169,6 +165,17 @@ pub(crate) fn overdue(
         txn: change.into_txn(),
         reason: format!("{} pauses: {reason}", operation.kind.operator_word()),
     })
+}
+
+/// Ends an operation whose database is deleted.
+pub(crate) fn without_database(change: &mut Change, operation: &Stored<Operation>, now: Timestamp) {
+    let mut doc = operation.doc.clone();
+    doc.status = OperationStatus::Failed;
+    doc.error = Some("the database was deleted".to_owned());
+    doc.error_code = Some(ErrorCode::DbNotFound);
+    doc.waiting_on = None;
+    doc.ended = Some(now);
+    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
 }
 
 /// Has an operation pause: nothing of it is skipped, and its database stays as it is until an operator

@@ -108,6 +108,9 @@ fn an_action_on_many_databases_is_given_up_in_parts() {
         assert!(parts < 10);
     };
     assert_eq!(error.error_code, ErrorCode::ActionEnded);
+    let cluster = world.cluster();
+    let mut of_last = cluster.operations.iter().filter(|o| o.database == last);
+    assert!(of_last.any(|o| o.error_code == Some(ErrorCode::DbNotFound)));
     assert!(parts >= 2, "{parts}");
     for _ in 0..100 {
         world.settle_all();
