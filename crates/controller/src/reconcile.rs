@@ -33,7 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_SOON: Duration = Duration::from_millis(5);
 /// Longest run of writes without looking at anything else.
 const WRITES_IN_A_ROW: usize = 64;
-/// How long a new primary node waits to hear every node before it places a shard.
+/// How long a request waits until it is known which nodes are there: longer than from a late heartbeat until its node
+/// is shown as down.
 const HEAR_OUT: Duration = Duration::from_secs(3);
 /// Pause between two looks whether every node is heard.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -221,20 +222,36 @@ impl Controller {
             })
     }
 
-    /// A node that has just become the primary node knows nothing of the others: what they carry
-    /// and whether they live. Waits for that, but not for a node that stays silent.
-    async fn hear_out(&self) {
+    /// Waits until it is known what an intent needs to know of nodes. One that has just become the primary node knows
+    /// nothing of the others: what they carry and whether they live. And a node whose heartbeat is late is busy, or
+    /// has died: that shows in a moment.
+    async fn hear_out(&self, intent: &Intent) {
         let deadline = Instant::now() + HEAR_OUT;
         while Instant::now() < deadline {
             let since = *self
                 .primary_since
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if since.is_some_and(|since| since.elapsed() > HEAR_OUT) || self.all_heard() {
+            let new = since.is_none_or(|since| since.elapsed() <= HEAR_OUT);
+            let unheard = needs_nodes(intent) && new && !self.all_heard();
+            if !unheard && !(counts_on_nodes(intent) && self.one_is_late()) {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Whether a node has been silent for too long to be counted on, and is not shown as down yet.
+    fn one_is_late(&self) -> bool {
+        let Ok(Some(state)) = self.read(&self.store.state()) else {
+            return false;
+        };
+        let observed = self.observations();
+        let (now, within) = (Instant::now(), state.node_silent());
+        let mut nodes = state.nodes.iter().map(|node| node.uid);
+        nodes.any(|node| {
+            observed.fresh(node, now).is_some() && observed.heard(node, within, now).is_none()
+        })
     }
 
     fn all_heard(&self) -> bool {
@@ -257,9 +274,7 @@ impl Controller {
         let dry_run = matches!(intent, Intent::CreateDatabase(spec) if spec.dry_run);
         // Without a quorum everybody is told at once, not one after the other.
         self.store.barrier().await.map_err(|e| store_error(&e))?;
-        if needs_nodes(intent) {
-            self.hear_out().await;
-        }
+        self.hear_out(intent).await;
         let mut done: Option<IntentOutcome> = None;
         for _ in 0..20 {
             let _turn = self.turn().await?;
@@ -316,9 +331,7 @@ impl Controller {
     /// As [`Self::request`].
     pub async fn check(&self, intent: &Intent) -> Result<(), ApiError> {
         let state = self.store.barrier().await.map_err(|e| store_error(&e))?;
-        if needs_nodes(intent) {
-            self.hear_out().await;
-        }
+        self.hear_out(intent).await;
         let state = self
             .read(&state)
             .map_err(|e| store_error(&e))?
@@ -570,18 +583,25 @@ impl Controller {
 
 /// Whether what an intent becomes depends on which nodes are heard.
 const fn needs_nodes(intent: &Intent) -> bool {
-    matches!(
-        intent,
+    counts_on_nodes(intent)
+        || matches!(
+            intent,
+            Intent::FailoverShards { .. } | Intent::NodeRelease { .. } | Intent::FinalizeUpgrade
+        )
+}
+
+/// Whether an intent brings shards to nodes, or leaves a cluster to fewer of them.
+const fn counts_on_nodes(intent: &Intent) -> bool {
+    match intent {
         Intent::CreateDatabase(_)
-            | Intent::FailoverShards { .. }
-            | Intent::MaintenanceOn { .. }
-            | Intent::MaintenanceOff { .. }
-            | Intent::RemoveNode { .. }
-            | Intent::EnslaveNode { .. }
-            | Intent::MigrateShards { .. }
-            | Intent::NodeRelease { .. }
-            | Intent::FinalizeUpgrade
-    )
+        | Intent::MaintenanceOn { .. }
+        | Intent::MaintenanceOff { .. }
+        | Intent::RemoveNode { .. }
+        | Intent::EnslaveNode { .. }
+        | Intent::MigrateShards { .. } => true,
+        Intent::UpdateDatabase { change, .. } => matches!(change.replication, Some(true)),
+        _ => false,
+    }
 }
 
 /// A store's error as the outside sees it.

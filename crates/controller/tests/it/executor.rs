@@ -14,6 +14,7 @@ use model::command::AgentCommand;
 use model::documents::{EngineUsers, OperationStatus};
 use model::gate::{GateAnswer, GateCall};
 use model::intent::{DatabaseSpec, Intent, MaintenanceWish, Pace};
+use model::limits::NODE_SILENT;
 use model::observation::ShardObservation;
 use model::{
     DatabaseUid, Epoch, ErrorCode, Generation, NodeUid, OperationUid, Revision, Secret, ShardUid,
@@ -305,4 +306,35 @@ async fn the_first_heartbeat_of_a_term_counts() {
     let observed = controller.observations();
     assert!(observed.leases.since().is_some());
     assert!(observed.fresh(NodeUid(1), Instant::now()).is_some());
+}
+
+/// A node whose heartbeat is late is waited for, and counts once that has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_heartbeat_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let world = World::with_nodes(1);
+    stored(&store, &world).await;
+    let controller = Controller::new(store);
+    let beat = || controller.heard(world.nodes[&NodeUid(1)].clone());
+    beat();
+    let is_late = || {
+        let observed = controller.observations();
+        observed
+            .heard(NodeUid(1), NODE_SILENT, Instant::now())
+            .is_none()
+    };
+    while !is_late() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let create = Intent::CreateDatabase(DatabaseSpec {
+        name: "demo".into(),
+        memory_size: 1 << 30,
+        ..DatabaseSpec::default()
+    });
+    let mut request = Box::pin(controller.request(&create));
+    let soon = tokio::time::timeout(Duration::from_millis(200), &mut request).await;
+    assert!(soon.is_err(), "it is not known yet: {soon:?}");
+    beat();
+    request.await.unwrap();
 }
