@@ -69,7 +69,8 @@ impl Worker {
             return self.settled_but_broken(index);
         }
         if let Part::Front(fan) = &client.part {
-            return fan.is_settled() && self.legs_of(index).all(|leg| self.settled(leg));
+            let settled = client.in_flight == 0 && fan.is_settled();
+            return settled && self.legs_of(index).all(|leg| self.settled(leg));
         }
         client.in_flight == 0
             && match client.lane {

@@ -12,6 +12,7 @@ use super::client::{ClientId, Lane, Wait};
 use super::gather::Gather;
 use super::link::LinkId;
 use super::own_words::encode_own;
+use super::session::OwnState;
 use super::timers::Timer;
 use crate::bounds;
 use std::sync::Arc;
@@ -124,27 +125,41 @@ impl Worker {
         found.collect()
     }
 
-    /// Ends such connections at the engines, ahead of the client's next commands: what it publishes then
-    /// does not reach itself.
-    pub(super) fn end_listening(&mut self, index: usize, connections: Vec<Listening>) {
-        for Listening {
-            link,
-            target,
-            number,
-        } in connections
-        {
-            let resp = self.clients[index].session.resp;
-            let shared = self.link(LinkId { resp, ..link }).filter(|link| link.ready);
-            let shared = shared.and_then(|link| link.shared);
-            let Some(place) = shared.filter(|place| self.backends[*place].target == target) else {
+    /// Ends such connections, at the engines too; `true`: the client waits for that. What anybody publishes once it
+    /// has its answer does not reach it.
+    pub(super) fn stop_listening(&mut self, index: usize) -> bool {
+        let connections = self.listening(index);
+        if connections.is_empty() {
+            return false;
+        }
+        self.close_legs(index);
+        if let Lane::Own(own) = self.clients[index].lane {
+            self.leave_own(index, own);
+        }
+        self.clients[index].session.own = OwnState::default();
+        for connection in connections {
+            let (link, target) = (connection.link, connection.target);
+            let Some(place) = self.shared_beside(link, target) else {
                 continue;
             };
-            let words: [&[u8]; 4] = [b"CLIENT", b"KILL", b"ID", number.as_bytes()];
+            let words: [&[u8]; 4] = [b"CLIENT", b"KILL", b"ID", connection.number.as_bytes()];
             let mut frame = Vec::new();
             encode_own(words, &mut frame);
-            self.clients[index].via = place;
             self.send_unheard(index, place, &frame, Effect::None);
         }
+        !self.barrier(index)
+    }
+
+    /// The connection that all share to the engine of another one.
+    fn shared_beside(&self, link: LinkId, target: u64) -> Option<usize> {
+        [link.resp, 5 - link.resp].into_iter().find_map(|resp| {
+            let id = LinkId { resp, ..link };
+            let link = self.link(id)?;
+            // A gate that closes lets this pass: it helps what is under way to its end.
+            let open = link.ready || (self.is_closed(id) && !self.is_held(id));
+            let place = link.shared.filter(|_| open)?;
+            (self.backends[place].target == target).then_some(place)
+        })
     }
 
     /// Sends a command about a client's own connection over the one that all share. Its reply is
@@ -169,14 +184,7 @@ impl Worker {
         rewrite: Rewrite,
     ) -> bool {
         let (link, target) = (self.backends[own].link, self.backends[own].target);
-        let shared = [link.resp, 5 - link.resp].into_iter().find_map(|resp| {
-            let id = LinkId { resp, ..link };
-            let link = self.link(id)?;
-            // A gate that closes lets this pass: it helps what is under way to its end.
-            let open = link.ready || (self.is_closed(id) && !self.is_held(id));
-            let place = link.shared.filter(|_| open)?;
-            (self.backends[place].target == target).then_some(place)
-        });
+        let shared = self.shared_beside(link, target);
         let Some(place) = shared else {
             return false;
         };

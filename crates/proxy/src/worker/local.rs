@@ -47,7 +47,7 @@ impl Worker {
                 self.answer(index, texts::OK);
                 self.farewell(index);
             }
-            Class::Reset => self.reset(index),
+            Class::Reset => return self.reset(index),
             Class::Config => self.config_set(index, &args),
             Class::Acl if args.left() == 1 => self.answer(index, b"$7\r\ndefault\r\n"),
             Class::Acl => {
@@ -231,8 +231,10 @@ impl Worker {
         out
     }
 
-    fn reset(&mut self, index: usize) {
-        let listening = self.listening(index);
+    fn reset(&mut self, index: usize) -> Flow {
+        if self.stop_listening(index) {
+            return Flow::Hold;
+        }
         self.close_legs(index);
         if let Lane::Own(place) = self.clients[index].lane {
             self.leave_own(index, place);
@@ -250,7 +252,7 @@ impl Worker {
         if !skipped {
             self.answer(index, b"+RESET\r\n");
         }
-        self.end_listening(index, listening);
+        Flow::Next
     }
 
     fn select(&mut self, index: usize, frame: &[u8], args: Args<'_>) -> Flow {

@@ -1,9 +1,11 @@
 //! Programs send `SUBSCRIBE` without waiting for its reply, and rely on it from then on.
 
 use crate::fault::{key_at, relayed};
+use crate::loss_inside::in_flight;
 use crate::support::client::{Client, command, words};
 use crate::support::engine::USER;
 use crate::support::node::{Node, VALKEY};
+use crate::support::relay::Relay;
 use crate::support::until;
 use model::observation::ProxyDatabaseObservation;
 
@@ -307,5 +309,24 @@ fn a_subscription_that_was_lost_does_not_come_back() {
                 told(&node).is_some_and(|seen| seen.connections == 0)
             });
         }
+    }
+}
+
+/// Who is told that a client has been reset can rely on it: no engine sends that client anything more.
+#[test]
+fn a_reset_is_told_when_the_engines_have_done_it() {
+    for (shards, resp) in [(1, 2), (1, 3), (4, 2), (4, 3)] {
+        let (node, relays) = relayed(shards);
+        let mut client = node.client();
+        client.ask(&format!("HELLO {resp}"));
+        client.ask("SUBSCRIBE a");
+        relays.iter().for_each(Relay::hold);
+        client.send(&words("RESET"));
+        in_flight(&node, 1);
+        assert_eq!(client.waiting(), 0, "it is told too early");
+        relays.iter().for_each(Relay::pass);
+        assert_eq!(client.raw(), b"+RESET\r\n");
+        assert_eq!(client.text("PUBLISH a m"), ":0\r\n");
+        assert!(client.pings());
     }
 }
