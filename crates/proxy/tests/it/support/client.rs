@@ -91,6 +91,14 @@ impl Client {
         shown(&self.ask(line))
     }
 
+    /// Whether something has come that was not read.
+    pub fn is_told(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !self.kept.is_empty() || seen.is_ok_and(|count| count > 0)
+    }
+
     /// Bytes that were received and not looked at.
     pub fn waiting(&self) -> usize {
         self.kept.len()
