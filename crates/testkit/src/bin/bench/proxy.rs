@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `options`, `loads` | what is measured, with the goals |
-//! | `target` | what it is measured on: `engine`, `node` (dmcproxy), `peers` |
+//! | `target` | what it is measured on: `engine`, `cluster`, `node` (dmcproxy), `peers` |
 //! | `run`, `series` | one run of the load generator; rounds and ratios |
 //! | `idle` | memory with 10,000 clients |
 //! | `profile` | where the time goes |
@@ -12,6 +12,7 @@
 //! | `client`, `processes`, `interrupt` | what the others stand on |
 
 mod client;
+mod cluster;
 mod engine;
 mod idle;
 mod interrupt;
@@ -137,6 +138,7 @@ impl Bench {
             && let Some(at) = kinds.iter().position(|kind| *kind == Kind::Ours)
         {
             kinds.insert(at, Kind::OursOneShard);
+            kinds.push(Kind::Cluster);
         }
         let mut targets = Vec::new();
         for kind in kinds {
@@ -148,7 +150,10 @@ impl Bench {
                     }
                     targets.push(target);
                 }
-                Err(error) if kind.is_peer() || (kind == Kind::Ours && shards > 1) => {
+                Err(error)
+                    if kind.is_peer()
+                        || (matches!(kind, Kind::Ours | Kind::Cluster) && shards > 1) =>
+                {
                     println!("left out: {error:#}");
                     self.notes.push(format!("left out: {error:#}"));
                 }

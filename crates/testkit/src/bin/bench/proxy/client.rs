@@ -58,7 +58,7 @@ impl Client {
 
     fn expect_ok(&mut self) -> anyhow::Result<()> {
         let line = self.line()?;
-        ensure!(line == "+OK", "the answer to SET is {line}");
+        ensure!(line == "+OK", "the answer is {line}");
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Client {
             return Ok(None);
         }
         let Some(length) = line.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()) else {
-            bail!("the answer to GET is {line}");
+            bail!("the answer is {line}");
         };
         ensure!(length <= LONGEST, "a value of {length} bytes");
         let mut value = vec![0; length + 2];
@@ -79,10 +79,28 @@ impl Client {
     }
 
     pub(crate) fn get(&mut self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
-        command(&[b"GET", key.as_bytes()], &mut bytes);
-        self.reader.get_mut().write_all(&bytes)?;
+        self.send(&["GET", key])?;
         self.bulk()
+    }
+
+    /// Has a command done whose answer is `OK`.
+    pub(crate) fn order(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        self.send(words)?;
+        self.expect_ok().with_context(|| words.join(" "))
+    }
+
+    /// The answer to a command, in one string.
+    pub(crate) fn tell(&mut self, words: &[&str]) -> anyhow::Result<String> {
+        self.send(words)?;
+        let told = self.bulk().with_context(|| words.join(" "))?;
+        Ok(String::from_utf8(told.unwrap_or_default())?)
+    }
+
+    fn send(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut bytes = Vec::new();
+        command(&words, &mut bytes);
+        Ok(self.reader.get_mut().write_all(&bytes)?)
     }
 
     /// Sets every key of a load.

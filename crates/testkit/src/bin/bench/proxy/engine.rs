@@ -29,12 +29,16 @@ pub(crate) fn tool(name: &str) -> Command {
 }
 
 impl Engine {
-    pub(crate) fn start(folder: &Path, tcp: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts one; `clustered`: that holds a part of the slots.
+    pub(crate) fn start(folder: &Path, tcp: SocketAddr, clustered: bool) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let socket = folder.join("engine.sock");
+        // The others look for it where it calls from, which is another address of this machine.
+        let announced = format!("cluster-enabled yes\ncluster-announce-ip {}\n", tcp.ip());
+        let clustered = if clustered { &announced } else { "" };
         let settings = format!(
             "bind {}\nport {}\nunixsocket {}\nsave \"\"\nappendonly no\nio-threads 1\ndir {}\n\
-             maxclients 2000\nuser default on nopass ~* &* +@all\nuser {USER} on >{PASSWORD} ~* &* +@all\n",
+             maxclients 2000\n{clustered}user default on nopass ~* &* +@all\nuser {USER} on >{PASSWORD} ~* &* +@all\n",
             tcp.ip(),
             tcp.port(),
             socket.display(),
@@ -49,7 +53,7 @@ impl Engine {
                 return Err(std::fs::read_to_string(&log).unwrap_or_default());
             }
             Client::connect(tcp)
-                .and_then(|mut client| client.get("none"))
+                .and_then(|mut client| client.tell(&["ECHO", "here"]))
                 .map_err(|error| format!("{error:#}"))
         })?;
         Ok(Self {

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Ours,
     /// With one shard, beside the one with several.
     OursOneShard,
+    /// As many engines without a proxy; see `cluster`.
+    Cluster,
     Twemproxy,
     Envoy,
 }
@@ -38,6 +40,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Ours => "ours",
             Self::OursOneShard => "ours, 1 shard",
+            Self::Cluster => "cluster, no proxy",
             Self::Twemproxy => "twemproxy",
             Self::Envoy => "envoy",
         }
@@ -45,6 +48,11 @@ impl Kind {
 
     pub(crate) const fn is_peer(self) -> bool {
         matches!(self, Self::Twemproxy | Self::Envoy)
+    }
+
+    /// Whether it can be asked for keys of several slots at once.
+    pub(crate) const fn takes_any_keys(self) -> bool {
+        !matches!(self, Self::Cluster)
     }
 
     fn parse(word: &str) -> anyhow::Result<Self> {

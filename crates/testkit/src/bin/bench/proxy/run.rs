@@ -3,6 +3,7 @@
 use super::engine::tool;
 use super::interrupt::Interrupt;
 use super::loads::{Load, MGET_KEYS, Op};
+use super::options::Kind;
 use super::processes::{self, Guarded};
 use super::target::Target;
 use anyhow::{Context as _, ensure};
@@ -56,6 +57,9 @@ fn generator(load: &Load, op: Op, target: &Target, requests: u64) -> Command {
         .args(["-r", &load.keys.to_string()])
         .args(["-n", &requests.to_string()])
         .arg("--csv");
+    if target.kind == Kind::Cluster {
+        command.args(["--cluster", "--threads", "1"]);
+    }
     match op {
         Op::Set => command.args(["-t", "set"]),
         Op::Get => command.args(["-t", "get"]),
@@ -106,7 +110,7 @@ impl Runner<'_> {
             WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
         );
         let seconds = began.elapsed().as_secs_f64();
-        let load_ns = processes::cpu_ns(raw);
+        let load_ns = processes::Used::of(raw).since(&processes::Used::default());
         let late = self.interrupt.end();
         waited.context("waiting for the load generator")?;
         let machine = processes::machine();

@@ -77,9 +77,11 @@ fn rounds_of(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Series> {
     let mut results: Vec<Samples> = Vec::new();
+    let takes = |kind: Kind| kind.takes_any_keys() || !load.ops.contains(&Op::Mget);
+    let targets: Vec<&Target> = targets.iter().filter(|t| takes(t.kind)).collect();
     let mut left_out: Vec<Kind> = Vec::new();
     // Once before, so that nobody's caches and buffers are colder than another's.
-    for target in targets {
+    for target in &targets {
         for op in load.ops {
             let short = (load.requests / 10).max(u64::from(load.clients));
             if let Err(error) = runner.requests(load, *op, target, short) {
@@ -95,10 +97,8 @@ fn rounds_of(
             }
         }
     }
-    let targets: Vec<&Target> = targets
-        .iter()
-        .filter(|t| !left_out.contains(&t.kind))
-        .collect();
+    let left_out = |target: &&Target| left_out.contains(&target.kind);
+    let targets: Vec<&Target> = targets.into_iter().filter(|t| !left_out(t)).collect();
     for target in &targets {
         for op in load.ops {
             results.push(Samples {

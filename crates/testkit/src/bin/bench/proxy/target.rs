@@ -1,6 +1,7 @@
 //! What is measured: a proxy with engines of its own, or an engine alone.
 
 use super::client::Client;
+use super::cluster;
 use super::engine::Engine;
 use super::node::{self, Setting};
 use super::options::{Kind, Options};
@@ -70,7 +71,8 @@ impl Target {
         let engines = (0..shards)
             .map(|number| {
                 let address = SocketAddr::new(ip, FIRST_ENGINE + number);
-                Engine::start(&folder.join(format!("e{number}")), address)
+                let folder = folder.join(format!("e{number}"));
+                Engine::start(&folder, address, kind == Kind::Cluster)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let endpoint = SocketAddr::new(ip, ENDPOINT);
@@ -85,6 +87,11 @@ impl Target {
         match kind {
             Kind::Direct => {
                 target.address = SocketAddr::new(ip, FIRST_ENGINE);
+            }
+            Kind::Cluster => {
+                target.address = SocketAddr::new(ip, FIRST_ENGINE);
+                cluster::join(&target.engines)?;
+                return Ok(target);
             }
             Kind::Ours | Kind::OursOneShard => {
                 let setting = Setting {
@@ -133,9 +140,10 @@ impl Target {
         })
     }
 
-    /// Sets every key of a load if that is not done, and reads some back.
+    /// Sets every key of a load if that is not done, and reads some back. In a cluster the load generator has names of
+    /// its own, for each engine others: they come with its SETs.
     pub(crate) fn fill(&mut self, keys: u32, bytes: usize) -> anyhow::Result<()> {
-        if self.filled == (keys, bytes) {
+        if self.filled == (keys, bytes) || self.kind == Kind::Cluster {
             return Ok(());
         }
         let mut client = Client::connect(self.address)?;
