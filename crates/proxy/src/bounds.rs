@@ -119,3 +119,6 @@ pub fn drain() -> Duration {
 
 /// How long a server without a launcher waits for a successor.
 pub const SUCCESSOR: Duration = Duration::from_secs(60);
+/// Longest replies that are written together with those of other shards that come in the same turn, instead of from
+/// where they were received: they are copied once for that.
+pub const GATHERED_MAX: usize = 4 * 1024;

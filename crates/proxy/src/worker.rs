@@ -164,6 +164,8 @@ pub(crate) struct Worker {
     touched: Vec<usize>,
     receive: Vec<u8>,
     reply_receive: Vec<u8>,
+    /// What one client has sent at once, by shard.
+    burst: fan::Burst,
 }
 
 /// A worker that is not running yet, and the way to it.
@@ -233,6 +235,7 @@ impl Prepared {
             touched: Vec::new(),
             receive: vec![0; bounds::RECEIVE],
             reply_receive: vec![0; bounds::REPLY_RECEIVE],
+            burst: fan::Burst::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | function | for |
 //! |---|---|
 //! | [`place`] | a whole command |
+//! | [`place_with`] | the same when its name and its first argument are known |
 //! | [`place_of`] | the same when the command was looked up already |
 //! | [`place_of_part`] | a long command that has not wholly come |
 //! | [`keys`] | all keys |
@@ -61,6 +62,21 @@ pub fn place(frame: &[u8]) -> Place {
     args.next()
         .and_then(find)
         .map_or(Place::Unclear, |command| place_of(command, &args))
+}
+
+/// The same; its name and its first argument, as [`crate::request::whole_with_first`] has found them.
+#[inline]
+#[must_use]
+pub fn place_with(frame: &[u8], name: &[u8], first: Option<&[u8]>) -> Place {
+    let Some(command) = find(name) else {
+        return Place::Unclear;
+    };
+    if let (KeyRule::Range(1, 1, 1), Some(key)) = (command.keys, first) {
+        return Place::Slot(key_slot(key));
+    }
+    let mut args = Args::of(frame);
+    args.next();
+    place_of(command, &args)
 }
 
 /// Where `command` must run; `args` are those after its name, all of them.

@@ -353,6 +353,24 @@ impl<'a> Iterator for Args<'a> {
 #[inline]
 #[must_use]
 pub fn whole(input: &[u8]) -> Option<(usize, &[u8])> {
+    whole_with_first(input).map(|found| (found.length, found.name))
+}
+
+/// What [`whole_with_first`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole<'a> {
+    /// Bytes of the command.
+    pub length: usize,
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its first argument, if it has one.
+    pub first: Option<&'a [u8]>,
+}
+
+/// The same, and its first argument.
+#[inline]
+#[must_use]
+pub fn whole_with_first(input: &[u8]) -> Option<Whole<'_>> {
     let (mut at, count) = plain_number(input, 0, b'*')?;
     if count == 0 || count > ARGS_MAX as usize {
         return None;
@@ -363,14 +381,22 @@ pub fn whole(input: &[u8]) -> Option<(usize, &[u8])> {
     if input.get(at - 2..at)? != b"\r\n" {
         return None;
     }
-    for _ in 1..count {
+    let mut first = None;
+    for number in 1..count {
         let (used, length) = plain_number(input, at, b'$')?;
         at = used + length + 2;
         if input.get(at - 2..at)? != b"\r\n" {
             return None;
         }
+        if number == 1 {
+            first = input.get(used..at - 2);
+        }
     }
-    Some((at, name))
+    Some(Whole {
+        length: at,
+        name,
+        first,
+    })
 }
 
 /// A header at `at`: the place after it, and its number. At most 8 digits, so that nothing overflows.

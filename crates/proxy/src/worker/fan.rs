@@ -8,7 +8,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`command`] | which leg a command goes to, and splitting |
+//! | [`command`], [`burst`] | which leg a command goes to, and splitting |
 //! | [`order`] | replies in the order of the commands, and merging |
 //! | [`early`] | what comes in a transaction before its first key |
 //! | [`transaction`] | `WATCH`, `MULTI` and `EXEC` on one of several shards |
@@ -16,6 +16,7 @@
 //! | [`subscriptions`] | what a client is subscribed to |
 //! | [`messages`] | messages, invalidations, `MONITOR`: what shards send unasked |
 
+mod burst;
 mod carry;
 mod command;
 mod early;
@@ -29,6 +30,8 @@ use super::client::{Client, Lane, Wait};
 use super::lanes::Flow;
 use super::session::{ReplyMode, Session};
 use crate::merge::{Merge, Part as SplitPart};
+pub(super) use burst::Burst;
+use resp::reply::simple_run;
 use std::collections::VecDeque;
 use std::sync::Arc;
 pub(super) use transaction::Queue;
@@ -135,6 +138,12 @@ pub(crate) struct Leg {
 #[derive(Debug)]
 enum Waiting {
     Reply(Vec<u8>),
+    /// So many simple ones ([`resp::reply::simple_run`]), from `at` on.
+    Replies {
+        bytes: Vec<u8>,
+        at: usize,
+        count: u32,
+    },
     /// It came behind a reply that waits. Before it, an invalidation would be about something that the client
     /// does not have yet, and what it then gets would stay with it for ever.
     Message(Vec<u8>),
@@ -144,7 +153,28 @@ impl Waiting {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Reply(bytes) | Self::Message(bytes) => bytes,
+            Self::Replies { bytes, at, .. } => bytes.get(*at..).unwrap_or_default(),
         }
+    }
+
+    /// How many replies or messages it is.
+    fn count(&self) -> u32 {
+        match self {
+            Self::Reply(_) | Self::Message(_) => 1,
+            Self::Replies { count, .. } => *count,
+        }
+    }
+
+    /// Takes the first of several replies.
+    fn split_first(&mut self) -> Option<Vec<u8>> {
+        let Self::Replies { bytes, at, count } = self else {
+            return None;
+        };
+        let rest = bytes.get(*at..)?;
+        let reply = rest.get(..simple_run(rest, 1).0)?.to_vec();
+        *at += reply.len();
+        *count -= 1;
+        Some(reply)
     }
 }
 
@@ -157,6 +187,38 @@ impl Leg {
 
     fn has_whole(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Takes the oldest reply, if it is the first of what waits.
+    fn pop_reply(&mut self) -> Option<Vec<u8>> {
+        let first = self.waiting.front_mut()?;
+        if let Some(reply) = first.split_first() {
+            if first.count() == 0 {
+                self.waiting.pop_front();
+            }
+            return Some(reply);
+        }
+        match self
+            .waiting
+            .pop_front_if(|first| matches!(first, Waiting::Reply(_)))?
+        {
+            Waiting::Reply(reply) => Some(reply),
+            Waiting::Replies { .. } | Waiting::Message(_) => None,
+        }
+    }
+
+    /// Keeps whole simple replies: so many are these.
+    fn keep_replies(&mut self, new: &[u8], more: u32) {
+        if let Some(Waiting::Replies { bytes, count, .. }) = self.waiting.back_mut() {
+            bytes.extend_from_slice(new);
+            *count += more;
+            return;
+        }
+        self.waiting.push_back(Waiting::Replies {
+            bytes: new.to_vec(),
+            at: 0,
+            count: more,
+        });
     }
 
     /// Whether messages wait behind replies.

@@ -4,6 +4,7 @@
 use super::Worker;
 use super::backend::{Backend, Phase, Rewrite, Use};
 use super::client::{ClientId, Wait};
+use super::fan::Part;
 use super::timers::Timer;
 use crate::bounds;
 use crate::stats::ErrorKind;
@@ -215,9 +216,12 @@ impl Worker {
         let last =
             backend.usage == Use::Leaving && backend.book.is_empty() && backend.out.is_empty();
         if let Some(client) = client {
-            self.deliver(client, bytes, at..at + used);
             self.clients[client].in_flight -= count;
-            self.given(client, count, bytes);
+            if let Part::Leg(_) = self.clients[client].part {
+                self.leg_brings(client, bytes, at..at + used, count);
+            } else {
+                self.deliver(client, bytes, at..at + used);
+            }
             self.check_barrier(client);
         }
         if let Some(seen) = slow {

@@ -215,11 +215,16 @@ impl Fan {
 
 impl Leg {
     /// Its record, but for what every client has.
-    pub(in crate::worker) fn write(self) -> LegRecord {
+    pub(in crate::worker) fn write(mut self) -> LegRecord {
+        let mut replies = Vec::new();
+        while let Some(reply) = self.pop_reply() {
+            replies.push(Bytes(reply));
+        }
         let Self {
             front: _,
             shard,
-            waiting,
+            // A leg with messages does not go.
+            waiting: _,
             part,
             // Only while it is due that is too large.
             drops: _,
@@ -228,14 +233,7 @@ impl Leg {
         } = self;
         LegRecord {
             shard,
-            replies: waiting
-                .into_iter()
-                .filter_map(|waiting| match waiting {
-                    Waiting::Reply(reply) => Some(Bytes(reply)),
-                    // A leg with one of these does not go.
-                    Waiting::Message(_) => None,
-                })
-                .collect(),
+            replies,
             part: Bytes(part),
             message: Bytes(message),
             cached,

@@ -1,5 +1,6 @@
 //! Which leg a command goes to.
 
+use super::burst::Burst;
 use super::{Due, How, Queue, Unsent};
 use crate::merge::{self, Merge, Plan};
 use crate::stats::Tally;
@@ -12,7 +13,7 @@ use crate::{bounds, texts};
 use resp::command::{self, Class};
 use resp::keys::{PartPlace, Place};
 use resp::number::strict_i64;
-use resp::request::{self, Args};
+use resp::request::{self, Args, Whole};
 use std::collections::VecDeque;
 
 /// The shard of what names no key and may publish. Messages come to a subscriber in the order of their
@@ -59,33 +60,63 @@ impl Worker {
                     && fan.order.len() <= bounds::DUE_MAX
             });
         let (mut used, mut commands) = (0, Tally::default());
-        while plain
-            && commands.total() < allowed
-            && let Some((length, name)) = request::whole(&bytes[used..])
+        if !plain {
+            return (used, commands);
+        }
+        let mut burst = std::mem::take(&mut self.burst);
+        while commands.total() < allowed
+            && let Some(Whole {
+                length,
+                name,
+                first,
+            }) = request::whole_with_first(&bytes[used..])
             && let Some(kind) = command::plain(name)
         {
             let frame = &bytes[used..used + length];
             if leaves_database(name, frame) {
                 break;
             }
-            let Place::Slot(slot) = resp::keys::place(frame) else {
+            let Place::Slot(slot) = resp::keys::place_with(frame, name, first) else {
                 break;
             };
             let shard = self.shard_of(front, slot);
-            let leg = self.leg(front, shard);
-            let shared = self.clients[leg].lane == Lane::Shared && !self.clients[leg].heavy;
-            let Some(place) = self.shared_place(leg).filter(|_| shared) else {
-                break;
-            };
-            if self.backends[place].out.len() > bounds::SHARD_OUT_MAX {
+            if !burst.is_open(shard) {
+                let Some((leg, place)) = self.plain_way(front, shard) else {
+                    break;
+                };
+                let waiting = self.backends[place].out.len();
+                burst.open(shard, (leg, place), waiting);
+            }
+            if !burst.push(shard, frame, kind) {
                 break;
             }
-            self.due(front, shard, 1);
-            self.append(leg, place, frame, Tally::one(kind));
             used += length;
             commands.add(kind);
         }
+        self.send_burst(front, &mut burst);
+        self.burst = burst;
         (used, commands)
+    }
+
+    /// The leg to a shard, and the shared connection, if nothing of that client is in the way there.
+    fn plain_way(&mut self, front: usize, shard: usize) -> Option<(usize, usize)> {
+        let leg = self.leg(front, shard);
+        let known = &self.clients[leg];
+        let shared = known.lane == Lane::Shared && !known.heavy;
+        let place = self.shared_place(leg).filter(|_| shared)?;
+        Some((leg, place))
+    }
+
+    /// Sends what was gathered, to each shard at once.
+    fn send_burst(&mut self, front: usize, burst: &mut Burst) {
+        for (shard, count) in burst.due.drain(..) {
+            self.due(front, shard, count);
+        }
+        for shard in burst.shards.drain(..) {
+            let lot = &mut burst.lots[shard];
+            self.append(lot.leg, lot.place, &lot.frames, lot.commands);
+            lot.clear();
+        }
     }
 
     /// Does what a command asks for. `args` are those after the name.

@@ -201,7 +201,8 @@ impl Worker {
         let Some(state) = self.leg_state(leg) else {
             return;
         };
-        if state.waiting.len() <= usize::from(counts) {
+        let before: u32 = state.waiting.iter().map(Waiting::count).sum();
+        if before <= u32::from(counts) {
             self.between_replies(front, message, receive);
             return;
         }

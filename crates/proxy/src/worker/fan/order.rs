@@ -7,6 +7,8 @@ use super::{Due, How, Part, Waiting};
 use crate::stats::ErrorKind;
 use crate::worker::Worker;
 use crate::{bounds, texts};
+use resp::reply::simple_run;
+use std::ops::Range;
 
 impl Worker {
     /// Notes that the next replies are one shard's.
@@ -55,16 +57,54 @@ impl Worker {
         }
     }
 
-    /// How many of `most` replies may be taken at once: those of a leg only as long as it is its turn,
-    /// and one by one before.
+    /// How many of `most` simple replies may be taken at once: those of a leg one by one while a reply is made of
+    /// those of several.
     #[inline]
     pub(in crate::worker) fn most_at_once(&self, client: usize, most: u32) -> u32 {
         match &self.clients[client].part {
-            Part::Whole | Part::Front(_) => most,
-            Part::Leg(leg) => match self.turn_of(leg.front) {
-                Some((shard, count)) if shard == leg.shard => most.min(count),
-                _ => 1,
-            },
+            Part::Leg(leg) if self.turn_of(leg.front).is_none() => 1,
+            Part::Whole | Part::Front(_) | Part::Leg(_) => most,
+        }
+    }
+
+    /// Takes whole simple replies of a leg, so many: gives the client those whose turn it is, and keeps the others.
+    pub(in crate::worker) fn leg_brings(
+        &mut self,
+        client: usize,
+        bytes: &[u8],
+        range: Range<usize>,
+        mut count: u32,
+    ) {
+        let Part::Leg(leg) = &self.clients[client].part else {
+            return;
+        };
+        let (front, shard) = (leg.front, leg.shard);
+        let mut at = range.start;
+        while count > 0 {
+            let now = match self.turn_of(front) {
+                Some((turn, due)) if turn == shard => due.min(count),
+                Some(_) => return self.keep_for_later(front, client, &bytes[at..range.end], count),
+                None => 1,
+            };
+            let length = match now == count {
+                true => range.end - at,
+                false => simple_run(&bytes[at..range.end], now).0,
+            };
+            if length < bounds::GATHERED_MAX {
+                self.give(client, &bytes[at..at + length], bytes);
+            } else {
+                self.deliver(client, bytes, at..at + length);
+            }
+            self.leg_gave(front, client, shard, now, bytes);
+            at += length;
+            count -= now;
+        }
+    }
+
+    fn keep_for_later(&mut self, front: usize, leg: usize, bytes: &[u8], count: u32) {
+        if let Some(state) = self.leg_state(leg) {
+            state.keep_replies(bytes, count);
+            self.holds_more(front, bytes.len());
         }
     }
 
@@ -137,9 +177,12 @@ impl Worker {
             let Some(state) = self.leg_state(leg) else {
                 continue;
             };
-            let bytes = match state.waiting.front_mut() {
-                Some(Waiting::Reply(reply)) => std::mem::take(reply),
-                _ => {
+            let bytes = match state.pop_reply() {
+                Some(reply) => {
+                    state.waiting.push_front(Waiting::Reply(Vec::new()));
+                    reply
+                }
+                None => {
                     state.drops = true;
                     std::mem::take(&mut state.part)
                 }
@@ -283,12 +326,13 @@ impl Worker {
     /// many are missing.
     fn release(&mut self, front: usize, shard: usize, mut count: u32, receive: &[u8]) -> u32 {
         let leg = self.leg(front, shard);
-        while count > 0
-            && let Some(reply) = self.next_reply(leg)
-        {
-            self.release_bytes(front, &reply, receive);
+        while count > 0 {
+            let given = self.release_first(front, leg, count, receive);
+            if given == 0 {
+                break;
+            }
             self.release_first_messages(front, leg, receive);
-            count -= 1;
+            count -= given;
         }
         if count > 0 {
             let part = self
@@ -304,12 +348,35 @@ impl Worker {
         count
     }
 
-    /// The oldest reply that a leg keeps.
-    fn next_reply(&mut self, leg: usize) -> Option<Vec<u8>> {
-        match self.leg_state(leg)?.waiting.pop_front()? {
-            Waiting::Reply(reply) => Some(reply),
+    /// Gives the client the first that a leg keeps, at most so many replies; returns how many they were.
+    fn release_first(&mut self, front: usize, leg: usize, most: u32, receive: &[u8]) -> u32 {
+        let first = self
+            .leg_state(leg)
+            .and_then(|state| state.waiting.pop_front());
+        match first {
+            Some(Waiting::Reply(reply)) => {
+                self.release_bytes(front, &reply, receive);
+                1
+            }
+            Some(Waiting::Replies { bytes, at, count }) => {
+                let rest = bytes.get(at..).unwrap_or_default();
+                let (length, given) = match most >= count {
+                    true => (rest.len(), count),
+                    false => (simple_run(rest, most).0, most),
+                };
+                self.release_bytes(front, rest.get(..length).unwrap_or_default(), receive);
+                if given < count
+                    && let Some(state) = self.leg_state(leg)
+                {
+                    let (at, count) = (at + length, count - given);
+                    state
+                        .waiting
+                        .push_front(Waiting::Replies { bytes, at, count });
+                }
+                given
+            }
             // It would have been given when it became the first.
-            Waiting::Message(_) => None,
+            Some(Waiting::Message(_)) | None => 0,
         }
     }
 
@@ -354,7 +421,7 @@ impl Worker {
         }
         let parts: Vec<Vec<u8>> = legs
             .iter()
-            .filter_map(|leg| self.next_reply(*leg))
+            .filter_map(|leg| self.leg_state(*leg)?.pop_reply())
             .collect();
         let bytes: usize = parts.iter().map(Vec::len).sum();
         if let Some(fan) = self.fan_mut(front) {
