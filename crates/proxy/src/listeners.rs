@@ -11,7 +11,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 /// Clients that the kernel keeps for us before they are accepted.
@@ -20,6 +20,9 @@ const BACKLOG: i32 = 4096;
 /// After how long without traffic a client is asked whether it is there, as the engines do.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
+/// How often it is told that clients are refused.
+const TELL_REFUSALS: Duration = Duration::from_secs(10);
+
 /// What every accepting task needs.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -27,6 +30,8 @@ pub(crate) struct Acceptor {
     pub(crate) workers: Mutex<Arc<[WorkerHandle]>>,
     pub(crate) stats: Arc<ServerStats>,
     pub(crate) topology: Mutex<Option<Arc<Topology>>>,
+    /// When it was told last that clients are refused.
+    pub(crate) refusals_told: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -261,6 +266,46 @@ impl Acceptor {
         topology.as_ref()?.databases.get(&uid).cloned()
     }
 
+    /// What has as many clients as it may have, and how many those are.
+    fn full(&self, database: &Database) -> Option<(&'static str, usize)> {
+        let of_database = match usize::try_from(database.max_connections) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(most) => most,
+        };
+        let connections = database.stats.connections.load(Ordering::Relaxed)
+            + database.stats.elsewhere.load(Ordering::Relaxed);
+        let all = self.stats.connections.load(Ordering::Relaxed);
+        let sockets = self.stats.sockets.load(Ordering::Relaxed);
+        let limits = [
+            ("max_connections of the database", connections, of_database),
+            (
+                "the descriptors of the process for clients",
+                all,
+                self.stats.clients_max(),
+            ),
+            (
+                "the descriptors of the process",
+                sockets,
+                self.stats.sockets_max,
+            ),
+        ];
+        let mut reached = limits.into_iter().filter(|(_, there, most)| there >= most);
+        reached.next().map(|(limit, there, _)| (limit, there))
+    }
+
+    fn tell_refusal(&self, database: &Database, (limit, clients): (&'static str, usize)) {
+        let mut told = self
+            .refusals_told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < TELL_REFUSALS) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let (uid, name) = (database.uid, &database.name);
+        tracing::warn!(database = %uid, %name, limit, clients, "clients are refused: as many are there as may be");
+    }
+
     async fn admit(
         &self,
         stream: std::net::TcpStream,
@@ -271,15 +316,9 @@ impl Acceptor {
         let Some(database) = self.database(uid) else {
             return;
         };
-        let most = usize::try_from(database.max_connections).unwrap_or(usize::MAX);
-        let connections = database.stats.connections.load(Ordering::Relaxed)
-            + database.stats.elsewhere.load(Ordering::Relaxed);
-        let all = self.stats.connections.load(Ordering::Relaxed);
-        if (most > 0 && connections >= most)
-            || all >= self.stats.clients_max()
-            || self.stats.sockets.load(Ordering::Relaxed) >= self.stats.sockets_max
-        {
+        if let Some(full) = self.full(&database) {
             database.stats.refused.fetch_add(1, Ordering::Relaxed);
+            self.tell_refusal(&database, full);
             let mut stream = stream;
             // It may have left already; there is nobody else to tell.
             let _ = stream.write(texts::MAX_CLIENTS);

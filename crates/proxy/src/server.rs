@@ -148,6 +148,7 @@ impl Server {
             workers: Mutex::new(workers.serving()),
             stats: Arc::clone(&stats),
             topology: Mutex::new(None),
+            refusals_told: Mutex::new(None),
         });
         Self {
             environment: environment.clone(),

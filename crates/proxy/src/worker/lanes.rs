@@ -80,7 +80,7 @@ impl Worker {
     }
 
     /// The same of a client whose command broke off while it was passed on: that one is never answered.
-    fn settled_but_broken(&self, index: usize) -> bool {
+    pub(super) fn settled_but_broken(&self, index: usize) -> bool {
         let carrier = self.carrier(index);
         std::iter::once(index)
             .chain(self.legs_of(index))
@@ -117,6 +117,12 @@ impl Worker {
             if self.clients[front].wait == Wait::Barrier && self.settled(front) {
                 self.resume(front);
             }
+        }
+        // Who has left is closed when nothing of it is under way. What it is not told of makes no write after which
+        // that would be seen.
+        let front = self.front_of(index);
+        if (self.clients[front].ended || self.drains(front)) && self.clients[index].in_flight == 0 {
+            self.queue_if_open(front);
         }
     }
 

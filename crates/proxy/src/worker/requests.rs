@@ -168,6 +168,8 @@ impl Worker {
         let out = client.out.is_empty();
         let in_flight = |part: usize| self.clients[part].in_flight > 0;
         let due = match &client.part {
+            // The rest of a command that is cut off never comes, nor does its reply.
+            _ if client.ended && client.streaming.is_some() => !self.settled_but_broken(index),
             Part::Front(fan) => !fan.is_settled() || self.legs_of(index).any(in_flight),
             Part::Whole | Part::Leg(_) => in_flight(index),
         };

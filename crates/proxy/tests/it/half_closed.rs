@@ -2,6 +2,7 @@
 
 use crate::support::client::words;
 use crate::support::node::{Node, VALKEY};
+use crate::support::until;
 use std::io::Write;
 use std::net::Shutdown;
 
@@ -64,5 +65,46 @@ fn half_closed_behind_a_pipeline() {
             }
             assert!(client.try_raw().is_none());
         }
+    }
+}
+
+/// Who leaves in the middle of a command, or wants no replies, is gone, with what the engine had of it.
+#[test]
+fn nothing_is_left_of_who_has_left() {
+    let half = |length: usize| {
+        let head: &[u8] = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n";
+        [head, &vec![b'v'; length]].concat()
+    };
+    let lines = |lines: &[&str]| -> Vec<u8> { lines.iter().flat_map(|line| words(line)).collect() };
+    let sent = [
+        half(10),
+        half(100_000),
+        half(500_000),
+        [lines(&["SET a 1", "GET a", "MGET a b c"]), half(500_000)].concat(),
+        lines(&["CLIENT REPLY OFF", "SET a 1"]),
+        lines(&["CLIENT REPLY OFF", "MGET a b c", "BLPOP l 0.01", "DBSIZE"]),
+        lines(&["CLIENT REPLY SKIP", "SET a 1"]),
+        [lines(&["CLIENT REPLY OFF", "MGET a b c"]), half(500_000)].concat(),
+    ];
+    for node in nodes() {
+        for (number, sent) in sent.iter().enumerate() {
+            for half_closed in [false, true] {
+                let mut client = node.client();
+                client.send(sent);
+                if half_closed {
+                    client.stream.shutdown(Shutdown::Write).unwrap();
+                    let mut replies = 0;
+                    while client.try_raw().is_some() {
+                        replies += 1;
+                    }
+                    assert_eq!(replies, if number == 3 { 3 } else { 0 }, "{number}");
+                }
+            }
+        }
+        until("all are gone", || {
+            let seen = node.exec.last();
+            seen.is_some_and(|seen| seen.databases[0].connections == 0)
+        });
+        assert_eq!(node.client().text("EXISTS k"), ":0\r\n");
     }
 }
