@@ -445,7 +445,10 @@ impl ReplyFramer {
             _ => count,
         };
         self.left = self.left.checked_add(values).ok_or(ReplyError::BadLength)?;
-        if kind != b'|' {
+        // Redis 6.2 and 7.0 put a message that a transaction causes between the elements of what `EXEC` replies: it is
+        // none of them.
+        let between = kind == b'>' && self.head.kind != b'>';
+        if kind != b'|' && !between {
             self.value_done();
         }
         Ok(())

@@ -187,7 +187,12 @@ impl Reader<'_> {
             b'=' => Value::Verbatim(self.body(&text)?),
             b'*' => Value::Array(self.items(&text, depth)?),
             b'~' => Value::Set(self.items(&text, depth)?),
-            b'>' => Value::Push(self.items(&text, depth)?),
+            b'>' if depth == 0 => Value::Push(self.items(&text, depth)?),
+            // A message between the elements of a reply is none of them.
+            b'>' => {
+                self.items(&text, depth)?;
+                self.value(depth + 1)?
+            }
             b'%' => Value::Map(self.pairs(&text, depth)?),
             b'|' => {
                 self.pairs(&text, depth)?;

@@ -330,3 +330,28 @@ fn a_reset_is_told_when_the_engines_have_done_it() {
         assert!(client.pings());
     }
 }
+
+/// Redis 6.2 and 7.0 put such a message into what `EXEC` replies, Valkey before it.
+#[test]
+fn a_message_of_ones_own_transaction() {
+    for name in ["redis-6.2.", "redis-7.0.", VALKEY] {
+        for shards in [1, 4] {
+            let node = match shards {
+                1 => Node::with(name, |_| {}),
+                _ => Node::sharded(name, shards),
+            };
+            let told = |client: &mut Client| -> Vec<Vec<u8>> {
+                client.ask("HELLO 3");
+                let lines = ["SUBSCRIBE a", "MULTI", "PUBLISH a m", "EXEC", "ECHO end"];
+                client.send(&lines.map(words).concat());
+                let mut told = Vec::new();
+                while told.last().is_none_or(|last| last != b"$3\r\nend\r\n") {
+                    told.push(client.raw());
+                }
+                told
+            };
+            let wanted = told(&mut node.direct());
+            assert_eq!(told(&mut node.client()), wanted, "{name}, {shards}");
+        }
+    }
+}

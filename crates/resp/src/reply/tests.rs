@@ -18,6 +18,21 @@ fn whole(bytes: &[u8]) -> Head {
     *framer.head()
 }
 
+/// Redis 6.2 and 7.0 put messages into what `EXEC` replies; they are none of its elements.
+#[test]
+fn a_message_within_a_reply_is_none_of_its_elements() {
+    let message = ">4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$1\r\nm\r\n";
+    for reply in [
+        format!("*1\r\n{message}+OK\r\n"),
+        format!("*2\r\n+OK\r\n{message}{message}:1\r\n"),
+        format!("*2\r\n*1\r\n:0\r\n{message}*1\r\n:1\r\n"),
+        message.to_owned(),
+        ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n".to_owned(),
+    ] {
+        whole(reply.as_bytes());
+    }
+}
+
 /// Errors are told from all else, wherever the input is cut.
 #[test]
 fn errors_are_by_themselves() {
@@ -207,14 +222,17 @@ fn value() -> impl Strategy<Value = Value> {
         "[a-z]{0,20}".prop_map(|text| Value::Verbatim(format!("txt:{text}").into_bytes())),
         "[a-z]{0,20}".prop_map(|text| Value::BulkError(text.into_bytes())),
     ];
-    leaf.prop_recursive(4, 48, 6, |inner| {
+    let inside = leaf.prop_recursive(4, 48, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Set),
-            prop::collection::vec(inner.clone(), 1..6).prop_map(Value::Push),
             prop::collection::vec((inner.clone(), inner), 0..4).prop_map(Value::Map),
         ]
-    })
+    });
+    prop_oneof![
+        inside.clone(),
+        prop::collection::vec(inside, 1..6).prop_map(Value::Push),
+    ]
 }
 
 proptest! {
