@@ -101,7 +101,7 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     different(
         "CLIENT LIST",
-        "the clients of the proxy that answers: where several proxies serve an endpoint, each knows its own; fields that only an engine knows are 0",
+        "the clients of the proxy that answers: where several proxies serve an endpoint, each knows its own; fields that only an engine knows are 0, and `cmd` is that of the client that asks alone",
         CONNECTIONS,
     ),
     different(
@@ -239,6 +239,13 @@ pub fn is_refused(name: &str, sub: Option<&str>) -> bool {
     all == Some(true) && (sub.is_some() || !taken)
 }
 
+/// What is not about single commands.
+const WIRE: &str = "\n## Requests\n\nHow a request is written is read in the same way in front of every engine: up to \
+     2147483647 arguments are announced (Redis 6.2: 1048576); behind an argument there must be CR LF (Redis and Valkey 8.0 do \
+     not look); an inline command has 64 KiB at most, in however many pieces it comes; nothing but a blank follows a closing \
+     quote in it (Valkey 9.1: anything may), and a NUL does not end it. Before `AUTH` everything but `AUTH`, `HELLO`, `QUIT` \
+     and `RESET` is `NOAUTH`, commands that there are not, too.\n";
+
 /// `docs/compatibility.md`.
 #[must_use]
 pub fn page() -> String {
@@ -255,6 +262,7 @@ pub fn page() -> String {
         let command = if *command == "GET" { "any" } else { command };
         let _ = writeln!(page, "| `{command}` | {what} | {why} |");
     }
+    page.push_str(WIRE);
     page
 }
 

@@ -275,7 +275,8 @@ impl Worker {
             }
             Rewrite::ConfigGet => {
                 let resp = self.clients[client].session.resp;
-                self.give(client, &without_secrets(&captured, resp), bytes);
+                let several = self.has_several_shards(client);
+                self.give(client, &settings_shown(&captured, resp, several), bytes);
             }
         }
     }
@@ -284,9 +285,12 @@ impl Worker {
 impl Worker {
     /// A reply of `COMMAND` as a client gets it.
     pub(super) fn commands_shown(&self, client: usize, view: View, reply: &[u8]) -> Vec<u8> {
-        let client = &self.clients[client];
-        let several = self.served[client.served].shards.len() > 1;
-        accepted::shown(view, reply, client.session.resp, several)
+        let resp = self.clients[client].session.resp;
+        accepted::shown(view, reply, resp, self.has_several_shards(client))
+    }
+
+    pub(super) fn has_several_shards(&self, client: usize) -> bool {
+        self.served[self.clients[client].served].shards.len() > 1
     }
 }
 
@@ -320,19 +324,20 @@ fn count_subscription(own: &mut OwnState, kind: Subscription, total: i64) -> u64
     }
 }
 
-/// The reply to `CONFIG GET` with secrets blanked. What cannot be read is not shown at all.
-pub(super) fn without_secrets(reply: &[u8], resp: u8) -> Vec<u8> {
+/// The reply to `CONFIG GET` with secrets blanked, and as many databases as can be selected. What cannot be read is not
+/// shown at all.
+pub(super) fn settings_shown(reply: &[u8], resp: u8, several_shards: bool) -> Vec<u8> {
     let mut out = Vec::new();
     let blanked = match Value::decode(reply) {
         Ok((Value::Array(mut items), _)) => {
             for [key, value] in items.as_chunks_mut::<2>().0 {
-                blank(key, value);
+                show(key, value, several_shards);
             }
             Value::Array(items)
         }
         Ok((Value::Map(mut pairs), _)) => {
             for (key, value) in &mut pairs {
-                blank(key, value);
+                show(key, value, several_shards);
             }
             Value::Map(pairs)
         }
@@ -343,14 +348,13 @@ pub(super) fn without_secrets(reply: &[u8], resp: u8) -> Vec<u8> {
     out
 }
 
-fn blank(key: &Value, value: &mut Value) {
-    let secret = key.text().is_some_and(|key| {
-        SECRETS
-            .iter()
-            .any(|known| key.eq_ignore_ascii_case(known.as_bytes()))
-    });
-    if secret {
+fn show(key: &Value, value: &mut Value, several_shards: bool) {
+    let key = key.text().unwrap_or_default();
+    let is = |known: &str| key.eq_ignore_ascii_case(known.as_bytes());
+    if SECRETS.iter().any(|known| is(known)) {
         *value = Value::Bulk(Vec::new());
+    } else if several_shards && is("databases") {
+        *value = Value::bulk("1");
     }
 }
 
@@ -362,14 +366,18 @@ mod tests {
     fn secrets_do_not_come_out() {
         let reply = b"*4\r\n$10\r\nmasterauth\r\n$6\r\nhidden\r\n$7\r\nmaxconn\r\n$1\r\n5\r\n";
         let wanted = b"*4\r\n$10\r\nmasterauth\r\n$0\r\n\r\n$7\r\nmaxconn\r\n$1\r\n5\r\n";
-        assert_eq!(without_secrets(reply, 2), wanted);
+        assert_eq!(settings_shown(reply, 2, false), wanted);
         let reply = b"%1\r\n$11\r\nREQUIREPASS\r\n$6\r\nhidden\r\n";
         assert_eq!(
-            without_secrets(reply, 3),
+            settings_shown(reply, 3, false),
             b"%1\r\n$11\r\nREQUIREPASS\r\n$0\r\n\r\n"
         );
-        assert_eq!(without_secrets(b"-NOPERM x\r\n", 2), b"-NOPERM x\r\n");
-        assert!(without_secrets(b"*2\r\n$3\r\n", 2).starts_with(b"-ERR"));
+        assert_eq!(settings_shown(b"-NOPERM x\r\n", 2, false), b"-NOPERM x\r\n");
+        assert!(settings_shown(b"*2\r\n$3\r\n", 2, false).starts_with(b"-ERR"));
+        let reply = b"*2\r\n$9\r\ndatabases\r\n$2\r\n16\r\n";
+        assert_eq!(settings_shown(reply, 2, false), reply);
+        let one = b"*2\r\n$9\r\ndatabases\r\n$1\r\n1\r\n";
+        assert_eq!(settings_shown(reply, 2, true), one);
     }
 
     #[test]

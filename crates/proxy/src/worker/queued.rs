@@ -7,7 +7,7 @@
 use super::Worker;
 use super::backend::{Effect, Rewrite};
 use super::client::{Client, Wait};
-use super::effects::without_secrets;
+use super::effects::settings_shown;
 use super::fan::Part;
 use super::filter::Generation;
 use super::lanes::{Flow, Sending};
@@ -380,8 +380,9 @@ impl Worker {
                     self.keep_for_exec(index, &shown);
                 }
                 Some(What::ConfigGet) if heard => {
-                    let shown = without_secrets(&exec.reply[item], client.session.resp);
-                    exec.out.extend_from_slice(&shown);
+                    let (item, resp) = (exec.reply[item].to_vec(), client.session.resp);
+                    let shown = settings_shown(&item, resp, self.has_several_shards(index));
+                    self.keep_for_exec(index, &shown);
                 }
                 _ if heard => exec.out.extend_from_slice(&exec.reply[item]),
                 _ => {}
