@@ -85,7 +85,7 @@ use crate::bounds;
 use crate::stats::ServerStats;
 use crate::topology::Database;
 use backend::Backend;
-use client::{Client, Lane, Wait};
+use client::{Client, Wait};
 use fan::Part;
 use handle::WorkerState;
 use linger::Awaited;
@@ -636,45 +636,6 @@ impl Worker {
         if self.clients[index].wait == Wait::Nothing {
             self.queue_client(index);
         }
-    }
-
-    /// Ends a client's connection; if the engine may hand something out to it, there first.
-    fn close_client(&mut self, index: usize) {
-        let index = self.front_of(index);
-        if !self.begin_leaving(index) {
-            self.remove_client(index);
-        }
-    }
-
-    /// Ends a client's connection at once, and what only it used.
-    fn remove_client(&mut self, index: usize) {
-        self.close_legs(index);
-        let own = match self.clients[index].lane {
-            Lane::Own(backend) => Some(backend),
-            Lane::Shared | Lane::Gone => None,
-        };
-        if let Some(backend) = own {
-            self.leave_own(index, backend);
-        }
-        let id = self.client_id(index);
-        let mut client = self.clients.remove(index);
-        if let Some(stream) = &mut client.stream {
-            let _ = self.poll.registry().deregister(stream);
-        }
-        for backend in client.paused {
-            if self.backends.contains(backend) {
-                self.queue_backend(backend);
-            }
-        }
-        let database = &self.served[client.served].database;
-        database.stats.connections.fetch_sub(1, Ordering::Relaxed);
-        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
-        self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
-        self.state.clients.fetch_sub(1, Ordering::Relaxed);
-        if self.clients.is_empty() {
-            self.clients.shrink_to_fit();
-        }
-        self.fulfil(id, false, 0);
     }
 
     /// The clients with a socket that `wanted` takes.

@@ -16,6 +16,7 @@ use super::session::OwnState;
 use super::timers::Timer;
 use crate::bounds;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A connection over which a client gets messages.
 #[derive(Debug)]
@@ -27,6 +28,45 @@ pub(super) struct Listening {
 }
 
 impl Worker {
+    /// Ends a client's connection; if the engine may hand something out to it, there first.
+    pub(super) fn close_client(&mut self, index: usize) {
+        let index = self.front_of(index);
+        if !self.begin_leaving(index) {
+            self.remove_client(index);
+        }
+    }
+
+    /// Ends a client's connection at once, and what only it used.
+    pub(super) fn remove_client(&mut self, index: usize) {
+        self.close_legs(index);
+        let own = match self.clients[index].lane {
+            Lane::Own(backend) => Some(backend),
+            Lane::Shared | Lane::Gone => None,
+        };
+        if let Some(backend) = own {
+            self.leave_own(index, backend);
+        }
+        let id = self.client_id(index);
+        let mut client = self.clients.remove(index);
+        if let Some(stream) = &mut client.stream {
+            let _ = self.poll.registry().deregister(stream);
+        }
+        for backend in client.paused {
+            if self.backends.contains(backend) {
+                self.queue_backend(backend);
+            }
+        }
+        let database = &self.served[client.served].database;
+        database.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.stats.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.state.clients.fetch_sub(1, Ordering::Relaxed);
+        if self.clients.is_empty() {
+            self.clients.shrink_to_fit();
+        }
+        self.fulfil(id, false, 0);
+    }
+
     /// Ends a client at the engine first, if that may hand something out to it. `false`: there is
     /// no need, or no way.
     pub(super) fn begin_leaving(&mut self, index: usize) -> bool {
