@@ -114,6 +114,7 @@ fn without_counters(mut observation: ShardObservation) -> ShardObservation {
     if let Some(replication) = &mut observation.replication {
         replication.offset = 0;
         replication.last_io_seconds = 0;
+        replication.link_down_seconds = None;
         replication.full_syncs = 0;
         replication.partial_syncs = 0;
         for replica in &mut replication.replicas {

@@ -97,6 +97,9 @@ fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|(name, value)| (name, value.trim_end()))
 }
 
+/// What has never had a link says -1, and before Redis 7 the time since 1970.
+const SINCE_1970: u64 = 1_000_000_000;
+
 /// Whether nothing of a `FAILOVER` is under way.
 pub(crate) fn is_at_rest(replication: &ReplicationObservation) -> bool {
     matches!(replication.failover_state.as_str(), "" | "no-failover")
@@ -127,6 +130,9 @@ pub(crate) fn replication(text: &str) -> ReplicationObservation {
             "master_link_status" => seen.link_up = value == "up",
             "master_sync_in_progress" => seen.sync_in_progress = value == "1",
             "master_last_io_seconds_ago" => seen.last_io_seconds = value.parse().unwrap_or(-1),
+            "master_link_down_since_seconds" => {
+                seen.link_down_seconds = value.parse().ok().filter(|told| *told < SINCE_1970);
+            }
             "master_host" => host = value.parse::<IpAddr>().ok(),
             "master_port" => port = value.parse::<u16>().ok(),
             "master_failover_state" => value.clone_into(&mut seen.failover_state),
@@ -230,6 +236,11 @@ mod tests {
             Some("127.0.0.1:7001")
         );
         assert_eq!((replica.offset, replica.last_io_seconds), (12, 4));
+        assert_eq!(replica.link_down_seconds, None);
+        for (told, seconds) in [("7", Some(7)), ("-1", None), ("1795800000", None)] {
+            let text = format!("role:slave\r\nmaster_link_down_since_seconds:{told}\r\n");
+            assert_eq!(super::replication(&text).link_down_seconds, seconds);
+        }
         assert_eq!(
             (replica.replication_id2.as_str(), replica.second_offset),
             ("ab", 9)

@@ -3,3 +3,4 @@
 pub mod plan;
 mod restarted;
 pub mod stall;
+pub(crate) mod times;

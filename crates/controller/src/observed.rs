@@ -4,8 +4,9 @@
 
 use crate::leases::Leases;
 use model::NodeUid;
+use model::documents::Role;
 use model::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST, NODE_SILENT, NODE_SILENT_LOW};
-use model::observation::{NodeObservation, ProxyObservation, ShardObservation};
+use model::observation::{EngineState, NodeObservation, ProxyObservation, ShardObservation};
 use model::{Epoch, ShardUid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct Observations {
     linked: BTreeMap<ShardUid, (Option<String>, Instant)>,
     /// The last offset that each primary told.
     offsets: BTreeMap<ShardUid, u64>,
+    /// When each primary was last told to be there, in its role, and to answer. True whoever was the primary node.
+    served: BTreeMap<ShardUid, Instant>,
     /// The node that was the primary node last, other than this one, and when it answered last.
     led: Option<(NodeUid, Instant)>,
     /// How far each node's clock is ahead of this one's, ms.
@@ -98,6 +101,7 @@ impl Observations {
                 self.unlinked.remove(&shard);
                 self.linked.remove(&shard);
                 self.offsets.remove(&shard);
+                self.served.remove(&shard);
             }
         }
     }
@@ -108,6 +112,12 @@ impl Observations {
         };
         if replication.is_primary {
             self.offsets.insert(seen.shard, replication.offset);
+        }
+        if replication.is_primary
+            && seen.role == Some(Role::Primary)
+            && seen.state == EngineState::Running
+        {
+            self.served.insert(seen.shard, now);
         }
         if replication.is_primary || replication.link_up {
             self.unlinked.remove(&seen.shard);
@@ -148,6 +158,13 @@ impl Observations {
     #[must_use]
     pub fn last_offset(&self, shard: ShardUid) -> Option<u64> {
         self.offsets.get(&shard).copied()
+    }
+
+    /// How long ago a primary was last told to be there, in its role, and to answer.
+    #[must_use]
+    pub fn served_ago(&self, shard: ShardUid, now: Instant) -> Option<Duration> {
+        let at = self.served.get(&shard)?;
+        Some(now.saturating_duration_since(*at))
     }
 
     /// All of it.

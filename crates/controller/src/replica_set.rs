@@ -167,8 +167,8 @@ fn hears_its_primary(observed: &Observations, shard: &Shard, instant: Instant) -
     known.then_some(replication.link_up && replication.last_io_seconds < REPLICA_SILENT)
 }
 
-/// For how long at most a replica may have heard nothing of its primary: what it was sent before, it has. Engines tell
-/// whole seconds. `None`: not known.
+/// For how long at most a replica may have heard nothing of its primary: what it was sent before, it has. Its engine
+/// tells since when its link is down, whoever was the primary node then. `None`: not known.
 #[must_use]
 pub fn heard_its_primary_ago(
     observed: &Observations,
@@ -177,17 +177,18 @@ pub fn heard_its_primary_ago(
 ) -> Option<Duration> {
     let node = observed.fresh(shard.node, instant)?;
     let replication = observed::shard(node, shard.uid)?.replication.as_ref()?;
-    let told = u64::try_from(replication.last_io_seconds).ok();
-    let told = told
-        .filter(|_| replication.link_up)
-        .map(Duration::from_secs);
-    let unlinked = observed.unlinked_since(shard.uid);
-    let since = unlinked.map(|since| instant.saturating_duration_since(since));
-    Some(told.or(since)? + ENGINE_SECOND + HEARTBEAT_EVERY)
+    let told = if replication.link_up {
+        u64::try_from(replication.last_io_seconds).ok()
+    } else {
+        replication.link_down_seconds
+    };
+    let age = observed.age(shard.node, instant)?;
+    let told = told.map(|seconds| Duration::from_secs(seconds).saturating_add(age));
+    told.map(|ago| ago + HEARD_WITHIN)
 }
 
-/// Engines tell times in whole seconds.
-const ENGINE_SECOND: Duration = Duration::from_secs(1);
+/// How coarse that is: engines tell times in whole seconds, and agents ask them as often as they tell.
+pub(crate) const HEARD_WITHIN: Duration = Duration::from_secs(1).saturating_add(HEARTBEAT_EVERY);
 
 /// A replica that holds what was recorded of it and could be promoted now.
 #[derive(Clone, Debug)]

@@ -63,6 +63,9 @@ pub struct ReplicationObservation {
     pub sync_in_progress: bool,
     /// A replica: seconds since it heard its primary, -1: it does not hear it.
     pub last_io_seconds: i64,
+    /// A replica without a link: seconds since it lost it (`master_link_down_since_seconds`); `None`: it never had one,
+    /// or its agent does not tell, as up to 1.1.0.
+    pub link_down_seconds: Option<u64>,
     /// A replica: where its primary is.
     pub primary: Option<SocketAddr>,
     /// `master_failover_state`.
@@ -86,4 +89,25 @@ pub struct ReplicaSeen {
     pub offset: u64,
     /// Seconds since its last acknowledgement.
     pub lag_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReplicationObservation;
+
+    /// As 1.1.0 tells, and as a newer release may.
+    #[test]
+    fn what_other_releases_tell_is_read() {
+        let of = |more: &str| {
+            let text = format!(
+                r#"{{"is_primary":false,"replication_id":"ab","replication_id2":"","second_offset":-1,
+                "offset":7,"link_up":false,"sync_in_progress":false,"last_io_seconds":-1,"primary":null,
+                "failover_state":"no-failover","replicas":[],"full_syncs":0,"partial_syncs":0{more}}}"#
+            );
+            serde_json::from_str::<ReplicationObservation>(&text).unwrap()
+        };
+        assert_eq!((of("").offset, of("").link_down_seconds), (7, None));
+        let newer = of(r#","link_down_seconds":5,"of_a_newer_release":true"#);
+        assert_eq!(newer.link_down_seconds, Some(5));
+    }
 }

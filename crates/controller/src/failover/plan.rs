@@ -18,18 +18,18 @@
 //! stored that no proxy may use it, its agent ends it, and then it is gone. An agent that does not get that
 //! done is not waited for without end: the primary is replaced as one that is not heard.
 
-use super::{restarted, stall};
+use super::{restarted, stall, times};
 use crate::observed::{self, Observations};
 use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::Revision;
 use model::command::AgentCommand;
 use model::documents::{Fence, Role, Severity, Shard, keys};
 use model::limits::{FAILOVERS_KEPT, FAILOVERS_MAX, FAILOVERS_WITHIN, KILL_WITHIN};
 use model::observation::ShardObservation;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use store::Txn;
 
 /// What a replica set needs.
@@ -76,7 +76,8 @@ pub fn plan(
             return restored_or_back(state, observed, set, (instant, now));
         }
         if !frozen.is_empty() {
-            return held(state, set, format!("{cause}; {}", frozen.join("; ")), now);
+            let reason = format!("{cause}; {}", frozen.join("; "));
+            return held(state, observed, set, reason, (instant, now));
         }
         return nobody(state, set, cause, now);
     };
@@ -91,7 +92,7 @@ pub fn plan(
             "{cause}; {recent} failovers within {} s: the next one waits until that is over",
             FAILOVERS_WITHIN.as_secs()
         );
-        return held(state, set, reason, now);
+        return held(state, observed, set, reason, (instant, now));
     }
     let hangs = matches!(loss, Loss::Hangs(_));
     if loss.may_live()
@@ -111,7 +112,8 @@ fn not_fenced(
     (instant, now): (Instant, Timestamp),
 ) -> Option<Verdict> {
     let Some(Fence::Withheld { since }) = set.primary.fence else {
-        return Some(withhold(state, set, cause, now));
+        let lost = times::lost_since(observed, set, (instant, now));
+        return Some(withhold(state, set, (cause, lost), now));
     };
     if hangs && now.duration_since(since).unsigned_abs() < KILL_WITHIN {
         return Some(kill(set, cause));
@@ -149,7 +151,7 @@ fn replace_by_restarted(
     }
     let as_primary = AsPrimary {
         run_id: Some(next.run_id.to_owned()),
-        lost_since: Some(before(times.1, next.silence)),
+        lost_since: Some(times::lost_since(observed, set, times)),
         ..AsPrimary::default()
     };
     let mut change = new_primary(state, set, new, as_primary, times.1);
@@ -260,8 +262,14 @@ impl Loss {
 }
 
 /// From now on no proxy may use the primary.
-fn withhold(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestamp) -> Verdict {
+fn withhold(
+    state: &ClusterState,
+    set: &ReplicaSet<'_>,
+    (cause, lost): (&str, Timestamp),
+    now: Timestamp,
+) -> Verdict {
     let mut doc = set.primary.doc.clone();
+    doc.lost_since = Some(lost);
     doc.fence = Some(Fence::Withheld { since: now });
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
@@ -307,6 +315,7 @@ fn back(
     let mut doc = set.primary.doc.clone();
     doc.fence = None;
     doc.trouble = None;
+    doc.lost_since = None;
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
     let reason = format!("redis:{} is heard again", doc.uid);
@@ -320,11 +329,19 @@ pub(crate) fn is_recent(then: Timestamp, now: Timestamp) -> bool {
 }
 
 /// What keeps a set without a primary is stored once, as an alert that the tools show.
-fn held(state: &ClusterState, set: &ReplicaSet<'_>, reason: String, now: Timestamp) -> Verdict {
+fn held(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    reason: String,
+    (instant, now): (Instant, Timestamp),
+) -> Verdict {
     if set.primary.trouble.is_some() {
         return Verdict::Waits(reason);
     }
     let mut doc = set.primary.doc.clone();
+    // Whoever ends the wait knows when it began, be it another primary node.
+    doc.lost_since = Some(times::lost_since(observed, set, (instant, now)));
     doc.trouble = Some(reason.clone());
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
@@ -356,10 +373,12 @@ fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestam
         "{cause}, before it served: redis:{} comes back with its own data",
         server.uid
     );
-    Verdict::Store(
-        new_primary(state, set, server, AsPrimary::default(), now).into_txn(),
-        reason,
-    )
+    let as_primary = AsPrimary {
+        lost_since: set.primary.lost_since,
+        ..AsPrimary::default()
+    };
+    let change = new_primary(state, set, server, as_primary, now);
+    Verdict::Store(change.into_txn(), reason)
 }
 
 fn promotion(
@@ -372,14 +391,15 @@ fn promotion(
 ) -> Verdict {
     let cause = loss.cause();
     let record = best.shard.synced.as_ref();
+    let lost = times::lost_since(observed, set, (instant, now));
+    let from = times::unproven_from(observed, best.shard, lost, (instant, now));
     let as_primary = AsPrimary {
         run_id: record.map(|record| record.run_id.clone()),
         history: Some(&best.history),
         fence: loss.may_live().then_some(Fence::Promises),
-        lost_since: Some(lost_since(observed, set, loss, (instant, now))),
+        lost_since: Some(lost),
     };
     let mut change = new_primary(state, set, best.shard, as_primary, now);
-    let heard = replica_set::heard_its_primary_ago(observed, best.shard, instant);
     let last_heard = observed.last_offset(set.primary.uid);
     change.event(
         Severity::Error,
@@ -394,7 +414,7 @@ fn promotion(
             ("cause", json!(cause)),
             ("offset", json!(best.offset)),
             ("last_known_offset", json!(last_heard)),
-            ("unproven_from", json!(heard.map(|ago| before(now, ago)))),
+            ("unproven_from", json!(from)),
             ("unproven_to", json!(now)),
             ("confirmed", json!(!loss.may_live())),
         ],
@@ -418,27 +438,6 @@ struct AsPrimary<'a> {
     fence: Option<Fence>,
     /// See [`Shard::lost_since`].
     lost_since: Option<Timestamp>,
-}
-
-/// Since when nobody has written to the primary, as far as is known. Of a process that has ended it is heard at once.
-fn lost_since(
-    observed: &Observations,
-    set: &ReplicaSet<'_>,
-    loss: &Loss,
-    (instant, now): (Instant, Timestamp),
-) -> Timestamp {
-    let hung = set.primary.stalled.as_ref().filter(|stalled| stalled.hangs);
-    let silence = observed.silence(set.primary.node, instant);
-    match (loss, hung) {
-        (_, Some(stalled)) => stalled.since.min(now),
-        (Loss::Unheard(_), None) => before(now, silence.unwrap_or_default()),
-        (Loss::Gone(_) | Loss::Hangs(_), None) => now,
-    }
-}
-
-fn before(now: Timestamp, ago: Duration) -> Timestamp {
-    let ago = SignedDuration::try_from(ago).unwrap_or_default();
-    now.checked_sub(ago).unwrap_or(now)
 }
 
 /// Gives the role to another shard, in the next epoch of the set. Records stay: until the new primary

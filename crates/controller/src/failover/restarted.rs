@@ -22,8 +22,6 @@ pub(super) struct Restarted<'a> {
     pub(super) run_id: &'a str,
     /// When its data on disk were written last.
     pub(super) written: Timestamp,
-    /// How long the primary's node has been silent.
-    pub(super) silence: Duration,
     /// Why it may.
     pub(super) cause: String,
 }
@@ -75,7 +73,6 @@ pub(super) fn newest<'a>(
         shard,
         run_id,
         written,
-        silence,
         cause,
     })
 }

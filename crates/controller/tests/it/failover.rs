@@ -25,7 +25,7 @@ pub(crate) fn spec(count: u32) -> Intent {
     })
 }
 
-fn created() -> World {
+pub(crate) fn created() -> World {
     let mut world = World::with_nodes(3);
     world.request(&spec(1)).unwrap();
     world.settle();

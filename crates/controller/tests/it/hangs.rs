@@ -67,7 +67,7 @@ fn answers(world: &mut World, before: &model::observation::ShardObservation) {
     *world.seen(before.shard) = before.clone();
 }
 
-fn events(world: &World, kind: &str) -> Vec<Value> {
+pub(crate) fn events(world: &World, kind: &str) -> Vec<Value> {
     let events = world.state.range("event/");
     events
         .map(|(_, entry)| entry.value.clone())

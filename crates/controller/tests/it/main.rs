@@ -26,6 +26,7 @@ mod requests;
 mod restored;
 mod sim;
 mod slave_ha;
+mod told;
 mod tuning;
 mod upgrade;
 mod upgrade_plan;

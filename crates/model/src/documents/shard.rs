@@ -79,8 +79,8 @@ pub struct Shard {
     /// When the role of `epoch` was decided; `None`: at creation.
     #[serde(default)]
     pub role_since: Option<Timestamp>,
-    /// Of a primary named by a failover, until it serves: since when nobody has written to its predecessor, as far as is
-    /// known.
+    /// Of a primary that is lost and not replaced yet, and of one named by a failover until it serves: when it, or its
+    /// predecessor, was last known to take writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Timestamp>,
     /// The last automatic failovers of its replica set, oldest first, at most

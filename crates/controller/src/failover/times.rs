@@ -1,0 +1,75 @@
+//! When a lost primary was last known to take writes, and what its replica may lack. Pure.
+//!
+//! What is told must be true, or a bound on the safe side. Much may lie between the loss and the promotion – a wait, another
+//! primary node, an agent that was stopped –, so what was known first is stored with the primary
+//! ([`model::documents::Shard::lost_since`]) and nothing that is found out later makes it younger.
+
+use crate::observed::Observations;
+use crate::replica_set::{self, Fate, HEARD_WITHIN, ReplicaSet};
+use crate::state::Stored;
+use jiff::{SignedDuration, Timestamp};
+use model::documents::Shard;
+use model::limits::NODE_SILENT;
+use std::time::{Duration, Instant};
+
+/// When a set's primary, which is lost, was last known to take writes: by its agent, or by an engine that follows it.
+pub(crate) fn lost_since(
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    (instant, now): (Instant, Timestamp),
+) -> Timestamp {
+    let stored = set.primary.lost_since;
+    let found = before(now, lost_ago(observed, set, (instant, now)));
+    stored.map_or(found, |stored| stored.min(found))
+}
+
+fn lost_ago(
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    (instant, now): (Instant, Timestamp),
+) -> Duration {
+    let primary = set.primary;
+    if let Some(hung) = primary.stalled.as_ref().filter(|stalled| stalled.hangs) {
+        let ago = now.duration_since(hung.since);
+        return Duration::try_from(ago).unwrap_or_default();
+    }
+    let told = observed.served_ago(primary.uid, instant);
+    let is_gone = matches!(replica_set::fate(observed, primary, instant), Fate::Gone(_));
+    // An agent tells of the end at once: between two heartbeats that came in time nobody was away.
+    if is_gone && told.is_some_and(|ago| ago < NODE_SILENT) {
+        return Duration::ZERO;
+    }
+    let replicas = set.replicas.iter();
+    let heard = replicas.filter_map(|shard| {
+        let ago = replica_set::heard_its_primary_ago(observed, shard, instant);
+        ago.filter(|_| shard.synced.is_some())
+    });
+    let latest = told.into_iter().chain(heard).min();
+    let silence = || observed.silence(primary.node, instant).filter(|_| !is_gone);
+    latest.or_else(silence).unwrap_or_default()
+}
+
+/// From when on something may be missing that the primary has acknowledged: its replica had heard it then.
+pub(super) fn unproven_from(
+    observed: &Observations,
+    replica: &Stored<Shard>,
+    lost: Timestamp,
+    (instant, now): (Instant, Timestamp),
+) -> Timestamp {
+    let heard = replica_set::heard_its_primary_ago(observed, replica, instant);
+    // An agent of 1.1.0 tells only that there is no link: it was seen so since then.
+    let unlinked = observed.unlinked_since(replica.uid).map(|since| {
+        let seen = instant.saturating_duration_since(since);
+        seen.saturating_add(HEARD_WITHIN)
+    });
+    let latest = before(lost, HEARD_WITHIN);
+    let known = heard.into_iter().chain(unlinked);
+    known
+        .map(|ago| before(now, ago))
+        .fold(latest, Timestamp::min)
+}
+
+pub(super) fn before(now: Timestamp, ago: Duration) -> Timestamp {
+    let ago = SignedDuration::try_from(ago).unwrap_or_default();
+    now.checked_sub(ago).unwrap_or(now)
+}

@@ -1,0 +1,155 @@
+//! What is told of a failover: for how long nobody could write, what may be missing, and what is lost.
+
+use crate::failover::{PRIMARY, REPLICA, created, shard};
+use crate::hangs::events;
+use crate::world::World;
+use controller::database::plan::{self, Step};
+use controller::observed::Observations;
+use jiff::{SignedDuration, Timestamp};
+use model::ShardUid;
+use model::documents::Role;
+use model::limits::FAILOVERS_MAX;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+fn only(world: &World, kind: &str) -> Value {
+    let told = events(world, kind);
+    assert_eq!(told.len(), 1, "{kind}: {told:?}");
+    told[0].clone()
+}
+
+fn time(event: &Value, name: &str) -> Timestamp {
+    event[name].as_str().unwrap().parse().unwrap()
+}
+
+fn passes(world: &mut World, seconds: i64) {
+    world.now += SignedDuration::from_secs(seconds);
+}
+
+/// The primary of the third crash within a minute waits: the store knows since when, whoever is the primary node.
+#[test]
+fn a_failover_that_waited_tells_for_how_long() {
+    let mut world = created();
+    let mut primary = PRIMARY;
+    for _ in 0..=FAILOVERS_MAX {
+        passes(&mut world, 1);
+        primary = [PRIMARY, REPLICA]
+            .into_iter()
+            .find(|uid| shard(&world, *uid).role == Role::Primary)
+            .unwrap();
+        world.crash(primary);
+        world.settle();
+    }
+    let died = world.now;
+    assert!(shard(&world, primary).trouble.is_some());
+    assert!(shard(&world, primary).lost_since.unwrap() <= died);
+    // Long after its link is lost; this primary node hears of it only now.
+    passes(&mut world, 58);
+    world.link(other(primary), false, false);
+    world.settle();
+    assert_eq!(shard(&world, other(primary)).role, Role::Primary);
+    let promoted = events(&world, "shard_promoted").pop().unwrap();
+    let took = promoted["milliseconds"].as_u64().unwrap();
+    assert!((58_000..=61_000).contains(&took), "{took}");
+    let failover = events(&world, "shard_failover").pop().unwrap();
+    let from = time(&failover, "unproven_from");
+    assert!(
+        from < died && from >= died - SignedDuration::from_secs(5),
+        "{from}"
+    );
+    assert_eq!(time(&failover, "unproven_to"), world.now);
+    let (old, new) = (shard(&world, primary), shard(&world, other(primary)));
+    assert_eq!((old.lost_since, new.lost_since), (None, None));
+}
+
+fn other(uid: ShardUid) -> ShardUid {
+    if uid == PRIMARY { REPLICA } else { PRIMARY }
+}
+
+/// What was stored when it was fenced counts, and not the silence that a new primary node has seen.
+#[test]
+fn a_fenced_primary_was_lost_before_another_primary_node_came() {
+    let mut world = created();
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    world.silent_for = Duration::from_secs(5);
+    world.proxies_lag = true;
+    world.settle();
+    let fenced = world.now;
+    assert!(shard(&world, PRIMARY).is_withheld());
+    passes(&mut world, 20);
+    world.proxies_lag = false;
+    world.settle();
+    let promoted = only(&world, "shard_promoted")["milliseconds"].as_u64();
+    assert!(promoted.unwrap() >= 25_000, "{promoted:?}");
+    assert!(time(&only(&world, "shard_failover"), "unproven_from") < fenced);
+    // One that is heard again in time is not lost any more.
+    let mut world = created();
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    world.proxies_lag = true;
+    world.settle();
+    world.silent.clear();
+    world.link(REPLICA, true, false);
+    world.settle();
+    assert_eq!(shard(&world, PRIMARY).lost_since, None);
+}
+
+/// The failover that the next plan of a primary node stores that has heard this.
+fn planned(world: &mut World, observed: &Observations, instant: Instant) -> Value {
+    let plan = plan::plan(&world.cluster(), observed, instant, world.now);
+    for step in plan.steps {
+        if let Step::Store { txn, .. } = step {
+            world.apply(&txn);
+        }
+    }
+    only(world, "shard_failover")
+}
+
+/// Who was stopped tells of the end late: what others heard last counts.
+#[test]
+fn an_end_that_is_told_late_was_not_just_now() {
+    let mut world = created();
+    passes(&mut world, 100);
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let mut observed = Observations::default();
+    observed.in_term(1, start);
+    for node in world.nodes.values() {
+        observed.record(node.clone(), after(1));
+    }
+    world.crash(PRIMARY);
+    let replica = world.seen(REPLICA).replication.as_mut().unwrap();
+    (replica.link_up, replica.link_down_seconds) = (false, Some(5));
+    for node in world.nodes.values() {
+        observed.record(node.clone(), after(31));
+    }
+    let failover = planned(&mut world, &observed, after(31));
+    let ago = |seconds| world.now - SignedDuration::from_secs(seconds);
+    let lost = shard(&world, REPLICA).lost_since.unwrap();
+    assert_eq!(
+        lost,
+        ago(7),
+        "as its replica tells, in whole seconds and a heartbeat"
+    );
+    assert_eq!(time(&failover, "unproven_from"), ago(9));
+    assert_eq!(time(&failover, "unproven_to"), world.now);
+}
+
+/// One that is told at once was just now.
+#[test]
+fn an_end_that_is_told_at_once_is_not_made_longer() {
+    let mut world = created();
+    let start = Instant::now();
+    let mut observed = Observations::default();
+    observed.in_term(1, start);
+    for node in world.nodes.values() {
+        observed.record(node.clone(), start);
+    }
+    let then = start + Duration::from_millis(700);
+    world.crash(PRIMARY);
+    let node = shard(&world, PRIMARY).node;
+    observed.record(world.nodes[&node].clone(), then);
+    planned(&mut world, &observed, then);
+    assert_eq!(shard(&world, REPLICA).lost_since, Some(world.now));
+}
