@@ -3,3 +3,4 @@
 pub mod deletion;
 pub mod execute;
 pub mod plan;
+mod restart;

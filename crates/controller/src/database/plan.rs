@@ -1,6 +1,7 @@
 //! One small step at a time from what is stored and observed. Pure; missing information vetoes.
 
 use super::deletion::{self, gone_with_its_node, is_lost};
+use super::restart;
 use crate::failover::plan::{self as failover, Verdict};
 use crate::failover::stall;
 use crate::leases::plan as leases;
@@ -18,7 +19,7 @@ use crate::switchover::plan::{Move, Party};
 use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSettings, EngineSpec};
 use model::documents::{
-    Database, DatabaseStatus, Fence, OperationStatus, Persistence, RoleMove, Severity, Shard, keys,
+    Database, DatabaseStatus, Fence, OperationStatus, RoleMove, Severity, Shard, keys,
 };
 use model::limits::OPERATIONS_KEPT;
 use model::observation::{EngineState, ShardObservation};
@@ -282,12 +283,28 @@ impl View<'_> {
 
     fn primary_need(&self, set: &ReplicaSet<'_>) -> Need {
         match self.engine_need(set.primary) {
-            Ok(seen) => match role_need(self.state, set, seen, self.now) {
+            Ok(seen) => match self.role_need(set, seen) {
                 Need::Nothing => self.keeper_need(set, set.primary, seen),
                 need => need,
             },
             Err(need) => *need,
         }
+    }
+
+    /// A running engine gets the role of a primary. A process that is not the one of the current epoch begins a
+    /// new one.
+    fn role_need(&self, set: &ReplicaSet<'_>, seen: &ShardObservation) -> Need {
+        let shard = set.primary;
+        let Some(run_id) = &seen.run_id else {
+            return Need::Wait(format!("redis:{} has not told its run id", shard.uid));
+        };
+        if shard.run_id.as_ref() != Some(run_id) {
+            let both = (self.state, self.observed);
+            let times = (self.instant, self.now);
+            let (txn, reason) = restart::new_process(both, set, (seen, run_id), times);
+            return Need::Step(Step::Store { txn, reason });
+        }
+        role_of(self.state, set, (seen, run_id), self.now)
     }
 
     fn keeper_need(
@@ -422,22 +439,15 @@ fn order(shard: &Shard, command: AgentCommand, reason: String) -> Step {
     }
 }
 
-/// A running engine gets the role of a primary. The store says first who is meant, in which epoch; then
-/// the agent is ordered; then the store learns that it is done. A process that is not the one of the
-/// current epoch begins a new one.
-fn role_need(
+/// The store says first who is meant, in which epoch; then the agent is ordered; then the store learns that it is
+/// done.
+fn role_of(
     state: &ClusterState,
     set: &ReplicaSet<'_>,
-    seen: &ShardObservation,
+    (seen, run_id): (&ShardObservation, &str),
     now: Timestamp,
 ) -> Need {
     let shard = set.primary;
-    let Some(run_id) = &seen.run_id else {
-        return Need::Wait(format!("redis:{} has not told its run id", shard.uid));
-    };
-    if shard.run_id.as_ref() != Some(run_id) {
-        return new_process(state, set, run_id, now);
-    }
     if !observed::is_primary_of(seen, shard.epoch) {
         let reason = format!("redis:{} has no role in epoch {}", shard.uid, shard.epoch);
         return Need::Step(order(shard, primary_order(shard, run_id), reason));
@@ -481,58 +491,6 @@ fn role_need(
         });
     }
     Need::Nothing
-}
-
-/// The process is not the one that had the role: it begins an epoch of its own.
-fn new_process(state: &ClusterState, set: &ReplicaSet<'_>, run_id: &str, now: Timestamp) -> Need {
-    let shard = set.primary;
-    let mut doc = shard.doc.clone();
-    let mut change = Change::of(state, now);
-    if doc.run_id.is_some() {
-        doc.epoch = doc.epoch.next();
-        doc.role_since = Some(now);
-        let persistence = state
-            .database(shard.database)
-            .map(|database| database.persistence);
-        let empty = persistence == Some(Persistence::Disabled);
-        let (severity, data) = if empty {
-            (Severity::Critical, "lost: it begins empty")
-        } else {
-            (Severity::Error, "as they were on disk")
-        };
-        change.event(
-            severity,
-            "shard_restarted",
-            &[
-                ("bdb_uid", json!(shard.database)),
-                ("shard_uid", json!(shard.uid)),
-                ("node_uid", json!(shard.node)),
-                ("epoch", json!(doc.epoch)),
-                ("data", json!(data)),
-            ],
-        );
-    }
-    doc.lost_since = None;
-    doc.run_id = Some(run_id.to_owned());
-    doc.synced = None;
-    doc.trouble = None;
-    doc.stalled = None;
-    // It begins with data of its own: what replicas have is of another history.
-    for replica in &set.replicas {
-        let member = Shard {
-            synced: None,
-            epoch: doc.epoch,
-            ..replica.doc.clone()
-        };
-        if member != replica.doc {
-            change.replace(keys::shard(member.uid), replica.revision, &member);
-        }
-    }
-    change.replace(keys::shard(shard.uid), shard.revision, &doc);
-    Need::Step(Step::Store {
-        txn: change.into_txn(),
-        reason: format!("redis:{} is a new process: epoch {}", shard.uid, doc.epoch),
-    })
 }
 
 /// A replica is promoted by what was recorded of it; any other process simply begins.

@@ -377,7 +377,21 @@ fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestam
         lost_since: set.primary.lost_since,
         ..AsPrimary::default()
     };
-    let change = new_primary(state, set, server, as_primary, now);
+    let mut change = new_primary(state, set, server, as_primary, now);
+    // What has become of its data is told when its process is known.
+    change.event(
+        Severity::Error,
+        "shard_failover_undone",
+        &[
+            ("bdb_uid", json!(set.primary.database)),
+            ("shard_uid", json!(set.primary.uid)),
+            ("node_uid", json!(set.primary.node)),
+            ("new_shard_uid", json!(server.uid)),
+            ("new_node_uid", json!(server.node)),
+            ("epoch", json!(set.primary.epoch.next())),
+            ("cause", json!(cause)),
+        ],
+    );
     Verdict::Store(change.into_txn(), reason)
 }
 

@@ -1,16 +1,32 @@
 //! What is told of a failover: for how long nobody could write, what may be missing, and what is lost.
 
-use crate::failover::{PRIMARY, REPLICA, created, shard};
+use crate::failover::{PRIMARY, REPLICA, created, shard, spec};
 use crate::hangs::events;
 use crate::world::World;
 use controller::database::plan::{self, Step};
 use controller::observed::Observations;
 use jiff::{SignedDuration, Timestamp};
-use model::ShardUid;
-use model::documents::Role;
+use model::documents::{Persistence, Role};
+use model::intent::{DatabaseSpec, Intent};
 use model::limits::FAILOVERS_MAX;
+use model::observation::EngineState;
+use model::{Epoch, ShardUid};
 use serde_json::Value;
 use std::time::{Duration, Instant};
+
+fn persistent(persistence: Persistence) -> World {
+    let mut world = World::with_nodes(3);
+    let Intent::CreateDatabase(database) = spec(1) else {
+        unreachable!("it creates one")
+    };
+    let database = DatabaseSpec {
+        persistence: Some(persistence),
+        ..database
+    };
+    world.request(&Intent::CreateDatabase(database)).unwrap();
+    world.settle();
+    world
+}
 
 fn only(world: &World, kind: &str) -> Value {
     let told = events(world, kind);
@@ -24,6 +40,100 @@ fn time(event: &Value, name: &str) -> Timestamp {
 
 fn passes(world: &mut World, seconds: i64) {
     world.now += SignedDuration::from_secs(seconds);
+}
+
+/// Both engines die at once, and the primary's end is heard first: the replica is named, and is gone too.
+fn both_die(world: &mut World) {
+    world.crash(PRIMARY);
+    world.settle_one();
+    assert_eq!(shard(world, REPLICA).role, Role::Primary);
+    world.crash(REPLICA);
+}
+
+/// The engine of the old primary is started again, and has found this on disk.
+fn comes_back(world: &mut World, written: Option<Timestamp>) {
+    while world.seen(PRIMARY).state != EngineState::Running {
+        world.settle_one();
+    }
+    world.seen(PRIMARY).data_written = written;
+    world.settle();
+    assert!(shard(world, PRIMARY).is_serving());
+}
+
+#[test]
+fn a_role_that_comes_back_to_an_empty_engine_tells_that_all_is_lost() {
+    let mut world = created();
+    both_die(&mut world);
+    comes_back(&mut world, None);
+    let restarted = only(&world, "shard_restarted");
+    assert_eq!(restarted["severity"], "CRITICAL");
+    assert_eq!(restarted["data"], "lost: it begins empty");
+    assert_eq!(restarted["epoch"], 3);
+    let undone = only(&world, "shard_failover_undone");
+    assert_eq!(
+        (&undone["shard_uid"], &undone["new_shard_uid"]),
+        (&2.into(), &1.into())
+    );
+}
+
+#[test]
+fn a_role_that_comes_back_to_an_old_snapshot_tells_since_when_writes_are_lost() {
+    let snapshot = Persistence::Snapshot {
+        seconds: 3_600,
+        writes: 1,
+    };
+    let (old, fresh) = (Timestamp::UNIX_EPOCH, |world: &World| world.now);
+    let mut world = persistent(snapshot);
+    passes(&mut world, 40);
+    both_die(&mut world);
+    comes_back(&mut world, Some(old));
+    let restarted = only(&world, "shard_restarted");
+    assert_eq!(restarted["severity"], "CRITICAL");
+    let data = restarted["data"].as_str().unwrap();
+    assert!(
+        data.starts_with("lost from 1970-01-01T00:00:00Z on"),
+        "{data}"
+    );
+    assert_eq!(time(&restarted, "data_written"), old);
+    assert_eq!(time(&restarted, "unproven_to"), world.now);
+
+    // It was never saved.
+    let mut world = persistent(snapshot);
+    both_die(&mut world);
+    comes_back(&mut world, None);
+    let data = &only(&world, "shard_restarted")["data"];
+    assert_eq!(data, "lost: nothing was on disk, it begins empty");
+
+    // It was saved when it was stopped.
+    let mut world = persistent(snapshot);
+    passes(&mut world, 40);
+    both_die(&mut world);
+    let written = fresh(&world);
+    comes_back(&mut world, Some(written));
+    let restarted = only(&world, "shard_restarted");
+    assert_eq!(restarted["data"], "as they were on disk");
+    assert_eq!(restarted["severity"], "ERROR");
+}
+
+/// Its node was away, not its engine: it has all that it had.
+#[test]
+fn a_role_that_comes_back_to_the_process_that_had_it_loses_nothing() {
+    let mut world = created();
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    world.settle_one();
+    world.settle_one();
+    assert_eq!(shard(&world, REPLICA).role, Role::Primary);
+    world.crash(REPLICA);
+    world.settle();
+    passes(&mut world, 20);
+    world.silent.clear();
+    world.settle();
+    assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(3)));
+    assert_eq!(events(&world, "shard_restarted"), Vec::<Value>::new());
+    only(&world, "shard_failover_undone");
+    let took = only(&world, "shard_promoted")["milliseconds"].as_u64();
+    assert!(took.unwrap() >= 20_000, "{took:?}");
 }
 
 /// The primary of the third crash within a minute waits: the store knows since when, whoever is the primary node.
