@@ -2,6 +2,7 @@
 
 use crate::reach::Reach;
 use crate::view::{Endpoint, Place, View};
+use model::NodeUid;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,13 @@ use tokio::task::JoinSet;
 /// An address that was given out stays the answer for this long while it works, though a nearer one may
 /// be back: clients that were told of one move are not told of the next at once.
 const STAYS: Duration = Duration::from_secs(30);
+/// How long an endpoint that accepts connections nowhere is asked for again before that is the answer: as long as a
+/// machine that is silent is tried.
+const SETTLES: Duration = Duration::from_millis(600);
+/// Pause between two of these tries.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// Endpoints beyond which those that have been shut for longer are forgotten.
+const SHUT_MAX: usize = 4_096;
 /// Messages that a slow subscriber may be behind; it loses the oldest.
 const NEWS_MAX: usize = 1_024;
 
@@ -63,6 +71,33 @@ struct Given {
     lost: bool,
 }
 
+/// How an address is asked.
+#[derive(Clone, Copy, Debug)]
+enum Asks {
+    /// One that was shut a moment ago counts as shut.
+    Soon,
+    /// An answer that is not old counts.
+    Surely,
+    /// An answer of this moment alone.
+    Now,
+}
+
+async fn is_open(reach: &Arc<Reach>, socket: SocketAddr, asks: Asks) -> bool {
+    match asks {
+        Asks::Soon => reach.is_open_soon(socket).await,
+        Asks::Surely => reach.is_open(socket).await,
+        Asks::Now => reach.is_open_now(socket, ASK_AGAIN).await,
+    }
+}
+
+/// An endpoint that accepts connections nowhere.
+#[derive(Clone, Debug)]
+struct Shut {
+    /// Whose proxies should serve it: of others it is asked anew.
+    nodes: Vec<NodeUid>,
+    since: Instant,
+}
+
 /// Finds endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Finder {
@@ -71,6 +106,8 @@ pub struct Finder {
     /// What the Sentinel commands answered last, by database and port: a port that is given away to
     /// another database is another thing.
     given: Arc<Mutex<BTreeMap<(u64, u16), Given>>>,
+    /// Endpoints that accept connections nowhere.
+    shut: Arc<Mutex<BTreeMap<(u64, u16), Shut>>>,
     news: broadcast::Sender<News>,
 }
 
@@ -82,6 +119,7 @@ impl Finder {
             view,
             reach: Reach::new(source),
             given: Arc::default(),
+            shut: Arc::default(),
             news: broadcast::Sender::new(NEWS_MAX),
         }
     }
@@ -114,18 +152,31 @@ impl Finder {
     /// All places of an endpoint that accept connections, nearest first; a doubtful one only if no other
     /// does.
     pub async fn live(&self, view: &View, endpoint: &Endpoint) -> Vec<Place> {
+        let began = Instant::now();
+        // Before the answer is "nowhere", those that were only remembered as shut are asked.
+        for asks in [Asks::Soon, Asks::Surely] {
+            let open = self.open_of(view, endpoint, asks).await;
+            if !open.is_empty() {
+                self.is_there(endpoint);
+                return open;
+            }
+        }
+        while let Some((view, index)) = self.again(endpoint, began).await {
+            let open = self.open_of(&view, &view.endpoints[index], Asks::Now).await;
+            if !open.is_empty() {
+                self.is_there(endpoint);
+                return open;
+            }
+        }
+        Vec::new()
+    }
+
+    async fn open_of(&self, view: &View, endpoint: &Endpoint, asks: Asks) -> Vec<Place> {
         let places = view.places(endpoint);
         let (doubtful, good): (Vec<Place>, Vec<Place>) =
             places.into_iter().partition(|place| place.doubtful);
         for group in [&good, &doubtful] {
-            let open = self.open(group, false).await;
-            if !open.is_empty() {
-                return open;
-            }
-        }
-        // Before the answer is "nowhere", those that were only remembered as shut are asked.
-        for group in [&good, &doubtful] {
-            let open = self.open(group, true).await;
+            let open = self.open(group, asks).await;
             if !open.is_empty() {
                 return open;
             }
@@ -133,19 +184,12 @@ impl Finder {
         Vec::new()
     }
 
-    async fn open(&self, places: &[Place], surely: bool) -> Vec<Place> {
+    async fn open(&self, places: &[Place], asks: Asks) -> Vec<Place> {
         let mut asked = JoinSet::new();
         for (index, place) in places.iter().enumerate() {
             let reach = Arc::clone(&self.reach);
             let socket = place.socket;
-            asked.spawn(async move {
-                let open = if surely {
-                    reach.is_open(socket).await
-                } else {
-                    reach.is_open_soon(socket).await
-                };
-                (index, open)
-            });
+            asked.spawn(async move { (index, is_open(&reach, socket, asks).await) });
         }
         let mut open = vec![false; places.len()];
         while let Some(answer) = asked.join_next().await {
@@ -158,9 +202,27 @@ impl Finder {
             .collect()
     }
 
-    /// The first place of an endpoint that accepts connections: the one that was given out last while
-    /// that is not long ago, then the nearest.
+    /// The first place of an endpoint that accepts connections.
     async fn first(&self, view: &View, endpoint: &Endpoint) -> Option<Place> {
+        let began = Instant::now();
+        for asks in [Asks::Soon, Asks::Surely] {
+            if let Some(place) = self.first_of(view, endpoint, asks).await {
+                self.is_there(endpoint);
+                return Some(place);
+            }
+        }
+        while let Some((view, index)) = self.again(endpoint, began).await {
+            let endpoint = &view.endpoints[index];
+            if let Some(place) = self.first_of(&view, endpoint, Asks::Now).await {
+                self.is_there(endpoint);
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// The one that was given out last while that is not long ago, then the nearest.
+    async fn first_of(&self, view: &View, endpoint: &Endpoint, asks: Asks) -> Option<Place> {
         let mut places = view.places(endpoint);
         if let Some(given) = self.given(endpoint)
             && given.since.elapsed() < STAYS
@@ -168,16 +230,50 @@ impl Finder {
             places.sort_by_key(|place| (place.doubtful, place.socket != given.socket));
         }
         for place in &places {
-            if self.reach.is_open_soon(place.socket).await {
-                return Some(*place);
-            }
-        }
-        for place in &places {
-            if self.reach.is_open(place.socket).await {
+            if is_open(&self.reach, place.socket, asks).await {
                 return Some(*place);
             }
         }
         None
+    }
+
+    /// What this node knows after a moment, if an endpoint that accepts connections nowhere is to be asked again
+    /// before that is the answer: one that is elsewhere since a moment is left by its old proxies before all nodes know
+    /// of that, and before the new ones listen. Not for long, and once: an endpoint that is gone is gone.
+    async fn again(&self, endpoint: &Endpoint, began: Instant) -> Option<(Arc<View>, usize)> {
+        let key = (endpoint.database, endpoint.port);
+        if self.shut_since(endpoint, began).elapsed() >= SETTLES {
+            return None;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        let view = self.view();
+        let place = |e: &Endpoint| (e.database, e.port) == key;
+        let index = view.endpoints.iter().position(place)?;
+        Some((view, index))
+    }
+
+    fn shut_since(&self, endpoint: &Endpoint, began: Instant) -> Instant {
+        let mut nodes: Vec<NodeUid> = endpoint.proxies.iter().map(|p| p.node).collect();
+        nodes.sort_unstable();
+        let now = Shut {
+            nodes,
+            since: began,
+        };
+        let mut shut = self.shut.lock().unwrap_or_else(PoisonError::into_inner);
+        if shut.len() > SHUT_MAX {
+            shut.retain(|_, shut| shut.since.elapsed() < SETTLES);
+        }
+        let key = (endpoint.database, endpoint.port);
+        let known = shut.entry(key).or_insert_with(|| now.clone());
+        if known.nodes != now.nodes {
+            *known = now;
+        }
+        known.since
+    }
+
+    fn is_there(&self, endpoint: &Endpoint) {
+        let mut shut = self.shut.lock().unwrap_or_else(PoisonError::into_inner);
+        shut.remove(&(endpoint.database, endpoint.port));
     }
 
     /// Where the database of an endpoint is, and tells subscribers if that is news.
@@ -428,5 +524,70 @@ pub(crate) mod tests {
             panic!("another message");
         };
         assert_eq!((name.as_str(), to.ip()), ("demo", [192, 0, 2, 3].into()));
+    }
+
+    /// Its old proxy accepts nobody any more, the new one not yet, and not every node knows of the move: nobody hears
+    /// that there is no address, and nobody that it was lost.
+    #[tokio::test]
+    async fn an_endpoint_that_is_moving_is_waited_for() {
+        for dns in [false, true] {
+            let (sender, finder, mut listeners) = with_free_port(2).await;
+            sender.send_modify(|view| only(view, 1));
+            let mut news = finder.news();
+            assert_eq!(last(&found(&finder).await), Some(1));
+            let port = finder.view().endpoints[0].port;
+            listeners.clear();
+            // What was remembered of it is over.
+            until_shut(&finder).await;
+            let asked = {
+                let finder = finder.clone();
+                tokio::spawn(async move {
+                    let view = finder.view();
+                    match dns {
+                        true => finder.live(&view, &view.endpoints[0]).await.len(),
+                        false => usize::from(found(&finder).await.live),
+                    }
+                })
+            };
+            tokio::task::yield_now().await;
+            sender.send_modify(|view| only(view, 3));
+            let _third = TcpListener::bind(SocketAddr::from(([127, 0, 9, 3], port)))
+                .await
+                .unwrap();
+            assert_eq!(asked.await.unwrap(), 1);
+            assert_eq!(last(&found(&finder).await), Some(3));
+            while let Ok(news) = news.try_recv() {
+                assert!(matches!(news, News::Moved { .. }), "{news:?}");
+            }
+        }
+    }
+
+    fn only(view: &mut Arc<View>, node: u64) {
+        let mut other = (**view).clone();
+        let proxy = crate::view::Proxy {
+            node: NodeUid(node),
+            doubtful: false,
+        };
+        other.endpoints[0].proxies = vec![proxy];
+        *view = Arc::new(other);
+    }
+
+    async fn until_shut(finder: &Finder) {
+        let view = finder.view();
+        let place = view.places(&view.endpoints[0])[0];
+        while finder.reach.is_open(place.socket).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What is gone is waited for once.
+    #[tokio::test]
+    async fn an_endpoint_that_is_gone_is_not_waited_for_again() {
+        let (_sender, finder, listeners) = with_free_port(1).await;
+        drop(listeners);
+        assert!(!found(&finder).await.live);
+        let view = finder.view();
+        let endpoint = &view.endpoints[0];
+        assert!(finder.again(endpoint, Instant::now()).await.is_none());
     }
 }

@@ -53,10 +53,19 @@ impl Reach {
 
     /// Whether an address accepts connections; what was found in the last quarter of a second counts.
     pub async fn is_open(&self, address: SocketAddr) -> bool {
+        self.is_open_within(address, HOLDS).await
+    }
+
+    /// The same, but a refusal that is older than this moment is asked again: somebody waits for the address.
+    pub async fn is_open_now(&self, address: SocketAddr, moment: Duration) -> bool {
+        self.is_open_within(address, moment).await
+    }
+
+    async fn is_open_within(&self, address: SocketAddr, refused: Duration) -> bool {
         let entry = self.entry(address);
         let mut seen = entry.lock().await;
         if let Some(seen) = *seen
-            && seen.at.elapsed() < HOLDS
+            && seen.at.elapsed() < if seen.open { HOLDS } else { refused }
         {
             return seen.open;
         }

@@ -7,7 +7,6 @@
 use crate::member::Member;
 use crate::proxy_feed::is_served;
 use crate::view;
-use controller::observed::proxy_trouble;
 use controller::placement::plan::proxies;
 use controller::state::ClusterState;
 use discovery::finder::Finder;
@@ -107,15 +106,12 @@ fn is_doubtful(known: &Known<'_>, node: NodeUid, database: &model::documents::Da
         }
         heard.observation.proxy.as_ref()
     };
-    // A proxy that has not connected to the shards holds its clients for a moment; that is no reason
-    // to send them elsewhere.
-    let listens = proxy.is_some_and(|proxy| {
-        proxy
-            .databases
-            .iter()
-            .any(|d| d.database == database.uid && d.listening && d.error.is_none())
-    });
-    !listens && proxy_trouble(proxy, database.uid).is_some()
+    // A proxy that has not connected to the shards says so as an error, and holds its clients for a moment; that is no
+    // reason to send them elsewhere: when a node is lost all proxies say so, one a little after the other.
+    !proxy.is_some_and(|proxy| {
+        let mut databases = proxy.databases.iter();
+        databases.any(|d| d.database == database.uid && d.listening)
+    })
 }
 
 /// Keeps the view up to date and serves both services until the task is dropped.
@@ -172,8 +168,8 @@ fn now(member: &Member, state: &ClusterState) -> View {
     let (observed, recent, has_quorum) = if status.is_leader {
         let acked = status.quorum_age_ms;
         let quorum = acked.is_some_and(|ms| u128::from(ms) < HEARTBEAT_LOST.as_millis());
-        let heard = member.controller.observations();
-        (view::observed(&heard, at), quorum, quorum)
+        // Whom this primary node has not heard yet in its time is not lost for that.
+        (view::told(member, at), quorum, quorum)
     } else {
         let known = member.last_known().at;
         let recent = known.is_some_and(|heard| heard.elapsed() < HEARTBEAT_LOST);

@@ -116,6 +116,29 @@ fn silence_and_a_closed_listener_speak_against_a_proxy() {
     assert_eq!(all_old, [(1, false), (2, false), (3, false)]);
 }
 
+/// When a node is lost with a primary, each proxy says that it does not reach that; none is a better place for it.
+#[test]
+fn a_shard_that_is_not_reached_does_not_speak_against_a_proxy() {
+    let cut_off = || {
+        let mut proxy = proxy(true);
+        proxy["databases"][0]["shards_connected"] = json!(false);
+        proxy["databases"][0]["error"] = json!("redis:1: connection refused");
+        proxy
+    };
+    let observed = [seen(2, 0, Some(cut_off())), seen(3, 0, Some(proxy(true)))];
+    let own: ProxyObservation = serde_json::from_value(cut_off()).unwrap();
+    let known = Known {
+        me: NodeUid(1),
+        observed: &observed,
+        recent: true,
+        own: Some(&own),
+        has_quorum: true,
+    };
+    let view = view_of(&state("all-nodes", "active"), &known);
+    let proxies = &view.endpoints[0].proxies;
+    assert!(proxies.iter().all(|proxy| !proxy.doubtful), "{proxies:?}");
+}
+
 #[test]
 fn a_database_that_is_not_served_has_no_endpoint() {
     let known = Known {
