@@ -5,7 +5,7 @@
 use crate::operation::plan::of_database;
 use crate::operation::request::describe;
 use crate::state::ClusterState;
-use model::documents::{Database, DatabaseStatus, Operation, OperationStatus};
+use model::documents::{Database, DatabaseStatus, Operation, OperationKind, OperationStatus};
 use model::{ApiError, ErrorCode};
 
 /// Whether nothing works on a database.
@@ -45,11 +45,12 @@ pub(crate) fn with(what: &str, operation: &Operation) -> ApiError {
         OperationStatus::Paused => format!("have it go on with `rladmin retry {uid}`"),
         _ => "wait until it ends (`rladmin cluster running_actions`)".to_owned(),
     };
-    // What does not move anything cannot be given up.
-    let or_end = if operation.kind.moves() {
-        format!(", or give it up with `rladmin abort {uid}`")
-    } else {
-        String::new()
+    let or_end = match operation.kind {
+        OperationKind::UpdateDatabase => format!(
+            ", or end the wait with `rladmin abort {uid}`: what it changes stays, and reaches the rest later"
+        ),
+        kind if kind.can_be_given_up() => format!(", or give it up with `rladmin abort {uid}`"),
+        _ => String::new(),
     };
     ApiError::new(
         ErrorCode::Busy,

@@ -1,16 +1,13 @@
 //! An operator has an operation go on, or gives it up. Pure: what is refused changes nothing.
 
+use super::ending;
 use super::plan::{is_known, new_operation};
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
-use model::documents::{
-    DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Severity, Shard,
-    keys,
-};
+use model::documents::{Operation, OperationKind, OperationStatus, Severity, keys};
 use model::intent::IntentOutcome;
-use model::{ApiError, DatabaseUid, ErrorCode, OperationUid, ShardUid, validate};
+use model::{ApiError, DatabaseUid, ErrorCode, OperationUid, validate};
 use serde_json::json;
-use std::collections::BTreeMap;
 use store::Txn;
 
 /// The operation of a request; what it does is the caller's.
@@ -90,13 +87,12 @@ fn give_up(
     operation: &Stored<Operation>,
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
-    if !operation.kind.moves() {
+    if !operation.kind.can_be_given_up() {
         let instead = match operation.kind {
             OperationKind::CreateDatabase => "delete the database instead",
-            OperationKind::DeleteDatabase => "a deletion cannot be undone",
             _ => {
-                "what it changes is in force already; it ends when the nodes that it waits for are back, or \
-                 are taken out of the cluster (`rladmin node <node> remove`)"
+                "a deletion cannot be undone; it ends when the nodes that it waits for are back, or are taken \
+                 out of the cluster (`rladmin node <node> remove`)"
             }
         };
         return Err(cannot(operation, instead));
@@ -112,63 +108,14 @@ fn give_up(
         );
         return Err(cannot(operation, &why));
     }
-    for (shard, doc) in shards_left(state, operation).into_values() {
-        // Also those that stay as they are: a move that begins meanwhile takes this transaction's place.
-        change.replace(keys::shard(doc.uid), shard.revision, &doc);
-    }
-    let mut doc = operation.doc.clone();
-    doc.status = OperationStatus::Failed;
-    doc.error = Some("an operator gave it up".to_owned());
-    doc.error_code = Some(ErrorCode::OperationAborted);
-    doc.waiting_on = None;
-    doc.ended = Some(fresh.now);
-    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
-    if let Some(database) = state.database(operation.database)
-        && database.operation.as_ref() == Some(&operation.uid)
-    {
-        let mut doc = database.doc.clone();
-        doc.operation = None;
-        doc.status = DatabaseStatus::Active;
-        change.replace(keys::database(doc.uid), database.revision, &doc);
-    }
+    let why = match operation.kind {
+        // What it changes is in force, and reaches what is not heard now when that is back.
+        OperationKind::UpdateDatabase => "an operator did not wait for it any longer",
+        _ => "an operator gave it up",
+    };
+    let error = (ErrorCode::OperationAborted, why);
+    ending::given_up(state, change, operation, error, fresh.now);
     Ok(())
-}
-
-type Left<'a> = BTreeMap<ShardUid, (&'a Stored<Shard>, Shard)>;
-
-/// The shards that an operation works on now, as they are after it was given up.
-fn shards_left<'a>(state: &'a ClusterState, operation: &Operation) -> Left<'a> {
-    let find = |uid: &ShardUid| state.shards.iter().find(|shard| shard.uid == *uid);
-    let mut left: Left<'a> = operation
-        .shards
-        .first()
-        .and_then(find)
-        .map(|shard| (shard.uid, (shard, shard.doc.clone())))
-        .into_iter()
-        .collect();
-    let Some(Migration { shard, copy, .. }) = operation.migrations.first() else {
-        return left;
-    };
-    let (original, copy) = (find(shard), copy.as_ref().and_then(find));
-    for shard in [original, copy].into_iter().flatten() {
-        left.insert(shard.uid, (shard, shard.doc.clone()));
-    }
-    let (Some(original), Some(copy)) = (original, copy) else {
-        return left;
-    };
-    if original.removed_by.is_some() {
-        return left;
-    }
-    let goes = if copy.role == Role::Primary {
-        original
-    } else {
-        copy
-    };
-    if let Some((_, doc)) = left.get_mut(&goes.uid) {
-        doc.removed_by = Some(operation.uid.clone());
-        doc.synced = None;
-    }
-    left
 }
 
 /// A node whose removal is given up stays in the cluster.

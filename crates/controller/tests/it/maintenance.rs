@@ -301,8 +301,8 @@ fn a_database_is_deleted_whose_node_leaves_and_is_not_heard() {
     assert_eq!((cluster.shards.len(), cluster.databases.len()), (0, 0));
 }
 
-/// A change waits for a node that does not come back, and cannot be given up: the removal waits for the change,
-/// which waits for that node no more.
+/// A change waits for a node that does not come back: the removal waits for the change, which waits for that node no
+/// more.
 #[test]
 fn a_dead_node_leaves_though_a_change_waits_for_it() {
     let mut world = World::with_nodes(3);
@@ -357,8 +357,7 @@ fn both_have_left(world: &World, left: [NodeUid; 2]) {
     assert!(copies.iter().all(|s| s.is_usable() || s.synced.is_some()));
 }
 
-/// A change waits for a node that does not come back, and cannot be given up: the removal of another one is taken,
-/// and says that it waits for that change, and for whom that waits.
+/// A change waits for a node that does not come back: the removal of another one is taken, and says that it waits for that change, and for whom that waits.
 #[test]
 fn a_node_leaves_though_a_change_waits_for_another() {
     let (mut world, node, dead) = without_a_replica();
@@ -374,7 +373,7 @@ fn a_node_leaves_though_a_change_waits_for_another() {
     world.note_waits();
     // Who is refused hears it too.
     let refused = world.request(&switch_on(node)).unwrap_err();
-    insta::assert_snapshot!(refused.description, @"database 'demo' (db:1) is busy with SMUpdateBDB of db:1 (op-2), which waits (node:2 is not heard): wait until it ends (`rladmin cluster running_actions`)");
+    insta::assert_snapshot!(refused.description, @"database 'demo' (db:1) is busy with SMUpdateBDB of db:1 (op-2), which waits (node:2 is not heard): wait until it ends (`rladmin cluster running_actions`), or end the wait with `rladmin abort op-2`: what it changes stays, and reaches the rest later");
     ask(&mut world, &remove(node)).unwrap();
     world.note_waits();
     let waits = world

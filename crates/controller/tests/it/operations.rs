@@ -336,7 +336,7 @@ fn an_action_on_a_node_is_given_up_whole() {
 }
 
 #[test]
-fn what_only_waits_is_not_given_up_and_does_not_pause() {
+fn what_only_waits_does_not_pause_and_a_deletion_is_not_given_up() {
     let mut world = world(false);
     world.silent.push(NodeUid(1));
     let change = Intent::UpdateDatabase {
@@ -350,9 +350,15 @@ fn what_only_waits_is_not_given_up_and_does_not_pause() {
     pass(&mut world, 600);
     world.settle();
     assert_eq!(newest(&world).status, OperationStatus::Active);
+    world.request(&abort(&operation)).unwrap();
+    let delete = Intent::DeleteDatabase {
+        database: model::DatabaseUid(1),
+    };
+    let operation = world.request(&delete).unwrap().operation.unwrap();
+    world.settle();
     let (code, why) = refused(&mut world, &abort(&operation));
     assert_eq!(code, ErrorCode::CannotAbort);
-    insta::assert_snapshot!(why, @"SMUpdateBDB of db:1 (op-2) cannot be given up: what it changes is in force already; it ends when the nodes that it waits for are back, or are taken out of the cluster (`rladmin node <node> remove`)");
+    insta::assert_snapshot!(why, @"SMDeleteBDB of db:1 (op-4) cannot be given up: a deletion cannot be undone; it ends when the nodes that it waits for are back, or are taken out of the cluster (`rladmin node <node> remove`)");
 }
 
 fn enslave(node: u64, pass_over_busy: bool) -> Intent {

@@ -50,14 +50,21 @@ impl OperationKind {
         }
     }
 
-    /// Whether it brings roles or shards elsewhere: it pauses when a step takes too long, and can be
-    /// aborted. The others only wait for nodes and engines, and go on by themselves.
+    /// Whether it brings roles or shards elsewhere: it pauses when a step takes too long. The others only wait for
+    /// nodes and engines, and go on by themselves.
     #[must_use]
     pub const fn moves(self) -> bool {
         !matches!(
             self,
             Self::CreateDatabase | Self::UpdateDatabase | Self::DeleteDatabase
         )
+    }
+
+    /// Whether it can be aborted: what moves something stops where it is. A change is in force as soon as it is
+    /// accepted; only the wait for all that it concerns ends.
+    #[must_use]
+    pub const fn can_be_given_up(self) -> bool {
+        !matches!(self, Self::CreateDatabase | Self::DeleteDatabase)
     }
 }
 

@@ -1,0 +1,86 @@
+//! How operations end that do not come to their own end. Pure.
+
+use crate::state::{Change, ClusterState, Stored};
+use jiff::Timestamp;
+use model::documents::{
+    DatabaseStatus, Migration, Operation, OperationStatus, Role, Shard, keys,
+};
+use model::{ErrorCode, ShardUid};
+use std::collections::BTreeMap;
+
+/// Ends an operation before it has done all of its work. What has moved stays where it is; a copy that has not
+/// taken a shard's place goes, and a shard whose copy has taken it goes.
+pub(crate) fn given_up(
+    state: &ClusterState,
+    change: &mut Change,
+    operation: &Stored<Operation>,
+    (code, reason): (ErrorCode, &str),
+    now: Timestamp,
+) {
+    for (shard, doc) in shards_left(state, operation).into_values() {
+        // Also those that stay as they are: a move that begins meanwhile takes this transaction's place.
+        change.replace(keys::shard(doc.uid), shard.revision, &doc);
+    }
+    let mut doc = operation.doc.clone();
+    doc.status = OperationStatus::Failed;
+    doc.error = Some(reason.to_owned());
+    doc.error_code = Some(code);
+    ends(state, change, (operation, doc), now);
+}
+
+/// Writes an operation that ends; its database is free for the next.
+fn ends(
+    state: &ClusterState,
+    change: &mut Change,
+    (operation, mut doc): (&Stored<Operation>, Operation),
+    now: Timestamp,
+) {
+    doc.waiting_on = None;
+    doc.ended = Some(now);
+    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
+    if let Some(database) = state.database(operation.database)
+        && database.operation.as_ref() == Some(&operation.uid)
+    {
+        let mut doc = database.doc.clone();
+        doc.operation = None;
+        doc.status = DatabaseStatus::Active;
+        change.replace(keys::database(doc.uid), database.revision, &doc);
+    }
+}
+
+type Left<'a> = BTreeMap<ShardUid, (&'a Stored<Shard>, Shard)>;
+
+/// The shards that an operation works on now, as they are after it was given up.
+fn shards_left<'a>(state: &'a ClusterState, operation: &Operation) -> Left<'a> {
+    let find = |uid: &ShardUid| state.shards.iter().find(|shard| shard.uid == *uid);
+    let mut left: Left<'a> = operation
+        .shards
+        .first()
+        .and_then(find)
+        .map(|shard| (shard.uid, (shard, shard.doc.clone())))
+        .into_iter()
+        .collect();
+    let Some(Migration { shard, copy, .. }) = operation.migrations.first() else {
+        return left;
+    };
+    let (original, copy) = (find(shard), copy.as_ref().and_then(find));
+    for shard in [original, copy].into_iter().flatten() {
+        left.insert(shard.uid, (shard, shard.doc.clone()));
+    }
+    let (Some(original), Some(copy)) = (original, copy) else {
+        return left;
+    };
+    if original.removed_by.is_some() {
+        return left;
+    }
+    let goes = if copy.role == Role::Primary {
+        original
+    } else {
+        copy
+    };
+    if let Some((_, doc)) = left.get_mut(&goes.uid) {
+        doc.removed_by = Some(operation.uid.clone());
+        doc.synced = None;
+    }
+    left
+}
