@@ -234,7 +234,7 @@ impl Controller {
                 .unwrap_or_else(PoisonError::into_inner);
             let new = since.is_none_or(|since| since.elapsed() <= HEAR_OUT);
             let unheard = needs_nodes(intent) && new && !self.all_heard();
-            if !unheard && !(counts_on_nodes(intent) && self.one_is_late()) {
+            if !(unheard || counts_on_nodes(intent) && self.one_is_late()) {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;

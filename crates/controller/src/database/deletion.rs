@@ -80,7 +80,7 @@ pub(super) fn next(
 
 /// Whether a shard is on a node that leaves the cluster and is not heard. A primary node that is new has heard
 /// nobody: that alone proves nothing.
-pub(super) fn is_lost(
+pub(crate) fn is_lost(
     state: &ClusterState,
     observed: &Observations,
     shard: &Shard,

@@ -8,7 +8,7 @@ use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
 use crate::migration::plan::{self as migration, Doing};
 use crate::observed::{self, Observations};
-use crate::operation::plan as operation;
+use crate::operation::{ending, plan as operation};
 use crate::placement::plan::proxies;
 use crate::replica_set::{self, ReplicaSet};
 use crate::replication::{hanging, plan as replication};
@@ -85,6 +85,7 @@ pub fn plan(
     let mut plan = Plan::default();
     plan.steps
         .extend(maintenance::next(state, observed, instant, now));
+    plan.steps.extend(ending::of_nodes_that_left(state, now));
     plan.steps.extend(operation::taken(state, now));
     for database in &state.databases {
         let next = if database.status == DatabaseStatus::DeletePending {
@@ -281,6 +282,11 @@ impl View<'_> {
         is_lost(self.state, self.observed, shard, self.instant)
     }
 
+    fn is_replaced(&self, replica: &Shard) -> bool {
+        let both = (self.state, self.observed);
+        slave_ha::is_replaced(both, self.database, replica, self.instant)
+    }
+
     fn primary_need(&self, set: &ReplicaSet<'_>) -> Need {
         match self.engine_need(set.primary) {
             Ok(seen) => match self.role_need(set, seen) {
@@ -356,9 +362,7 @@ impl View<'_> {
                     Some(need) => need,
                     // It is not waited for.
                     None if self.is_lost(replica) => return Need::Nothing,
-                    None if slave_ha::is_replaced(self.state, self.database, replica) => {
-                        return Need::Nothing;
-                    }
+                    None if self.is_replaced(replica) => return Need::Nothing,
                     None => return self.hung_need(both).unwrap_or(*engine),
                 }
             }

@@ -274,38 +274,13 @@ fn is_gone(
     ))
 }
 
-/// Whether the others, without those that are in maintenance themselves, are a majority.
 fn enough_without(
-    (state, observed): (&ClusterState, &Observations),
+    both: (&ClusterState, &Observations),
     uid: NodeUid,
     fresh: &Fresh<'_>,
 ) -> Result<(), ApiError> {
-    let within = state.node_silent();
-    let others = state.nodes.iter().filter(|node| node.uid != uid);
-    let (heard, unheard): (Vec<_>, Vec<_>) = others
-        .filter(|node| node.maintenance.is_none())
-        .map(|node| node.uid)
-        .partition(|node| observed.heard(*node, within, fresh.instant).is_some());
-    let (left, all) = (heard.len(), state.nodes.len());
-    if left > all / 2 {
-        return Ok(());
-    }
-    // Two nodes have one voter: the other can go.
-    if all == 2 && left == 1 {
-        return Ok(());
-    }
-    let unheard: Vec<String> = unheard
-        .iter()
-        .map(|node| format!(" (node:{node} is not heard)"))
-        .collect();
-    Err(ApiError::new(
-        ErrorCode::NoMajorityLeft,
-        format!(
-            "without node:{uid} {left} of {all} nodes would be left that are heard and not in maintenance \
-             mode{}: no majority. Bring another node back first",
-            unheard.concat()
-        ),
-    ))
+    super::plan::enough_without(both, uid, fresh.instant)
+        .map_err(|reason| ApiError::new(ErrorCode::NoMajorityLeft, reason))
 }
 
 /// The last voter takes the configuration with it.

@@ -10,7 +10,8 @@ use crate::replica_set::{self, ReplicaSet};
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{
-    Database, DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard,
+    Database, DatabaseStatus, Migration, Node, Operation, OperationKind, OperationStatus, Role,
+    Shard,
 };
 use model::intent::{IntentOutcome, Pace};
 use model::{ApiError, DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
@@ -57,7 +58,7 @@ impl Replicas<'_> {
 pub(super) enum After {
     /// Whatever works on it, that is told.
     Nothing,
-    /// Changes of the database: they cannot be given up, and may wait for others for ever.
+    /// Changes of the database: they may wait for others for ever.
     Changes,
     /// All of it: what waits for a node that is not heard waits no more when that leaves.
     Everything,
@@ -175,14 +176,39 @@ fn has_heir(
 
 /// Where a set has copies, or will have by what is under way.
 fn nodes_of(state: &ClusterState, set: &ReplicaSet<'_>) -> Vec<NodeUid> {
-    let running = state.operations.iter().filter(|o| o.ended.is_none());
-    let moves = running.flat_map(|operation| &operation.migrations);
+    let moves = running(state).flat_map(|operation| &operation.migrations);
     let coming = moves.filter(|migration| {
         let mut members = set.members();
         members.any(|member| member.uid == migration.shard)
     });
     let here = set.members().map(|member| member.node);
     here.chain(coming.map(|migration| migration.node)).collect()
+}
+
+/// Where a set will have copies when what is under way is done.
+fn nodes_then(state: &ClusterState, set: &ReplicaSet<'_>) -> Vec<NodeUid> {
+    let then = |member: &Stored<Shard>| comes_to(state, member).unwrap_or(member.node);
+    set.members().map(then).collect()
+}
+
+/// Operations that are under way.
+fn running(state: &ClusterState) -> impl Iterator<Item = &Stored<Operation>> {
+    state.operations.iter().filter(|o| o.ended.is_none())
+}
+
+/// Whether a shard is a copy that has not taken another one's place yet.
+fn is_being_made(state: &ClusterState, copy: &Shard) -> bool {
+    let stays = |shard: ShardUid| state.shard(shard).is_some_and(|s| s.removed_by.is_none());
+    let mut moves = running(state).flat_map(|operation| &operation.migrations);
+    moves.any(|migration| migration.copy == Some(copy.uid) && stays(migration.shard))
+}
+
+/// The node to which a shard is being brought, if that takes shards.
+fn comes_to(state: &ClusterState, shard: &Shard) -> Option<NodeUid> {
+    let mut moves = running(state).flat_map(|operation| &operation.migrations);
+    let node = moves.find(|m| m.shard == shard.uid)?.node;
+    let takes = |node: &Stored<Node>| !node.leaving && node.maintenance.is_none();
+    state.node(node).filter(|node| takes(node)).map(|n| n.uid)
 }
 
 /// What brings a set's copies that are on a node which is not heard to others: only replicas can be made
@@ -207,8 +233,22 @@ pub(super) fn replaced(
     let mut works = Works::new();
     let mut places = placement::Planner::new(state, observed, fresh.instant);
     for set in sets() {
-        for replica in set.replicas.iter().filter(|replica| replica.node == node) {
-            let to = places.place(replica, &nodes_of(state, &set), node)?;
+        let there = |replica: &&&Stored<Shard>| replica.node == node;
+        // What makes a copy there chooses another node, or ends, now that this one leaves.
+        let whole = |replica: &&&Stored<Shard>| !is_being_made(state, replica);
+        for replica in set.replicas.iter().filter(there).filter(whole) {
+            // What is on its way already takes its place.
+            let to = match comes_to(state, replica) {
+                Some(to) => to,
+                None => {
+                    let now = places.place(replica, &nodes_of(state, &set), node);
+                    // It is done after what is under way: then copies are where that brings them.
+                    now.or_else(|why| {
+                        let then = places.place(replica, &nodes_then(state, &set), node);
+                        then.map_err(|_| why)
+                    })?
+                }
+            };
             let work = works.entry(replica.database).or_default();
             work.migrations.push(Migration {
                 shard: replica.uid,

@@ -1,17 +1,23 @@
 //! The next step of an operation that moves roles or shards, once everything else of its database is
 //! settled. Pure.
 
+use super::elsewhere;
+use crate::database::deletion::is_lost;
 use crate::database::plan::Step;
+use crate::maintenance::plan as maintenance;
 use crate::observed::Observations;
 use crate::operation::plan::{begin, is_known, of_database};
 use crate::placement::copies;
 use crate::placement::plan::{self as placement, Coming};
 use crate::replica_set::{self, ReplicaSet};
 use crate::request::new_shard;
+use crate::slave_ha::plan::is_silent;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::plan as switchover;
 use jiff::Timestamp;
-use model::documents::{Database, Operation, OperationKind, OperationStatus, Role, Shard, keys};
+use model::documents::{
+    Database, Lost, Migration, Operation, OperationKind, OperationStatus, Role, Shard, keys,
+};
 use model::limits::FOLLOWS_FOR;
 use model::{ApiError, NodeUid, ShardUid};
 use std::time::Instant;
@@ -65,7 +71,10 @@ pub fn next(
     match work.next() {
         Some(Ok(step)) => Doing::Step(Box::new(step)),
         Some(Err(reason)) => Doing::Wait(reason),
-        None => Doing::Done,
+        None => match maintenance::waits(state, observed, operation, instant) {
+            Some(reason) => Doing::Wait(reason),
+            None => Doing::Done,
+        },
     }
 }
 
@@ -109,6 +118,12 @@ impl<'a> Work<'a> {
         let shard = *self.operation.shards.first()?;
         let sets = replica_set::of_database(self.state, self.database);
         match sets.iter().find(|set| set.primary.uid == shard) {
+            Some(set) if self.has_nobody_left(set) => Some(Ok(self.note(
+                format!("redis:{shard} has no replica any more that could take its role"),
+                |operation| {
+                    operation.shards.remove(0);
+                },
+            ))),
             Some(set) => Some(self.hand_over(set, None)),
             // It has lost the role meanwhile, to a failover: what was wanted has happened.
             None => Some(Ok(self.note(
@@ -118,6 +133,20 @@ impl<'a> Work<'a> {
                 },
             ))),
         }
+    }
+
+    /// Whether a primary's replicas are all on nodes that leave and are not heard: nobody will take its role, and what
+    /// brings it away itself is not kept waiting for them. Who asks for a failover is told.
+    fn has_nobody_left(&self, set: &ReplicaSet<'_>) -> bool {
+        let kind = self.operation.kind;
+        let lost = |replica: &&Stored<Shard>| self.is_lost(replica);
+        kind != OperationKind::FailoverShards
+            && !set.replicas.is_empty()
+            && set.replicas.iter().all(lost)
+    }
+
+    fn is_lost(&self, shard: &Shard) -> bool {
+        is_lost(self.state, self.observed, shard, self.instant)
     }
 
     fn hand_over(&self, set: &ReplicaSet<'_>, target: Option<ShardUid>) -> Try {
@@ -174,6 +203,9 @@ impl<'a> Work<'a> {
         let set = sets
             .iter()
             .find(|set| set.members().any(|member| member.uid == shard.uid))?;
+        if elsewhere::is_out_of_reach((self.state, self.observed), &migration, self.instant) {
+            return Some(self.elsewhere(set, shard, &migration));
+        }
         match migration.copy {
             None => Some(self.copy(set, shard, migration.node)),
             Some(copy) if shard.role == Role::Primary => Some(self.hand_over(set, Some(copy))),
@@ -181,6 +213,14 @@ impl<'a> Work<'a> {
                 let mut doc = shard.doc.clone();
                 doc.removed_by = Some(self.operation.uid.clone());
                 doc.synced = None;
+                if is_silent((self.observed, self.instant), shard) {
+                    // Its node deletes it when it is back: that is not waited for.
+                    doc.lost.get_or_insert_with(|| Lost {
+                        since: self.now,
+                        told: None,
+                        extra: serde_json::Map::new(),
+                    });
+                }
                 let mut change = Change::of(self.state, self.now);
                 change.replace(keys::shard(shard.uid), shard.revision, &doc);
                 Some(Ok(Step::Store {
@@ -189,6 +229,18 @@ impl<'a> Work<'a> {
                 }))
             }
         }
+    }
+
+    /// The node that a shard was to come to has left the cluster, or is not waited for: another one, or the end.
+    fn elsewhere(&self, set: &ReplicaSet<'_>, shard: &Shard, migration: &Migration) -> Try {
+        let view = elsewhere::View {
+            state: self.state,
+            observed: self.observed,
+            operation: self.operation,
+            instant: self.instant,
+            now: self.now,
+        };
+        view.next(set, shard, migration)
     }
 
     fn copy(&self, set: &ReplicaSet<'_>, shard: &'a Stored<Shard>, node: NodeUid) -> Try {

@@ -1,12 +1,17 @@
 //! How operations end that do not come to their own end. Pure.
 
+use super::plan::is_known;
+use crate::database::plan::Step;
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::documents::{
-    DatabaseStatus, Migration, Operation, OperationStatus, Role, Shard, keys,
+    DatabaseStatus, Migration, Operation, OperationKind, OperationStatus, Role, Shard, keys,
 };
-use model::{ErrorCode, ShardUid};
+use model::{ErrorCode, NodeUid, ShardUid};
 use std::collections::BTreeMap;
+
+/// Most operations that one transaction ends: each may be five documents.
+const ENDED_AT_ONCE: usize = 24;
 
 /// Ends an operation before it has done all of its work. What has moved stays where it is; a copy that has not
 /// taken a shard's place goes, and a shard whose copy has taken it goes.
@@ -46,6 +51,41 @@ fn ends(
         doc.status = DatabaseStatus::Active;
         change.replace(keys::database(doc.uid), database.revision, &doc);
     }
+}
+
+/// Ends what empties nodes that have left the cluster: nothing was left on them, so it is done, whatever it
+/// waits for.
+#[must_use]
+pub(crate) fn of_nodes_that_left(state: &ClusterState, now: Timestamp) -> Option<Step> {
+    let has_left = |node: &NodeUid| state.node(*node).is_none();
+    let empties = |operation: &Operation| {
+        let empties = matches!(
+            operation.kind,
+            OperationKind::RemoveNode | OperationKind::MaintenanceOn | OperationKind::EnslaveNode
+        );
+        operation.ended.is_none() && empties && is_known(operation).is_ok()
+    };
+    let done: Vec<&Stored<Operation>> = state
+        .operations
+        .iter()
+        .filter(|operation| empties(operation) && operation.node.as_ref().is_some_and(has_left))
+        .take(ENDED_AT_ONCE)
+        .collect();
+    let first = done.first()?.node?;
+    let mut change = Change::of(state, now);
+    for operation in done {
+        let mut doc = operation.doc.clone();
+        doc.status = OperationStatus::Completed;
+        doc.error = None;
+        doc.error_code = None;
+        doc.shards.clear();
+        doc.migrations.clear();
+        ends(state, &mut change, (operation, doc), now);
+    }
+    Some(Step::Store {
+        txn: change.into_txn(),
+        reason: format!("node:{first} has left: nothing is to be brought away from it"),
+    })
 }
 
 type Left<'a> = BTreeMap<ShardUid, (&'a Stored<Shard>, Shard)>;

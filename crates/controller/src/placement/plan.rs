@@ -4,8 +4,9 @@ use super::racks;
 use super::refusal::{Lack, WhyNot, does_not_take, none_takes};
 use super::replicas::place_replicas;
 use crate::observed::Observations;
+use crate::operation::request::describe;
 use crate::state::{ClusterState, Stored};
-use model::documents::{Database, Node, ProxyPolicy, Role, Shard, ShardsPlacement};
+use model::documents::{Database, Node, Operation, ProxyPolicy, Role, Shard, ShardsPlacement};
 use model::limits::{ENDPOINT_PORTS, SHARD_MEMORY_MIN, SHARD_PORTS, SHARDS_PER_NODE_MAX};
 use model::observation::NodeObservation;
 use model::release::EngineId;
@@ -252,7 +253,8 @@ impl<'a> Planner<'a> {
             if room.node == not {
                 room.closed = Some(WhyNot::new(Lack::Nothing, "is the one that it leaves"));
             } else if copies.contains(&room.node) {
-                room.closed = Some(WhyNot::new(Lack::Nothing, "has a copy already"));
+                let words = self.has_a_copy(shard, here);
+                room.closed = Some(WhyNot::new(Lack::Nothing, words));
             } else if let Some(rack) = room.rack.as_deref().filter(|rack| racks.contains(rack)) {
                 let words = format!("is in rack '{rack}', as another copy");
                 room.closed = Some(WhyNot::new(Lack::Nothing, words));
@@ -286,6 +288,31 @@ impl<'a> Planner<'a> {
                 let what = format!("redis:{} ({})", shard.uid, format_size(shard.memory_bytes));
                 Err(none_takes("no node", &what, &reasons(&rooms)))
             }
+        }
+    }
+
+    /// In words, that a node is none for a copy of a shard: it has one, or one is on its way there.
+    fn has_a_copy(&self, shard: &Shard, node: NodeUid) -> String {
+        let of_these = |other: &&Stored<Shard>| other.slots == shard.slots;
+        let mut others = self.state.shards_of(shard.database).filter(of_these);
+        let has = others.any(|other| other.node == node && other.removed_by.is_none());
+        let mut running = self.state.operations.iter().filter(|o| o.ended.is_none());
+        let brings = |operation: &&Stored<Operation>| {
+            let mut moves = operation.migrations.iter().filter(|m| m.node == node);
+            operation.database == shard.database
+                && moves.any(|m| {
+                    let moved = self.state.shard(m.shard);
+                    moved.is_some_and(|moved| moved.slots == shard.slots)
+                })
+        };
+        match running.find(brings) {
+            Some(operation) => {
+                let waits = operation.waiting_on.as_ref();
+                let waits = waits.map_or_else(String::new, |on| format!(", which waits ({on})"));
+                format!("is to get a copy by {}{waits}", describe(operation))
+            }
+            None if has => "has a copy already".to_owned(),
+            None => "is to get another copy".to_owned(),
         }
     }
 

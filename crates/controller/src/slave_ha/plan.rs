@@ -41,15 +41,34 @@ pub fn is_on(state: &ClusterState, database: &Database) -> bool {
     database.slave_ha.enabled.unwrap_or(usual)
 }
 
-/// Whether a replica is lost and an operation that is under way makes it anew: nothing waits for it.
+/// Whether a replica is lost and an operation that is under way makes it anew: nothing waits for it. One that an
+/// operation brings to another node is made from its primary too, so its own node is not needed for that: it is lost
+/// when that is silent and the primary has no record of it.
 #[must_use]
-pub(crate) fn is_replaced(state: &ClusterState, database: &Database, replica: &Shard) -> bool {
-    let operation = crate::operation::plan::of_database(state, database);
-    replica.lost.is_some()
-        && operation.is_some_and(|operation| {
-            let mut migrations = operation.migrations.iter();
-            operation.slave_ha && migrations.any(|migration| migration.shard == replica.uid)
-        })
+pub(crate) fn is_replaced(
+    (state, observed): (&ClusterState, &Observations),
+    database: &Database,
+    replica: &Shard,
+    instant: Instant,
+) -> bool {
+    let Some(operation) = crate::operation::plan::of_database(state, database) else {
+        return false;
+    };
+    let mut migrations = operation.migrations.iter();
+    let comes_anew = migrations.any(|migration| migration.shard == replica.uid);
+    let lost = if operation.slave_ha {
+        replica.lost.is_some()
+    } else {
+        is_silent((observed, instant), replica)
+    };
+    comes_anew && lost
+}
+
+/// Whether nobody hears of a replica, and its primary has no record of it.
+#[must_use]
+pub(crate) fn is_silent((observed, instant): (&Observations, Instant), replica: &Shard) -> bool {
+    let unrecorded = replica.role == Role::Replica && replica.synced.is_none();
+    unrecorded && observed.is_silent(replica.node, instant)
 }
 
 /// The next step.

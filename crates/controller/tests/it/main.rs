@@ -15,6 +15,7 @@ mod heartbeats;
 mod intents;
 mod just_died;
 mod layout;
+mod leaving;
 mod life;
 mod maintenance;
 mod many;
