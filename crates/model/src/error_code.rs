@@ -133,7 +133,7 @@ codes! {
     VersionMismatch = "version_mismatch", 406, "This node's version is not the cluster's.", "Install the version that the cluster runs.";
     InsufficientNodeMemory = "insufficient_node_memory", 406, "The node has too little memory.", "Use a node with more memory.";
     TooManyNodes = "too_many_nodes", 406, "The cluster is full.", "Remove a node first.";
-    NoQuorum = "no_quorum", 503, "Fewer than half of the configuration store's voters can be reached: nothing can be changed.", "Bring the other nodes' cnm_exec back; databases go on serving meanwhile.";
+    NoQuorum = "no_quorum", 503, "Fewer than half of the configuration store's voters can be reached: nothing can be changed.", "Bring the other nodes' cnm_exec back; meanwhile databases of one copy go on where their node does, replicated ones as long as all of their copies answer.";
     NoPrimary = "no_primary", 503, "The cluster is choosing a primary node.", "Try again in a moment.";
     NotReady = "not_ready", 503, "A part of this node is not running yet.", "Try again in a moment; see `supervisorctl status`.";
     Timeout = "timeout", 504, "The answer did not come in time; the change may still happen.", "Look with `rladmin status`, then try again.";

@@ -4,8 +4,8 @@ use super::snapshot::Snapshot;
 use crate::rladmin::copies::together;
 use crate::rladmin::upgrade::{run_line, status_line};
 use crate::terminal::{Tone, age};
-use model::ErrorCode;
-use model::rest::NodeInfo;
+use model::rest::{Bdb, NodeInfo};
+use model::{ErrorCode, NodeUid};
 use std::collections::BTreeMap;
 
 /// Its lines and how they are meant.
@@ -16,16 +16,7 @@ pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
     }
     let mut lines = vec![state(snapshot)];
     if !snapshot.cluster.has_quorum {
-        lines.push((
-            format!(
-                "Databases go on serving. Nothing can be changed until a majority of the voters \
-                 ({}) is back: see `supervisorctl status` there. What follows is what node:{} knew \
-                 last.",
-                names(snapshot.cluster.voters.iter()),
-                snapshot.cluster.local_node
-            ),
-            Tone::Warn,
-        ));
+        lines.push((without_a_quorum(snapshot), Tone::Warn));
     }
     lines.extend(health(snapshot));
     if let Some(upgrade) = &snapshot.cluster.upgrade {
@@ -41,6 +32,42 @@ pub fn lines(snapshot: &Snapshot) -> Vec<(String, Tone)> {
         lines.push((format!("note: {note}"), Tone::Warn));
     }
     lines
+}
+
+/// What goes on without a quorum: replicated databases live by the promises of all of their copies, so those with a
+/// copy on a node that is not heard do not, as far as this node can tell.
+fn without_a_quorum(snapshot: &Snapshot) -> String {
+    let heard = |uid: NodeUid| {
+        let mut nodes = snapshot.all_nodes.iter();
+        nodes.any(|node| node.uid == uid && snapshot.is_heard(node))
+    };
+    let whole = |database: &&Bdb| {
+        let mut copies = snapshot.shards.iter().filter(|s| s.bdb_uid == database.uid);
+        copies.all(|shard| heard(shard.node_uid))
+    };
+    let stop: Vec<String> = snapshot
+        .databases
+        .iter()
+        .filter(|database| !whole(database))
+        .map(|database| format!("db:{}", database.uid))
+        .collect();
+    let serve = match stop.is_empty() {
+        true => "Databases go on serving while all nodes with their copies answer".to_owned(),
+        false => {
+            let all = stop.len() == snapshot.databases.len();
+            let others = if all { "" } else { "; the others go on" };
+            format!(
+                "Not served, or in part, while nodes with their copies are away: {}{others}",
+                stop.join(", ")
+            )
+        }
+    };
+    format!(
+        "{serve}. Nothing can be changed until a majority of the voters ({}) is back: see `supervisorctl status` there. \
+         What follows is what node:{} knew last.",
+        names(snapshot.cluster.voters.iter()),
+        snapshot.cluster.local_node
+    )
 }
 
 /// What is as an operator wanted it, and not as ever.
