@@ -446,6 +446,7 @@ pub(crate) fn proxy_shard(
         user: shard.proxy_user(),
         password: shard.users.proxy.clone(),
         serving: shard.is_usable(),
+        trouble: shard.trouble.clone(),
     })
 }
 

@@ -223,6 +223,9 @@ pub struct ProxyShard {
     /// slots have no primary.
     #[serde(default = "yes")]
     pub serving: bool,
+    /// Why it is not there, and no other one in its place yet, if that is known: clients hear it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Older releases name only shards that serve.
@@ -288,7 +291,7 @@ mod tests {
             )
         };
         let read = |text: String| serde_json::from_str::<ProxyShard>(&text).unwrap();
-        assert!(read(shard("")).serving);
+        assert!(read(shard("")).serving && read(shard("")).trouble.is_none());
         assert!(!read(shard(r#","serving":false,"of_a_newer_release":1"#)).serving);
     }
 }

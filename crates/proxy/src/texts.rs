@@ -37,8 +37,8 @@ pub(crate) const NOT_RUN: &[u8] =
 /// No shard, for longer than a command waits.
 pub(crate) const UNAVAILABLE: &[u8] =
     b"-TRYAGAIN the shard of this database is not available; try again\r\n";
-/// No lease, for longer than a command waits: clients hear why, as the log does.
-pub(crate) fn no_lease(reason: &str) -> Vec<u8> {
+/// No lease, or a primary that is not replaced yet, for longer than a command waits: clients hear why, as the log does.
+pub(crate) fn did_not_run(reason: &str) -> Vec<u8> {
     // A line of its own, whatever an engine or the system has said.
     let reason = reason.replace(['\r', '\n'], " ");
     format!("-TRYAGAIN {reason}; the command did not run; try again\r\n").into_bytes()

@@ -37,7 +37,7 @@ pub async fn failover(context: &Context, invocation: &Invocation) -> Result<(), 
     if let Some(operation) = &operation {
         follow(context, operation).await?;
     }
-    let ended: Option<StateMachine> = match operation {
+    let ended: Option<StateMachine> = match &operation {
         // One that is forgotten has ended, too.
         Some(uid) => context.rest.get(&format!("/v1/actions/{uid}")).await.ok(),
         None => None,
@@ -53,6 +53,10 @@ pub async fn failover(context: &Context, invocation: &Invocation) -> Result<(), 
             moved.held_us as f64 / 1000.0
         ));
     }
-    context.screen.line("Finished successfully");
+    context.screen.line(match operation {
+        Some(_) => "Finished successfully",
+        // Its master is lost, and something else works on the database.
+        None => "A slave takes the place of the lost master now: see `rladmin status shards`",
+    });
     Ok(())
 }

@@ -57,21 +57,12 @@ pub fn plan(
     if let Some((txn, reason)) = stall::news(state, observed, (set, set.primary), instant, now) {
         return Verdict::Store(txn, reason);
     }
-    let served = set.last_served();
     let Some(loss) = loss(state, observed, set, instant) else {
         return restored_or_back(state, observed, set, (instant, now));
     };
     let cause = loss.cause();
-    let mut candidates = Vec::new();
-    let mut frozen = Vec::new();
-    for replica in &set.replicas {
-        match replica_set::candidate(observed, replica, served, instant) {
-            Some(Ok(candidate)) => candidates.push(candidate),
-            Some(Err(Doubt::Frozen(reason))) => frozen.push(reason),
-            Some(Err(Doubt::Gone(_))) | None => {}
-        }
-    }
-    let Some(best) = replica_set::best(&candidates) else {
+    let (best, frozen) = successor(observed, set, instant);
+    let Some(best) = best else {
         if loss.may_live() {
             return restored_or_back(state, observed, set, (instant, now));
         }
@@ -81,16 +72,12 @@ pub fn plan(
         }
         return nobody(state, set, cause, now);
     };
-    let recent = set
-        .primary
-        .failovers
-        .iter()
-        .filter(|then| is_recent(**then, now))
-        .count();
-    if recent >= FAILOVERS_MAX {
+    if let Some(until) = next_from(set, now) {
         let reason = format!(
-            "{cause}; {recent} failovers within {} s: the next one waits until that is over",
-            FAILOVERS_WITHIN.as_secs()
+            "{cause}; {FAILOVERS_MAX} failovers within {} s: the next one waits until {until:.0} (`rladmin failover \
+             shard {}` does not wait)",
+            FAILOVERS_WITHIN.as_secs(),
+            set.primary.uid
         );
         return held(state, observed, set, reason, (instant, now));
     }
@@ -101,6 +88,69 @@ pub fn plan(
         return verdict;
     }
     promotion(state, observed, set, &best, &loss, (instant, now))
+}
+
+/// The replica that can take the place of a set's primary now, and why others cannot that may have its data.
+fn successor<'a>(
+    observed: &Observations,
+    set: &ReplicaSet<'a>,
+    instant: Instant,
+) -> (Option<Candidate<'a>>, Vec<String>) {
+    let mut candidates = Vec::new();
+    let mut frozen = Vec::new();
+    for &replica in &set.replicas {
+        match replica_set::candidate(observed, replica, set.last_served(), instant) {
+            Some(Ok(candidate)) => candidates.push(candidate),
+            Some(Err(Doubt::Frozen(reason))) => frozen.push(reason),
+            Some(Err(Doubt::Gone(_))) | None => {}
+        }
+    }
+    (replica_set::best(&candidates), frozen)
+}
+
+/// Until when the next failover of a set waits, having had [`FAILOVERS_MAX`] of them; `None`: it does not.
+fn next_from(set: &ReplicaSet<'_>, now: Timestamp) -> Option<Timestamp> {
+    let failovers = set.primary.failovers.iter();
+    let recent: Vec<Timestamp> = failovers
+        .copied()
+        .filter(|then| is_recent(*then, now))
+        .collect();
+    let first = recent.get(recent.len().checked_sub(FAILOVERS_MAX)?)?;
+    let until = first.checked_add(FAILOVERS_WITHIN);
+    Some(until.unwrap_or(now))
+}
+
+/// Whether a set has lost its primary and a replica takes its place as soon as it may: an operator who asks for that does
+/// not wait for what only keeps failovers from following each other without end.
+pub(crate) fn is_coming(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+) -> bool {
+    let is_lost = loss(state, observed, set, instant).is_some();
+    is_lost && successor(observed, set, instant).0.is_some()
+}
+
+/// An operator has asked for a failover that is coming: it does not wait for its time any more. Whether it did.
+pub(crate) fn asked_for(change: &mut Change, set: &ReplicaSet<'_>, now: Timestamp) -> bool {
+    if next_from(set, now).is_none() {
+        return false;
+    }
+    let mut doc = set.primary.doc.clone();
+    doc.failovers.clear();
+    doc.trouble = None;
+    change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
+    change.event(
+        Severity::Info,
+        "failover_wait_ended",
+        &[
+            ("bdb_uid", json!(doc.database)),
+            ("shard_uid", json!(doc.uid)),
+            ("reason", json!(set.primary.trouble)),
+        ],
+    );
+    true
 }
 
 /// What is missing before nobody can be answered by the primary any more; `None`: nothing.

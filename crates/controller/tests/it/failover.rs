@@ -5,7 +5,6 @@ use controller::database::plan::{self, Step};
 use controller::observed::Observations;
 use model::documents::{OperationStatus, Role, Shard, ShardsPlacement, keys};
 use model::intent::{DatabaseChange, DatabaseSpec, Intent};
-use model::limits::FAILOVERS_MAX;
 use model::observation::KeeperObservation;
 use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
@@ -285,23 +284,6 @@ fn a_target_that_dies_before_it_serves_gives_the_role_back() {
     );
     assert_eq!(shard(&world, PRIMARY).serving, Some(Epoch(3)));
     assert!(shard(&world, REPLICA).synced.is_some());
-}
-
-#[test]
-fn failovers_do_not_follow_each_other_without_end() {
-    let mut world = created();
-    for round in 0..FAILOVERS_MAX {
-        let primary = [PRIMARY, REPLICA][round % 2];
-        world.crash(primary);
-        world.settle();
-        assert_ne!(shard(&world, primary).role, Role::Primary);
-    }
-    let primary = [PRIMARY, REPLICA][FAILOVERS_MAX % 2];
-    world.crash(primary);
-    world.settle();
-    let stopped = shard(&world, primary);
-    assert_eq!(stopped.role, Role::Primary);
-    assert!(stopped.trouble.unwrap().contains("failovers within 60 s"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod busy;
 mod executor;
 mod failed_moves;
 mod failover;
+mod failover_asked;
 mod hangs;
 mod heartbeats;
 mod intents;

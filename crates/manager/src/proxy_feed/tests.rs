@@ -130,6 +130,16 @@ fn the_only_shard_is_named_when_it_serves() {
 }
 
 #[test]
+fn why_a_primary_is_gone_and_not_replaced_is_told() {
+    let mut lost = shard(1, 1, (0, 16_383), 2);
+    let of = |shard: &Value| told(1, database(1, "single"), std::slice::from_ref(shard)).unwrap();
+    assert_eq!(of(&lost).shards[0].trouble, None);
+    lost["trouble"] = json!("redis:1 has stopped");
+    let told = of(&lost).shards[0].trouble.clone();
+    assert_eq!(told.as_deref(), Some("redis:1 has stopped"));
+}
+
+#[test]
 fn single_is_the_node_of_the_first_slots() {
     let shards = [shard(1, 2, (8_192, 16_383), 2), shard(2, 1, (0, 8_191), 2)];
     for (policy, nodes) in [

@@ -276,6 +276,7 @@ mod tests {
                     user: "proxy".to_owned(),
                     password: Secret::new("p"),
                     serving: true,
+                    trouble: None,
                 }],
                 lease: Some(vec![Copies {
                     shard: KEY.1,

@@ -427,7 +427,13 @@ impl Worker {
             return self.answer_no_lease(index, id);
         }
         if self.link(id).is_none_or(super::link::Link::hold_is_over) {
-            return self.answer_in_order(index, texts::UNAVAILABLE);
+            let shards = &self.served[id.served].database.shards;
+            let trouble = shards
+                .get(id.shard)
+                .and_then(|shard| shard.trouble.as_ref());
+            let text = trouble.map(|reason| texts::did_not_run(reason));
+            let text = text.as_deref().unwrap_or(texts::UNAVAILABLE);
+            return self.answer_in_order(index, text);
         }
         let name = self.client_id(index);
         if let Some(link) = self.link_mut(id) {

@@ -291,7 +291,7 @@ impl Worker {
 
     /// A command has waited for a lease long enough, or comes after one that has.
     pub(super) fn answer_no_lease(&mut self, index: usize, id: LinkId) -> Flow {
-        let text = texts::no_lease(&self.lease_trouble(id.served, id.shard));
+        let text = texts::did_not_run(&self.lease_trouble(id.served, id.shard));
         self.answer_in_order(index, &text)
     }
 

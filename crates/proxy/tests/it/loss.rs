@@ -58,6 +58,22 @@ fn without_a_shard_commands_end_with_an_error() {
     for line in ["GET k", "MULTI", "BLPOP q 0", "SUBSCRIBE a"] {
         assert_eq!(client.text(line), unavailable, "{line}");
     }
+    // If it is known why, that is what they hear, on the connections that they have.
+    let why = |text: Option<&str>| {
+        let trouble = text.map(str::to_owned);
+        move |config: &mut model::proxy::ProxyConfig| {
+            config.databases[0].shards[0].trouble = trouble;
+        }
+    };
+    node.reconfigure(why(Some("redis:1 has stopped")));
+    let told = "-TRYAGAIN redis:1 has stopped; the command did not run; try again\r\n";
+    for line in ["GET k", "MULTI", "BLPOP q 0", "SUBSCRIBE a"] {
+        until("the reason comes", || client.text(line) == told);
+    }
+    node.reconfigure(why(None));
+    until("it is not told any more", || {
+        client.text("GET k") == unavailable
+    });
     // What the proxy answers itself works all the while.
     assert!(client.text("CLIENT ID").starts_with(':'));
     assert!(client.text("HELLO 3").contains("valkey"));

@@ -153,18 +153,7 @@ impl Node {
                 password: None,
                 max_connections: 0,
                 tuning: DatabaseTuning::default(),
-                shards: vec![ProxyShard {
-                    uid: ShardUid(1),
-                    slots: SlotRange {
-                        first: 0,
-                        last: 16_383,
-                    },
-                    epoch: Epoch(1),
-                    address: ShardAddress::Unix(engine.socket.clone()),
-                    user: USER.to_owned(),
-                    password: Secret::new(PASSWORD),
-                    serving: true,
-                }],
+                shards: vec![whole(&engine)],
             }],
             settings: ProxySettings::fixed(1),
             takes_wishes: true,
@@ -353,5 +342,22 @@ impl Drop for Node {
                 process::signal(pid, Signal::KILL);
             }
         }
+    }
+}
+
+/// The shard that has all slots.
+fn whole(engine: &Engine) -> ProxyShard {
+    ProxyShard {
+        uid: ShardUid(1),
+        slots: SlotRange {
+            first: 0,
+            last: 16_383,
+        },
+        epoch: Epoch(1),
+        address: ShardAddress::Unix(engine.socket.clone()),
+        user: USER.to_owned(),
+        password: Secret::new(PASSWORD),
+        serving: true,
+        trouble: None,
     }
 }

@@ -110,6 +110,7 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
             user: USER.to_owned(),
             password: Secret::new(PASSWORD),
             serving: true,
+            trouble: None,
         })
         .collect();
     ProxyConfig {
