@@ -9,7 +9,7 @@ use super::parse::Invocation;
 use super::resources;
 use super::session::Context;
 use model::rest::{
-    ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo, NodeStatus, NodeUpdate,
+    ActionsStarted, ClusterInfo, NodeActionRequest, NodeInfo, NodeStatus, NodeUpdate, ShardInfo,
 };
 use model::{ApiError, ErrorCode, NodeUid, limits};
 use std::collections::BTreeMap;
@@ -43,6 +43,9 @@ pub async fn maintenance_on(context: &Context, invocation: &Invocation) -> Resul
             "node:{node} was in maintenance mode before: it takes one `maintenance_mode off` more to end it."
         ));
     }
+    if !flag(invocation, "keep_slave_shards").unwrap_or(false) {
+        tell_what_stays(context, node).await;
+    }
     Ok(())
 }
 
@@ -64,6 +67,24 @@ pub async fn maintenance_off(context: &Context, invocation: &Invocation) -> Resu
         ));
     }
     Ok(())
+}
+
+/// Replicas without another place stay, which who is about to switch a machine off wants to know. Nothing depends on it
+/// if it cannot be told.
+async fn tell_what_stays(context: &Context, node: NodeUid) {
+    let shards = context.rest.get::<Vec<ShardInfo>>("/v1/shards").await;
+    let stays: Vec<String> = shards
+        .unwrap_or_default()
+        .iter()
+        .filter(|shard| shard.node_uid == node)
+        .map(|shard| format!("redis:{} of db:{}", shard.uid, shard.bdb_uid))
+        .collect();
+    if !stays.is_empty() {
+        context.screen.warn(&format!(
+            "no other node takes {}: still on node:{node}, and not served while that is away.",
+            stays.join(", ")
+        ));
+    }
 }
 
 /// Whether a node is in maintenance mode; `false` too if that cannot be told: nothing depends on it.

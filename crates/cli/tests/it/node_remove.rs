@@ -88,3 +88,25 @@ fn nobody_else_is() {
     OK
     ");
 }
+
+/// What has no other place stays on a node that is emptied: who asked for that is told.
+#[test]
+fn maintenance_names_what_stays() {
+    let node = FakeNode::new();
+    Cluster::well().show(&node);
+    let nothing_to_move = ActionsStarted::default();
+    for uid in [2, 3] {
+        let call = format!("POST /v1/nodes/{uid}/actions/maintenance_on");
+        node.answer(&call, &nothing_to_move);
+    }
+    let told = |line: &str| {
+        let output = node.rladmin(line).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        told("node 2 maintenance_mode on"),
+        "warning: no other node takes redis:2 of db:2: still on node:2, and not served while that is away.\n"
+    );
+    assert_eq!(told("node 2 maintenance_mode on keep_slave_shards"), "");
+    assert_eq!(told("node 3 maintenance_mode on"), "");
+}
