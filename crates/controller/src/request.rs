@@ -517,6 +517,9 @@ fn update_database(
         racks::apart(state, &database)?;
     }
     let switched = database.replication != stored.replication;
+    if !switched {
+        replication::may_shrink((state, observed), &database, fresh)?;
+    }
     let mut shards = resized(state, &database);
     if switched && !database.replication {
         shards.retain(|(shard, _)| shard.role == Role::Primary);

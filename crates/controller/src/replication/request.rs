@@ -2,10 +2,10 @@
 
 use crate::observed::{self, Observations};
 use crate::placement::plan as placement;
-use crate::replica_set::ReplicaSet;
+use crate::replica_set::{self, ReplicaSet};
 use crate::request::{Fresh, new_shard, own_agent, shares};
 use crate::state::{Change, ClusterState};
-use model::documents::{Database, Role, Shard, keys};
+use model::documents::{Database, EvictionPolicy, Role, Shard, keys};
 use model::units::format_size;
 use model::{ApiError, ErrorCode, ShardUid};
 
@@ -51,6 +51,42 @@ pub(crate) fn switch_on(
         };
         change.cluster().next_shard = uid.next();
         change.create(keys::shard(uid), &shard);
+    }
+    Ok(())
+}
+
+/// Whether primaries that get a lower memory limit use less than that, where their engines could give up nothing, or only keys
+/// that expire: else the next write would be refused.
+pub(crate) fn may_shrink(
+    (state, observed): (&ClusterState, &Observations),
+    database: &Database,
+    fresh: &Fresh<'_>,
+) -> Result<(), ApiError> {
+    let gives_up_any = matches!(
+        database.eviction_policy,
+        EvictionPolicy::AllkeysLru | EvictionPolicy::AllkeysLfu | EvictionPolicy::AllkeysRandom
+    );
+    if gives_up_any {
+        return Ok(());
+    }
+    let sets = replica_set::of_database(state, database);
+    for (set, share) in sets.iter().zip(shares(database)) {
+        let primary = set.primary;
+        let node = observed.fresh(primary.node, fresh.instant);
+        let seen = node.and_then(|node| observed::shard(node, primary.uid));
+        let used = seen.map_or(0, |seen| seen.used_memory);
+        if share < primary.memory_bytes && used >= share {
+            return Err(ApiError::new(
+                ErrorCode::InsufficientResources,
+                format!(
+                    "redis:{} would get {} and uses {}: leave memory_size larger, delete keys first, or set an \
+                     eviction_policy of all keys with the same command",
+                    primary.uid,
+                    format_size(share),
+                    format_size(used)
+                ),
+            ));
+        }
     }
     Ok(())
 }

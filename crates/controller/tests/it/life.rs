@@ -4,7 +4,7 @@ use crate::world::World;
 use model::documents::{DatabaseStatus, EvictionPolicy, Persistence, ProxyPolicy, ShardsPlacement};
 use model::intent::{DatabaseChange, DatabaseSpec, Intent};
 use model::observation::EngineState;
-use model::{DatabaseUid, Epoch, NodeUid, ShardUid};
+use model::{DatabaseUid, Epoch, ErrorCode, NodeUid, ShardUid};
 
 const DB: DatabaseUid = DatabaseUid(1);
 const SHARD: ShardUid = ShardUid(1);
@@ -285,4 +285,29 @@ fn uids_are_never_used_twice() {
     world.settle();
     let outcome = world.create("demo").unwrap();
     assert_eq!(outcome.database, Some(DatabaseUid(2)));
+}
+
+/// Less than what is used would have every write refused, unless keys may go.
+#[test]
+fn memory_does_not_shrink_below_what_is_used() {
+    let mut world = World::with_nodes(1);
+    world.create("demo").unwrap();
+    world.settle();
+    world.seen(ShardUid(1)).used_memory = 400 << 20;
+    let shrink = |policy| Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(DatabaseChange {
+            memory_size: Some(300 << 20),
+            eviction_policy: policy,
+            ..DatabaseChange::default()
+        }),
+    };
+    let before = world.state.clone();
+    let refused = world.request(&shrink(None)).unwrap_err();
+    assert_eq!(refused.error_code, ErrorCode::InsufficientResources);
+    insta::assert_snapshot!(refused.description, @"redis:1 would get 300MB and uses 400MB: leave memory_size larger, delete keys first, or set an eviction_policy of all keys with the same command");
+    assert_eq!(world.state, before);
+    world
+        .request(&shrink(Some(EvictionPolicy::AllkeysLru)))
+        .unwrap();
 }
