@@ -88,6 +88,10 @@ pub fn plan(
     plan.steps.extend(ending::of_nodes_that_left(state, now));
     plan.steps.extend(operation::taken(state, now));
     for database in &state.databases {
+        if let Some(step) = operation::goes_on((state, observed), database, instant, now) {
+            plan.steps.push(step);
+            continue;
+        }
         let next = if database.status == DatabaseStatus::DeletePending {
             deletion::next(state, observed, database, instant, now)
         } else {

@@ -1,7 +1,9 @@
 //! When an operation pauses, and when one that waits for its turn begins. Pure.
 
 use super::request::describe;
+use crate::database::deletion::is_lost;
 use crate::database::plan::Step;
+use crate::observed::Observations;
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::documents::{
@@ -9,6 +11,7 @@ use model::documents::{
 };
 use model::{DatabaseUid, ErrorCode, OperationUid};
 use serde_json::json;
+use std::time::Instant;
 
 /// Most databases that are taken by one transaction.
 const TAKEN_AT_ONCE: usize = 40;
@@ -165,6 +168,44 @@ pub(crate) fn overdue(
         txn: change.into_txn(),
         reason: format!("{} pauses: {reason}", operation.kind.operator_word()),
     })
+}
+
+/// Has an operation go on that pauses since a step took too long, when a node of its database leaves and is not heard: what
+/// waited for that node waits no more, and the node is not kept by it.
+#[must_use]
+pub(crate) fn goes_on(
+    (state, observed): (&ClusterState, &Observations),
+    database: &Database,
+    instant: Instant,
+    now: Timestamp,
+) -> Option<Step> {
+    let operation = of_database(state, database)?;
+    let waited = operation.error_code == Some(ErrorCode::OperationPaused);
+    if operation.status != OperationStatus::Paused || !waited || is_known(operation).is_err() {
+        return None;
+    }
+    let mut shards = state.shards_of(database.uid);
+    let lost = shards.find(|shard| is_lost(state, observed, shard, instant))?;
+    let mut change = Change::of(state, now);
+    resume(&mut change, operation, now);
+    Some(Step::Store {
+        txn: change.into_txn(),
+        reason: format!(
+            "{} goes on: node:{} leaves",
+            operation.kind.operator_word(),
+            lost.node
+        ),
+    })
+}
+
+/// Has an operation go on that pauses.
+pub(crate) fn resume(change: &mut Change, operation: &Stored<Operation>, now: Timestamp) {
+    let mut doc = operation.doc.clone();
+    doc.status = OperationStatus::Active;
+    doc.step_since = Some(now);
+    doc.error = None;
+    doc.error_code = None;
+    change.replace(keys::operation(&doc.uid), operation.revision, &doc);
 }
 
 /// Ends an operation whose database is deleted.

@@ -1,7 +1,7 @@
 //! An operator has an operation go on, or gives it up. Pure: what is refused changes nothing.
 
 use super::ending;
-use super::plan::{is_known, new_operation};
+use super::plan::{is_known, new_operation, resume};
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{Operation, OperationKind, OperationStatus, Severity, keys};
@@ -32,18 +32,13 @@ pub(crate) fn retry(
         if operation.status != OperationStatus::Paused {
             continue;
         }
-        let mut doc = operation.doc.clone();
-        doc.status = OperationStatus::Active;
-        doc.step_since = Some(fresh.now);
-        doc.error = None;
-        doc.error_code = None;
-        change.replace(keys::operation(&doc.uid), operation.revision, &doc);
-        operations.push(doc.uid);
+        resume(&mut change, operation, fresh.now);
+        operations.push(operation.uid.clone());
     }
     if operations.is_empty() {
         let first = running.first().map(|operation| describe(operation));
         return Err(ApiError::new(
-            ErrorCode::ActionEnded,
+            ErrorCode::Busy,
             format!(
                 "{} does not pause: it goes on by itself",
                 first.unwrap_or_default()

@@ -44,7 +44,7 @@ fn dies(world: &mut World, node: NodeUid) {
     }
 }
 
-fn ended(world: &World, uid: &OperationUid) -> Operation {
+fn stored(world: &World, uid: &OperationUid) -> Operation {
     world.cluster().operation(uid).unwrap().doc.clone()
 }
 
@@ -92,7 +92,7 @@ fn what_comes_back_does_not_wait_for_the_dead() {
     let mut nodes = [primary.node.0, back.0];
     nodes.sort_unstable();
     assert_eq!(places(&world), nodes, "{story}");
-    let operation = ended(&world, &outcome.operations[0]);
+    let operation = stored(&world, &outcome.operations[0]);
     assert_eq!(operation.status, OperationStatus::Completed, "{story}");
     assert!(world.cluster().databases[0].operation.is_none());
     // The replica that was there is removed when its node is back.
@@ -178,7 +178,7 @@ fn another_node_is_chosen_when_the_chosen_one_leaves() {
         assert!(world.cluster().node(node).is_none(), "{story}");
     }
     assert_eq!(places(&world).len(), 2);
-    let operation = ended(&world, &outcome.operations[0]);
+    let operation = stored(&world, &outcome.operations[0]);
     assert_eq!(operation.status, OperationStatus::Completed);
 }
 
@@ -203,6 +203,32 @@ fn a_primary_is_brought_away_though_its_replica_is_lost() {
     assert!(world.cluster().operations.iter().all(|o| ends(&o.status)));
 }
 
+/// What paused since it waited for the dead node for too long goes on when that leaves.
+#[test]
+fn what_pauses_for_a_dead_node_does_not_keep_it() {
+    let mut world = with_demo(5, 1, true);
+    let (primary, replica) = (
+        of_role(&world, Role::Primary),
+        of_role(&world, Role::Replica),
+    );
+    let outcome = world.request(&remove(primary.node)).unwrap();
+    dies(&mut world, replica.node);
+    world.now = world
+        .now
+        .checked_add(jiff::SignedDuration::from_hours(1))
+        .unwrap();
+    world.settle();
+    let operation = &outcome.operations[0];
+    assert_eq!(stored(&world, operation).status, OperationStatus::Paused);
+    world.request(&remove(replica.node)).unwrap();
+    let story = world.settle();
+    for node in [primary.node, replica.node] {
+        assert!(world.cluster().node(node).is_none(), "{story}");
+    }
+    assert_eq!(places(&world).len(), 2, "{story}");
+    assert_eq!(stored(&world, operation).status, OperationStatus::Completed);
+}
+
 /// Where an operator named the node, the operation ends, and says why.
 #[test]
 fn what_was_to_come_to_a_node_that_leaves_stays() {
@@ -223,7 +249,7 @@ fn what_was_to_come_to_a_node_that_leaves_stays() {
         world.request(&remove(to)).unwrap();
         let story = world.settle();
         assert!(world.cluster().node(to).is_none(), "{story}");
-        let operation = ended(&world, &outcome.operations[0]);
+        let operation = stored(&world, &outcome.operations[0]);
         assert_eq!(operation.status, OperationStatus::Failed, "{story}");
         assert_eq!(operation.error_code, Some(ErrorCode::NodeNotFound));
         assert_eq!(shards(&world).len(), 2);
@@ -284,7 +310,7 @@ fn an_operation_ends_with_its_node() {
     dies(&mut world, copy.node);
     let story = world.settle();
     assert!(world.cluster().node(replica.node).is_none(), "{story}");
-    let operation = ended(&world, &outcome.operations[0]);
+    let operation = stored(&world, &outcome.operations[0]);
     assert_eq!(operation.status, OperationStatus::Completed, "{story}");
     assert!(world.cluster().databases[0].operation.is_none());
 }
@@ -309,7 +335,7 @@ fn a_change_is_not_waited_for_any_longer() {
         operation: operation.clone(),
     };
     world.request(&abort).unwrap();
-    let operation = ended(&world, &operation);
+    let operation = stored(&world, &operation);
     assert_eq!(operation.error_code, Some(ErrorCode::OperationAborted));
     let cluster = world.cluster();
     assert!(cluster.databases[0].operation.is_none());

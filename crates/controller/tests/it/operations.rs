@@ -130,7 +130,7 @@ fn a_step_that_takes_too_long_pauses_and_is_tried_again() {
     world.settle();
     assert_eq!(newest(&world).status, OperationStatus::Active);
     let (code, why) = refused(&mut world, &retry(&operation));
-    assert_eq!(code, ErrorCode::ActionEnded);
+    assert_eq!(code, ErrorCode::Busy);
     insta::assert_snapshot!(why, @"SMMigrateShards of db:1 (op-2) does not pause: it goes on by itself");
     world.silent.clear();
     world.settle();
