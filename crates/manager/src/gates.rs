@@ -151,7 +151,7 @@ impl Gates {
             let answer = tokio::time::timeout(ANSWER_WITHIN, answer)
                 .await
                 .map_err(|_| "it does not answer".to_owned())?
-                .map_err(|_| "it has gone".to_owned())?;
+                .map_err(|_| "it hangs, or has ended and is being started again".to_owned())?;
             match answer.refusal {
                 Some(refusal) if Some(&refusal) != nothing.as_ref() => return Err(refusal),
                 _ => {}
