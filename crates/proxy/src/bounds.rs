@@ -38,6 +38,10 @@ pub const RETRY: std::ops::RangeInclusive<Duration> =
 pub const CROWDED: Duration = Duration::from_millis(5);
 /// How long connections of an earlier epoch may finish what is in flight.
 pub const RETIRE: Duration = Duration::from_secs(2);
+/// After how long without a reply the scripts that come next go over another connection than the one that runs.
+pub const SCRIPT_SILENT: Duration = Duration::from_secs(1);
+/// Connections of a link that scripts keep, above which there is no other one.
+pub const SCRIPTS_ASIDE: usize = 4;
 /// Unused connections for single clients that are there for the next ones, per shard, worker and version of
 /// the protocol.
 pub const SPARES: usize = 4;

@@ -136,8 +136,8 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("DEBUG", INSIDE),
     different(
         "EVAL",
-        "a script that returns an error's text as a value returns the name of the engine's user with it; so with all scripts",
-        "what is no error is not looked into",
+        "a script that returns an error's text as a value returns the name of the engine's user with it; so with all scripts. Behind one that does not end, other clients hear `BUSY` when the engine says so; scripts that were sent in its first second get theirs when it has ended",
+        "what is no error is not looked into; clients' scripts share a connection to the engine",
     ),
     different(
         "EXEC",

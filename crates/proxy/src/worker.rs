@@ -15,6 +15,7 @@
 //! | [`route`] | where a command goes |
 //! | [`spares`] | own connections that wait for a client |
 //! | [`lanes`] | shared connection, own connection, and the way between them |
+//! | [`script_lane`] | scripts, which may take long, beside other commands |
 //! | [`fan`] | clients of databases with several shards |
 //! | [`replies`] | reading shards: whose reply it is |
 //! | [`effects`], [`conceal`] | what replies change; what is not shown of them |
@@ -66,6 +67,7 @@ mod queued;
 mod replies;
 mod requests;
 mod route;
+mod script_lane;
 pub(crate) mod session;
 mod spares;
 mod targets;
@@ -645,13 +647,6 @@ impl Worker {
             .filter(|(_, client)| !matches!(client.part, Part::Leg(_)) && wanted(client))
             .map(|(index, _)| index)
             .collect()
-    }
-
-    fn drain(&mut self) {
-        self.draining = true;
-        for index in self.fronts(|_| true) {
-            self.close_if_done(index);
-        }
     }
 }
 

@@ -69,7 +69,8 @@ pub enum Class {
     Config,
     /// `ACL`: only `WHOAMI`.
     Acl,
-    /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill. `EVAL`: it brings a script.
+    /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill. `EVAL`, `FCALL` and their like: they
+    /// run a script, which may take as long as it likes.
     Script,
     /// About the engine itself: it goes there, but some of it is not for clients, so the engine's
     /// refusal is replaced.
@@ -157,9 +158,13 @@ const CLASSES: &[(&str, Class)] = &[
     ("DEBUG", Class::Refused),
     ("DISCARD", Class::Discard),
     ("EVAL", Class::Script),
+    ("EVALSHA", Class::Script),
+    ("EVALSHA_RO", Class::Script),
     ("EVAL_RO", Class::Script),
     ("EXEC", Class::Exec),
     ("FAILOVER", Class::Refused),
+    ("FCALL", Class::Script),
+    ("FCALL_RO", Class::Script),
     ("FUNCTION", Class::Script),
     ("HELLO", Class::Hello),
     ("HOST:", Class::Foreign),

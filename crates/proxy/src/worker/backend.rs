@@ -303,6 +303,8 @@ pub(crate) struct Backend {
     pub(crate) half_sent: bool,
     /// The last client that was too slow here while others waited behind its replies.
     pub(crate) held_up_by: Option<ClientId>,
+    /// It will be looked whether a script keeps it.
+    pub(crate) script_watched: bool,
     /// Clients that wait for room in `out`.
     pub(crate) stalled: Vec<ClientId>,
     /// The engine will send no more.

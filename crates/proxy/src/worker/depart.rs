@@ -80,6 +80,14 @@ const PATIENCE_DOUBLED: u8 = 6;
 const LOOKED_AT: usize = 2048;
 
 impl Worker {
+    /// All clients are to leave, each as soon as it has nothing under way.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        for index in self.fronts(|_| true) {
+            self.close_if_done(index);
+        }
+    }
+
     pub(super) fn begin_departing(&mut self, away: Away) {
         self.stay();
         self.departing = Some(Departing {

@@ -32,7 +32,6 @@ pub(crate) use keep::Keep;
 pub(crate) use messages::Moving;
 pub(super) use prepare::same_place;
 pub(crate) use scripts::Scripts;
-pub(super) use scripts::is_eval;
 
 use super::Worker;
 use super::backend::{Next, Use};

@@ -2,7 +2,7 @@
 //!
 //! A client's commands go over one connection at a time. Before the first byte on another one, all
 //! its replies on the old one are in (the barrier). Part of a command is never written to a shared
-//! connection.
+//! connection. Scripts have a shared connection of their own ([`super::script_lane`]).
 
 use super::Worker;
 use super::backend::{Phase, Rewrite, Run, Use};
@@ -38,6 +38,8 @@ pub(super) struct Sending {
     pub(super) rewrite: Rewrite,
     /// The reply is wanted even if `CLIENT REPLY` says otherwise.
     pub(super) always: bool,
+    /// It runs a script.
+    pub(super) script: bool,
 }
 
 impl Sending {
@@ -50,6 +52,14 @@ impl Sending {
             effect,
             rewrite: Rewrite::None,
             always: false,
+            script: false,
+        }
+    }
+
+    pub(super) fn script() -> Self {
+        Self {
+            script: true,
+            ..Self::plain()
         }
     }
 
@@ -191,23 +201,44 @@ impl Worker {
         let (true, Some(place)) = (link.ready, link.shared) else {
             return self.wait_for_link(index);
         };
+        let client = &self.clients[index];
+        let (under_way, via) = (client.in_flight > 0, client.via);
+        let place = if under_way && link.scripts == Some(via) {
+            // What it sends behind its own script goes the same way.
+            via
+        } else if sending.script {
+            match self.script_lane(id, place) {
+                Some(place) => place,
+                None => return self.wait_for_spare(index, id),
+            }
+        } else {
+            place
+        };
         let client = &mut self.clients[index];
-        if client.in_flight > 0 && client.via != place {
+        if under_way && via != place {
             client.wait = Wait::Barrier;
             return Flow::Hold;
         }
         client.via = place;
-        self.push(index, place, frame, sending)
+        let script = sending.script;
+        let flow = self.push(index, place, frame, sending);
+        if script && flow == Flow::Next {
+            self.watch_script(place);
+        }
+        flow
     }
 
-    /// The shared connection, if commands of the client may go there right now.
+    /// The shared connection that commands of the client may go to right now.
     #[inline]
     pub(super) fn shared_place(&self, index: usize) -> Option<usize> {
         let client = &self.clients[index];
         let id = self.link_of(index);
         let link = &self.served[id.served].shards[id.shard].links[usize::from(id.resp - 2)];
         let place = link.shared.filter(|_| link.ready)?;
-        (client.in_flight == 0 || client.via == place).then_some(place)
+        if client.in_flight == 0 || client.via == place {
+            return Some(place);
+        }
+        link.scripts.filter(|scripts| *scripts == client.via)
     }
 
     /// Appends commands, of which nothing is special, to the shared connection.

@@ -7,6 +7,7 @@ use super::fan::Part;
 use super::gate::{Gate, Scripts};
 use super::lease::Lapse;
 use super::pause::Held;
+use super::script_lane::Aside;
 use super::timers::Timer;
 use super::{Worker, backend_token};
 use crate::bounds;
@@ -85,6 +86,10 @@ pub(crate) struct ShardLinks {
 pub(crate) struct Link {
     /// The connection that all share.
     pub(crate) shared: Option<usize>,
+    /// The one for scripts, if there are some.
+    pub(super) scripts: Option<usize>,
+    /// Those that scripts keep.
+    pub(super) aside: Vec<Aside>,
     /// Whether that takes commands.
     pub(crate) ready: bool,
     pub(crate) down_since: Option<Instant>,
@@ -314,6 +319,7 @@ impl Worker {
             passed_on: false,
             half_sent: false,
             held_up_by: None,
+            script_watched: false,
             stalled: Vec::new(),
             ended: false,
             readable: false,

@@ -90,6 +90,7 @@ impl Worker {
         if usage == Use::Shared && was_shared {
             self.link_failed(id, reason);
         }
+        self.no_script_lane(id, index);
     }
 
     /// What became of each run that was in flight; `half_sent`: the last one was not sent as a whole.

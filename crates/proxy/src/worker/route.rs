@@ -454,10 +454,12 @@ fn confirmed(kind: Subscription, args: &Args<'_>) -> Sending {
     sending
 }
 
-/// `SCRIPT KILL` and `FUNCTION KILL` must not wait behind the script that they are to end.
+/// `SCRIPT KILL` and `FUNCTION KILL` must not wait behind the script that they are to end, and nothing of others
+/// behind a script.
 fn script(name: &[u8], mut args: Args<'_>) -> Route {
-    if super::gate::is_eval(name) {
-        return Route::Any(Sending::plain());
+    let about = [&b"SCRIPT"[..], b"FUNCTION"];
+    if !about.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Route::Any(Sending::script());
     }
     let sub = args.next().unwrap_or_default();
     if sub.eq_ignore_ascii_case(b"KILL") {

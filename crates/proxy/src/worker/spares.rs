@@ -96,12 +96,14 @@ impl Worker {
         let id = self.backends[place].link;
         self.spare_opened(id);
         self.lay_aside(place);
+        self.spare_decided(id);
     }
 
     /// A spare connection is closed.
     pub(super) fn spare_gone(&mut self, id: LinkId, place: usize, phase: Phase) {
         if phase != Phase::Ready {
             self.spare_opened(id);
+            self.spare_decided(id);
         }
         if let Some(link) = self.link_mut(id) {
             link.idle.retain(|idle| *idle != place);

@@ -169,6 +169,9 @@ impl Worker {
         let links = &mut self.served[served].shards[shard];
         links.number = number;
         links.unloaded = true;
+        for link in &mut links.links {
+            link.scripts = None;
+        }
         self.forget_prepared(served, shard, "the shard has no primary");
         if self.close_if_noted(served, shard) {
             return;
@@ -246,6 +249,7 @@ impl Worker {
             link.ready = false;
             link.down_since = None;
         }
+        self.no_script_lane(id, index);
         if empty {
             self.drop_backend(index);
         }

@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Retire(usize, u32),
     /// The client must have taken by now what is before others' replies on this connection.
     Stuck(ClientId, usize, u32),
+    /// It is looked whether a script keeps the connection.
+    Script(usize, u32),
     /// It is looked whether the client has taken bytes since it had taken so many.
     Unread(ClientId, u64),
     /// The shard's queue of connections was full: clients try again.
@@ -114,6 +116,11 @@ impl Worker {
                 Timer::Stuck(client, backend, generation) => {
                     if self.is_backend(backend, generation) {
                         self.check_stuck(client, backend);
+                    }
+                }
+                Timer::Script(backend, generation) => {
+                    if self.is_backend(backend, generation) {
+                        self.look_at_script(backend);
                     }
                 }
                 Timer::Unread(client, written) => self.check_unread(client, written),

@@ -112,7 +112,7 @@ fn shown_bytes(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
 }
 
-/// Replies of every kind: how to get it.
+/// Replies of every kind: how to get it, over the connection that all share.
 const KINDS: &[&str] = &[
     "SET @ x",
     "GET @bulk",
@@ -120,7 +120,7 @@ const KINDS: &[&str] = &[
     "STRLEN @bulk",
     "LRANGE @list 0 -1",
     "LRANGE @nothing 0 -1",
-    "EVAL \"return {1,{2,{3,'x'}},false,{},'y'}\" 1 @",
+    "XRANGE @stream - +",
     "LPUSH @bulk x",
     "HGETALL @hash",
     "SMEMBERS @set",
@@ -136,6 +136,8 @@ fn fill(client: &mut Client, key: &str) {
         "HSET @hash f v g w",
         "SADD @set m",
         "ZADD @sorted 1.5 a 2 b",
+        "XADD @stream 1-1 f v g ''",
+        "XADD @stream 1-2 f v",
         "SET @empty ''",
     ] {
         client.ask(

@@ -15,7 +15,7 @@ impl Node {
     }
 
     /// The most commands that were in flight in one of many looks.
-    fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         self.exec.last().map_or(0, |seen| seen.in_flight)
     }
 }

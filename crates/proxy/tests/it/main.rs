@@ -43,6 +43,7 @@ mod lease_gaps;
 mod lease_promises;
 mod lifecycle;
 mod limits;
+mod long_scripts;
 mod loss;
 mod loss_inside;
 mod monitor;

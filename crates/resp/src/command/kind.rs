@@ -122,7 +122,7 @@ mod tests {
             (b"hget", Kind::Read),
             (b"HSET", Kind::Write),
             (b"PING", Kind::Other),
-            (b"EVALSHA", Kind::Other),
+            (b"ECHO", Kind::Other),
             (b"", Kind::Other),
             (b"X", Kind::Other),
             (b"\xFF\xFE no such command", Kind::Other),

@@ -241,6 +241,7 @@ impl Worker {
             half_sent,
             // Nobody waits behind a client that goes.
             held_up_by: _,
+            script_watched: _,
             stalled: _,
             ended: _,
             readable: _,

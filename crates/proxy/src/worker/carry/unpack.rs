@@ -236,7 +236,6 @@ impl Worker {
         record: BackendRecord,
         socket: OwnedFd,
     ) -> Option<usize> {
-        let clock = self.clock;
         let BackendRecord {
             shard,
             epoch,
@@ -272,7 +271,7 @@ impl Worker {
         let mut waiting = OutBuffer::default();
         waiting.push(&out.0);
         let stats = Arc::clone(&self.served[link.served].stats);
-        let book = book.into_iter().map(|run| read_run(run, owner, clock));
+        let book = book.into_iter().map(|run| read_run(run, owner, self.clock));
         let book: VecDeque<Run> = book.collect();
         stats.count_sent(book.iter().map(|run| run.count).sum());
         entry.insert(Backend {
@@ -280,7 +279,7 @@ impl Worker {
             stream,
             link,
             stats,
-            heard: clock.saturating_sub(heard),
+            heard: self.clock.saturating_sub(heard),
             lease: lease.filter(|_| current),
             // Of none that is used: it is taken out of use.
             target: if current { target } else { u64::MAX },
@@ -299,6 +298,7 @@ impl Worker {
             passed_on,
             half_sent,
             held_up_by: None,
+            script_watched: false,
             stalled: Vec::new(),
             ended: false,
             readable: false,

@@ -144,6 +144,7 @@ impl Worker {
     fn use_shared(&mut self, id: LinkId, prepared: Option<usize>) {
         if let Some(link) = self.link_mut(id) {
             link.shared = None;
+            link.scripts = None;
             link.ready = false;
             link.down_since = None;
             link.pause = std::time::Duration::ZERO;

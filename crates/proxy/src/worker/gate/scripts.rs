@@ -59,7 +59,7 @@ fn load(body: &[u8]) -> Vec<u8> {
 
 /// Whether a command brings the body of a script as its first argument.
 #[inline]
-pub(in crate::worker) fn is_eval(name: &[u8]) -> bool {
+fn is_eval(name: &[u8]) -> bool {
     matches!(name.len(), 4 | 7)
         && (name.eq_ignore_ascii_case(b"EVAL") || name.eq_ignore_ascii_case(b"EVAL_RO"))
 }
