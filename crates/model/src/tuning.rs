@@ -179,8 +179,7 @@ pub struct ClientBuffer {
     pub hard: u64,
     /// Bytes above which its commands are not read.
     pub soft: u64,
-    /// If replies of others wait behind its own above `hard`, it has so many seconds to take those; then it
-    /// is closed. So is one that takes nothing for six times as long while more than `soft` waits for it.
+    /// It is closed when it takes nothing for six times so many seconds while more than `soft` waits for it.
     pub seconds: u32,
 }
 

@@ -12,6 +12,10 @@ pub const STREAM_ABOVE: usize = 64 * 1024;
 /// Unsent replies of a client that are never too many. Above, it is looked up what its database says:
 /// `client_buffer`, which is 16 MiB and 1 MiB unless an operator changed it.
 pub const CLIENT_OUT_SMALL: usize = 64 * 1024;
+/// What a worker keeps beyond that for clients behind whose replies others wait, all of them together.
+pub const RELIEF: usize = 64 * 1024 * 1024;
+/// How long such a client may keep others waiting when that is used up.
+pub const IN_THE_WAY: Duration = Duration::from_secs(1);
 /// How often a client that takes nothing is looked at, each time after `client_buffer`'s seconds, before it is closed
 /// though nobody waits behind its replies.
 pub const UNREAD_LOOKS: u8 = 6;

@@ -69,9 +69,9 @@ pub(crate) struct Limits {
     pub(crate) pipeline: u32,
     /// Unsent replies above which its commands, and what comes for it alone, are not read; bytes.
     pub(crate) out_soft: usize,
-    /// Unsent replies above which a connection is not read that others share with it; bytes.
+    /// Unsent replies above which a connection that others share with it is read for their sake only; bytes.
     pub(crate) out_hard: usize,
-    /// Closed if it takes none of its replies for so long, while others wait behind them.
+    /// Closed if it takes nothing for six times as long.
     pub(crate) stuck: Duration,
     /// From which time on a command is slow, µs.
     pub(crate) slow_us: u64,

@@ -18,6 +18,7 @@
 //! | [`script_lane`] | scripts, which may take long, beside other commands |
 //! | [`fan`] | clients of databases with several shards |
 //! | [`replies`] | reading shards: whose reply it is |
+//! | [`untaken`] | clients that do not take them |
 //! | [`effects`], [`conceal`] | what replies change; what is not shown of them |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
 //! | [`config_set`] | what a client sets for the whole database |
@@ -73,6 +74,7 @@ mod spares;
 mod targets;
 mod timers;
 mod troubles;
+mod untaken;
 
 pub(crate) use carry::Carried;
 pub(crate) use client::ClientId;
@@ -162,6 +164,8 @@ pub(crate) struct Worker {
     doomed: Vec<ClientId>,
     /// Answers that wait for what the engine says about a client.
     promised: Vec<(ClientId, Arc<Gather>)>,
+    /// Clients of which more is kept than they may leave untaken, for the sake of others.
+    relieved: Vec<ClientId>,
     /// Clients whose replies are in the receive buffer of the shard that is being read.
     touched: Vec<usize>,
     receive: Vec<u8>,
@@ -234,6 +238,7 @@ impl Prepared {
             dirty_backends: Vec::new(),
             doomed: Vec::new(),
             promised: Vec::new(),
+            relieved: Vec::new(),
             touched: Vec::new(),
             receive: vec![0; bounds::RECEIVE],
             reply_receive: vec![0; bounds::REPLY_RECEIVE],
@@ -608,30 +613,6 @@ impl Worker {
             }
         }
         self.after_flush(index);
-    }
-
-    /// A client took bytes: those that waited for that go on.
-    fn after_flush(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        let left = client.out.len();
-        if left == 0 && client.wait == Wait::Farewell {
-            self.close_client(index);
-            return;
-        }
-        if left <= bounds::CLIENT_OUT_SMALL / 2 || left <= self.limits(index).out_soft / 2 {
-            let client = &mut self.clients[index];
-            for backend in std::mem::take(&mut client.paused) {
-                if self.backends.contains(backend) {
-                    self.queue_backend(backend);
-                }
-            }
-            let client = &self.clients[index];
-            if client.readable || !client.tail.is_empty() || client.ended || self.drains(index) {
-                self.queue_if_open(index);
-            }
-        } else if self.clients[index].unread == 0 && self.too_much(index, left) {
-            self.watch_unread(index, 1);
-        }
     }
 
     fn queue_if_open(&mut self, index: usize) {

@@ -5,7 +5,6 @@ use super::Worker;
 use super::backend::{Backend, Phase, Rewrite, Use};
 use super::client::{ClientId, Wait};
 use super::fan::Part;
-use super::timers::Timer;
 use crate::bounds;
 use crate::stats::ErrorKind;
 use std::io::{self, Write};
@@ -107,7 +106,9 @@ impl Worker {
                 self.detach(index);
                 true
             }
-            Use::Leaving if waiting > self.limits(front).out_hard => {
+            Use::Leaving
+                if waiting > self.limits(front).out_hard && !self.is_relieved(front, index) =>
+            {
                 self.pause(front, index);
                 self.is_in_the_way(front, index);
                 false
@@ -122,30 +123,6 @@ impl Worker {
         if !paused.contains(&backend) {
             paused.push(backend);
         }
-    }
-
-    /// A client takes what comes over a connection too slowly. From the first time on it has so long to take
-    /// all that is before what others wait for, however often the connection is read again meanwhile.
-    fn is_in_the_way(&mut self, client: usize, backend: usize) {
-        let id = self.client_id(client);
-        if self.backends[backend].held_up_by == Some(id) || !self.others_wait(client, backend) {
-            return;
-        }
-        self.backends[backend].held_up_by = Some(id);
-        let (generation, after) = (self.backends[backend].generation, self.limits(client).stuck);
-        self.timers
-            .set(after, Timer::Stuck(id, backend, generation));
-    }
-
-    /// Whether replies of others come behind those of a client over a connection.
-    pub(super) fn others_wait(&self, client: usize, backend: usize) -> bool {
-        let mut runs = self.backends[backend]
-            .book
-            .iter()
-            .filter_map(|run| self.find(run.client))
-            .map(|part| self.front_of(part) == client)
-            .skip_while(|ours| !ours);
-        runs.any(|ours| !ours)
     }
 
     #[inline]

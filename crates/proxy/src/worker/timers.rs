@@ -143,19 +143,6 @@ impl Worker {
             .is_some_and(|backend| backend.generation == generation)
     }
 
-    /// Closes a client behind whose replies those of others still wait.
-    fn check_stuck(&mut self, id: ClientId, backend: usize) {
-        let Some(index) = self.find(id) else { return };
-        if !self.others_wait(index, backend) {
-            return;
-        }
-        let peer = self.clients[index].session.peer;
-        let left = self.clients[index].out.len();
-        tracing::warn!(%peer, left, "a client is closed: it takes its replies too slowly, and others have waited behind them for too long");
-        self.count_error(index, ErrorKind::Unread);
-        self.close_client(index);
-    }
-
     /// Looks again after a while whether a client has taken bytes.
     pub(super) fn watch_unread(&mut self, index: usize, looks: u8) {
         let (id, after) = (self.client_id(index), self.limits(index).stuck);

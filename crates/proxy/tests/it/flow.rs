@@ -121,9 +121,11 @@ fn a_client_that_takes_nothing_is_closed() {
         deaf.iter().all(|address| !list.contains(address))
     });
     assert_eq!(other.text("PUBLISH news x"), ":0\r\n");
-    let log = node.log();
-    let told = log.matches("a client is closed: it takes no replies");
-    assert_eq!(told.count(), 3);
+    until("it is told of them", || {
+        let log = node.log();
+        let told = log.matches("a client is closed: it takes no replies");
+        told.count() == 3
+    });
     drop((one, many, subscriber, slow));
     // The allocator gives back when it is used.
     until("what they held is given back", || {
@@ -185,13 +187,42 @@ fn one_behind(node: &Node, replies: usize) -> (Client, Client) {
     (first, behind)
 }
 
+/// Clients that take nothing while others' replies are behind theirs: these come at once, and those keep what they are
+/// due, as long as all of it is not too much.
+#[test]
+fn what_waits_behind_a_deaf_client_goes_on() {
+    let node = Node::start();
+    set_large(&mut node.client(), "large", 8 << 20);
+    let before = process::memory(node.server(), "VmRSS:");
+    let takes_all = |mut client: Client| {
+        for _ in 0..9 {
+            assert_eq!(client.raw().len(), (8 << 20) + 12);
+        }
+        assert!(client.pings());
+    };
+    for _ in 0..2 {
+        let (deaf, mut behind) = one_behind(&node, 9);
+        node.engine.freeze(false);
+        assert_eq!(behind.raw(), b"$6\r\nbehind\r\n");
+        // There is room for one such client, not for two: the other one goes.
+        let (mut more, mut behind) = one_behind(&node, 9);
+        node.engine.freeze(false);
+        assert_eq!(behind.raw(), b"$6\r\nbehind\r\n");
+        while more.try_raw().is_some() {}
+        takes_all(deaf);
+    }
+    until("it is told of those that went", || {
+        node.log().matches("takes its replies too slowly").count() == 2
+    });
+    let peak = process::memory(node.server(), "VmHWM:");
+    assert!(peak < before + 192 * MIB, "{before} before, {peak} at most");
+}
+
 /// A client that takes its replies, but never fast enough, keeps those behind it no longer waiting than one
 /// that takes none.
 #[test]
 fn what_waits_behind_a_slow_client_is_freed() {
-    let node = Node::with(VALKEY, |config| {
-        config.databases[0].tuning.client_buffer.seconds = 2;
-    });
+    let node = Node::start();
     set_large(&mut node.client(), "large", 8 << 20);
     // One that takes what comes is let be, whoever waits.
     let (mut fast, mut behind) = one_behind(&node, 10);

@@ -257,14 +257,13 @@ fn what_is_kept_for_a_slow_reader() {
     }
     assert!(client.pings());
     // Whose replies came to wait behind does not wait for longer than is said.
-    node.tune(|tuning| tuning.client_buffer.seconds = 1);
     let mut slow = node.client();
     assert!(slow.pings());
     node.engine.freeze(true);
-    slow.send(&words("GET key").repeat(400));
-    until("they are in flight", || node.in_flight() == 400);
+    slow.send(&words("GET key").repeat(1_000));
+    until("they are in flight", || node.in_flight() == 1_000);
     other.send(b"PING\r\n");
-    until("the other one too", || node.in_flight() == 401);
+    until("the other one too", || node.in_flight() == 1_001);
     node.engine.freeze(false);
     assert_eq!(other.raw(), b"+PONG\r\n");
     while slow.try_raw().is_some() {}
