@@ -575,7 +575,9 @@ pub(crate) mod tests {
     async fn until_shut(finder: &Finder) {
         let view = finder.view();
         let place = view.places(&view.endpoints[0])[0];
+        let deadline = Instant::now() + Duration::from_secs(10);
         while finder.reach.is_open(place.socket).await {
+            assert!(Instant::now() < deadline, "it is open still");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
