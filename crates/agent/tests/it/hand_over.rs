@@ -336,8 +336,17 @@ async fn the_old_primary_hangs_in_the_middle() {
     );
     new.order(new.kill()).await.unwrap();
     kill(old.pid, Signal::CONT);
-    old.looks(|shard| is(shard, Role::Primary, 1) && shard.state == EngineState::Running)
-        .await;
+    // Asked of the engine: what the agent last heard may be older than the move.
+    eventually("the engine has given up", || {
+        old.info("master_failover_state") == "no-failover" && old.info("role") == "master"
+    })
+    .await;
+    old.looks(|shard| {
+        let at_rest = shard.replication.as_ref();
+        let at_rest = at_rest.is_some_and(|seen| seen.failover_state == "no-failover");
+        is(shard, Role::Primary, 1) && shard.state == EngineState::Running && at_rest
+    })
+    .await;
     is_undone(&old);
 }
 
