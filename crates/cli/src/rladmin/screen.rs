@@ -3,10 +3,10 @@
 use super::failure::Failure;
 use crate::terminal;
 use serde::Serialize;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 
 /// Longest answer to a question that is read, bytes.
-const ANSWER_MAX: u64 = 4096;
+const ANSWER_MAX: usize = 4096;
 
 /// Where a command writes and whom it asks.
 #[derive(Clone, Copy, Debug)]
@@ -126,24 +126,32 @@ fn write(text: &str) {
     let _ = out.flush();
 }
 
-/// A line from standard input, without its end; `None`: there is none.
+/// A line from standard input, without its end; `None`: there is none. Nothing behind it is taken: a shell that has
+/// its commands from there too goes on with the next line.
 ///
 /// # Errors
-/// When it cannot be read, or is longer than 4 KiB.
+/// When it cannot be read, is longer than 4 KiB or is not UTF-8.
 pub fn read_line() -> Result<Option<String>, Failure> {
-    let mut line = String::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(ANSWER_MAX)
-        .read_line(&mut line)
-        .map_err(|e| Failure::Other(format!("cannot read standard input: {e}")))?;
-    if read as u64 == ANSWER_MAX && !line.ends_with('\n') {
-        return Err(Failure::Other(format!(
-            "a line is longer than {ANSWER_MAX} bytes"
-        )));
-    }
-    if read == 0 {
+    let failed =
+        |e: &dyn std::fmt::Display| Failure::Other(format!("cannot read standard input: {e}"));
+    let (mut line, mut byte) = (Vec::new(), [0_u8]);
+    let ended = loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
+            Ok(0) => break false,
+            Ok(_) if byte == *b"\n" => break true,
+            Ok(_) if line.len() == ANSWER_MAX => {
+                return Err(Failure::Other(format!(
+                    "a line is longer than {ANSWER_MAX} bytes"
+                )));
+            }
+            Ok(_) => line.extend(byte),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    };
+    if !ended && line.is_empty() {
         return Ok(None);
     }
+    let line = String::from_utf8(line).map_err(|error| failed(&error))?;
     Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned()))
 }

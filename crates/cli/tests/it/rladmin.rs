@@ -418,6 +418,24 @@ fn what_a_later_release_has_is_answered_by_name() {
 }
 
 #[test]
+fn an_answer_takes_its_line_alone() {
+    let node = FakeNode::new();
+    Cluster::well().show(&node);
+    let program = node.program("rladmin");
+    let rladmin = program.get_program().to_str().unwrap();
+    let script = format!("{rladmin} delete db db:1 2>/dev/null; cat");
+    let config = node.config.config_dir.join("node.toml");
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .env(model::node_config::CONFIG_ENV, config)
+        .write_stdin("n\nthe next line\n")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "the next line\n");
+    assert_eq!(node.changes(), []);
+}
+
+#[test]
 fn commands_from_standard_input() {
     let node = FakeNode::new();
     Cluster::well().show(&node);

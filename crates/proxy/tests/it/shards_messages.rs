@@ -68,6 +68,29 @@ fn messages_come_once_from_wherever_they_are_published() {
     }
 }
 
+/// Who has no subscription hears about its end what an engine says, each in its own words.
+#[test]
+fn no_subscription_to_end() {
+    for engine in ["redis-6.2.", "redis-7.0.", "valkey-8.0.", VALKEY] {
+        let mut node = Node::sharded(engine, SHARDS);
+        let mut direct = Client::connect(node.shard(0).direct);
+        let mut client = node.client();
+        let lines = [
+            "PING",
+            "UNSUBSCRIBE",
+            "UNSUBSCRIBE a",
+            "PUNSUBSCRIBE a",
+            "SUBSCRIBE a",
+            "PUNSUBSCRIBE b",
+            "UNSUBSCRIBE a",
+            "UNSUBSCRIBE a",
+        ];
+        for line in lines.into_iter().chain(["PING"]) {
+            assert_eq!(client.text(line), direct.text(line), "{engine}: {line}");
+        }
+    }
+}
+
 /// By a script, by a transaction, and by the shard itself, which tells of a deleted key.
 fn published_by_all_means(key: &str, resp: u8, subscriber: &mut Client, other: &mut Client) {
     let script = format!("EVAL \"return redis.call('PUBLISH','news','{key}')\" 1 {key}");

@@ -174,6 +174,13 @@ impl Worker {
         let before: Vec<Vec<u8>> = fan.subscribed.of(kind).iter().cloned().collect();
         let idle =
             !unknown && before.is_empty() && !self.clients[front].session.own.subscriptions.any();
+        if !on && idle && self.wants_a_subscription(front) {
+            let word = word(kind, false);
+            let text = format!("-NOSUB '{word}' command executed not in subscribed mode\r\n");
+            self.count_error(front, ErrorKind::Refused);
+            self.say(front, text.into_bytes());
+            return Flow::Next;
+        }
         let parts = if !on && idle {
             Vec::new()
         } else if kind == Subscription::Shard {
@@ -326,6 +333,13 @@ impl Worker {
             }
         };
         parts.into_iter().map(encoded).collect()
+    }
+
+    /// Whether the engine has an error for who ends a subscription and has none: Valkey 8.0 alone does.
+    fn wants_a_subscription(&self, front: usize) -> bool {
+        let engine = self.served[self.clients[front].served].engine.as_ref();
+        let version = engine.and_then(|engine| engine.version.text());
+        version.is_some_and(|version| version.starts_with(b"8.0."))
     }
 
     /// Says something in its turn, even to a client that wants no replies.
