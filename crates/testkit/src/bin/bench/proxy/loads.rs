@@ -4,6 +4,8 @@
 pub(crate) const IDLE: &str = "idle";
 /// Keys of an MGET.
 pub(crate) const MGET_KEYS: usize = 100;
+/// The script of an EVAL.
+pub(crate) const SCRIPT: &str = "return redis.call('GET', KEYS[1])";
 
 /// A command that valkey-benchmark sends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -11,6 +13,7 @@ pub(crate) enum Op {
     Set,
     Get,
     Mget,
+    Eval,
 }
 
 impl Op {
@@ -19,6 +22,7 @@ impl Op {
             Self::Set => "SET",
             Self::Get => "GET",
             Self::Mget => "MGET",
+            Self::Eval => "EVAL",
         }
     }
 }
@@ -79,6 +83,7 @@ impl Load {
 /// third of that if it is to be quick.
 pub(crate) fn all(quick: bool) -> Vec<Load> {
     let mut loads = one_shard();
+    loads.extend(scripts());
     loads.extend(four_shards());
     if quick {
         for load in &mut loads {
@@ -135,6 +140,27 @@ fn one_shard() -> Vec<Load> {
             pinned: true,
             ..Load::new("c500-pinned", "500 clients, no pipeline, pinned", 500, 1)
         },
+    ]
+}
+
+fn scripts() -> Vec<Load> {
+    let script = |load: Load| Load {
+        ops: &[Op::Eval],
+        ..load
+    };
+    vec![
+        script(Load::new(
+            "script-p1",
+            "50 clients, EVAL of a GET, no pipeline",
+            50,
+            1,
+        )),
+        script(Load::new(
+            "script-p16",
+            "50 clients, EVAL of a GET, pipeline 16",
+            50,
+            16,
+        )),
     ]
 }
 

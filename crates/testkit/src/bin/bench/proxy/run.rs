@@ -2,7 +2,7 @@
 
 use super::engine::tool;
 use super::interrupt::Interrupt;
-use super::loads::{Load, MGET_KEYS, Op};
+use super::loads::{Load, MGET_KEYS, Op, SCRIPT};
 use super::options::Kind;
 use super::processes::{self, Guarded};
 use super::target::Target;
@@ -66,6 +66,7 @@ fn generator(load: &Load, op: Op, target: &Target, requests: u64) -> Command {
         Op::Mget => command
             .arg("MGET")
             .args(std::iter::repeat_n("key:__rand_int__", MGET_KEYS)),
+        Op::Eval => command.args(["EVAL", SCRIPT, "1", "key:__rand_int__"]),
     };
     command
 }
