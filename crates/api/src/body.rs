@@ -4,12 +4,17 @@ use crate::failure::Failure;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::BytesMut;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use model::validate::shown;
 use model::{ErrorCode, limits};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How long a body may take to arrive.
@@ -17,6 +22,38 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a body that is too large is read and thrown away, bytes, so that the answer reaches
 /// a caller that is still sending.
 const THROWN_AWAY_MAX: usize = 8 * limits::BODY_MAX;
+
+/// How long the rest of a body that nobody wanted is waited for.
+const THROWN_AWAY_WITHIN: Duration = Duration::from_secs(5);
+
+/// Reads what a request's answer was made without, before the answer goes out. Over HTTP/2 the rest of a body that is
+/// still on its way is answered by a reset of the stream, and curl 7.88 takes that for the end of it all: it has no
+/// answer then.
+pub async fn read_to_its_end(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::EXPECT) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let lent = Lent(Arc::new(Mutex::new(body.into_data_stream())));
+    let body = Body::from_stream(lent.clone());
+    let response = next.run(Request::from_parts(parts, body)).await;
+    // Who does not send the rest gets the answer all the same.
+    let _ = tokio::time::timeout(THROWN_AWAY_WITHIN, throw_away(lent, 0)).await;
+    response
+}
+
+/// A body that is read on by somebody else once its reader has gone.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<BodyDataStream>>);
+
+impl Stream for Lent {
+    type Item = <BodyDataStream as Stream>::Item;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.poll_next_unpin(context)
+    }
+}
 
 /// A JSON object as body, whatever `content-type` says.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +127,10 @@ async fn read(request: Request, max: usize) -> Result<BytesMut, Failure> {
     Ok(bytes)
 }
 
-async fn throw_away(stream: &mut BodyDataStream, mut read: usize) {
+async fn throw_away<E>(
+    mut stream: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
+    mut read: usize,
+) {
     while read < THROWN_AWAY_MAX {
         let Some(Ok(piece)) = stream.next().await else {
             return;

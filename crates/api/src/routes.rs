@@ -18,6 +18,7 @@ pub mod upgrade_run;
 use crate::App;
 use crate::access_log;
 use crate::auth::gate;
+use crate::body;
 use crate::failure::Failure;
 use crate::openapi;
 use axum::extract::{Request, State};
@@ -58,6 +59,7 @@ pub fn router(app: App, door: Door) -> Router {
         Door::Local => routes.layer(from_fn(gate::local)),
     };
     behind_the_door
+        .layer(from_fn(body::read_to_its_end))
         .layer(from_fn(access_log::log))
         .with_state(app)
 }

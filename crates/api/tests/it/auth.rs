@@ -4,10 +4,15 @@ use crate::fixture::{self, PASSWORD, ROLES};
 use crate::http::{Reply, basic, request, send, send_h2};
 use crate::served::Served;
 use api::auth::roles::Permission;
+use axum::body::Body;
+use futures::StreamExt;
 use hyper::Method;
 use model::documents::ManagementRole;
 use model::intent::JoinRequest;
 use model::{DatabaseUid, Secret};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 async fn ask(served: &Served, method: &str, path: &str, who: Option<&str>, body: &str) -> Reply {
     let address = served.config.https_address();
@@ -71,6 +76,48 @@ async fn http2_works_too() {
         (reply.status, reply.body["name"].as_str()),
         (200, Some("cluster.local"))
     );
+    served.stop().await;
+}
+
+/// An answer for which the body was not looked at goes out when that has come: a stream that is reset in the middle of
+/// it is an error to some clients, which then have no answer.
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_taken_all_the_same() {
+    let served = Served::start(Some(fixture::view())).await;
+    let address = served.config.https_address();
+    let admin = basic("admin@example.com", PASSWORD);
+    for (path, authorization, status) in [
+        ("/v1/nothing", Some(&admin), 404),
+        ("/v1/bdbs", None, 401),
+        ("/v1/actions/x/abort", Some(&admin), 200),
+    ] {
+        let sent = Arc::new(AtomicBool::new(false));
+        let whole = Arc::clone(&sent);
+        let pieces = futures::stream::unfold(0, move |piece| {
+            let whole = Arc::clone(&whole);
+            async move {
+                match piece {
+                    0 => Some(("{", 1)),
+                    1 => {
+                        // Long enough for an answer that does not wait.
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        Some(("}", 2))
+                    }
+                    _ => {
+                        whole.store(true, Ordering::Relaxed);
+                        None
+                    }
+                }
+            }
+        });
+        let authorization = authorization.map(String::as_str);
+        let mut asked = request("POST", address, path, authorization, "");
+        *asked.body_mut() = Body::from_stream(pieces.map(Ok::<_, std::io::Error>));
+        *asked.version_mut() = hyper::Version::HTTP_2;
+        asked.headers_mut().remove("host");
+        assert_eq!(send_h2(address, asked).await.status, status, "{path}");
+        assert!(sent.load(Ordering::Relaxed), "{path}");
+    }
     served.stop().await;
 }
 

@@ -93,6 +93,9 @@ impl Worker {
             // A gate that closes waits for all replies.
             Use::Own(_) if waiting <= self.limits(front).out_hard && self.must_end(index) => true,
             Use::Own(_) if self.too_much(front, waiting) => {
+                if self.brings_unasked(front, index) {
+                    return self.is_kept_up_with(front, waiting);
+                }
                 self.pause(front, index);
                 false
             }

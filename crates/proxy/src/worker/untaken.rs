@@ -42,6 +42,32 @@ impl Worker {
         }
     }
 
+    /// Whether what comes next over a client's own connection is nothing that it asked for: messages, invalidations,
+    /// lines of `MONITOR`. If it were not read, it would fill the shard, and take the memory of everybody's keys.
+    #[cold]
+    pub(super) fn brings_unasked(&self, front: usize, backend: usize) -> bool {
+        let session = &self.clients[front].session;
+        let own = &session.own;
+        let replies = !self.backends[backend].book.is_empty();
+        own.monitor
+            || session.subscribed_in_resp2()
+            || ((own.subscriptions.any() || own.tracking) && !replies)
+    }
+
+    /// Whether a client to which so much comes unasked is within its limit; it is closed if not, as an engine closes
+    /// a subscriber.
+    #[cold]
+    pub(super) fn is_kept_up_with(&mut self, client: usize, waiting: usize) -> bool {
+        if waiting <= self.limits(client).out_hard {
+            return true;
+        }
+        let peer = self.clients[client].session.peer;
+        tracing::warn!(%peer, waiting, "a client is closed: it takes its messages too slowly");
+        self.count_error(client, ErrorKind::Unread);
+        self.close_client(client);
+        false
+    }
+
     /// Looks whether connections that others share may be read again.
     #[cold]
     fn read_on_for_others(&mut self, index: usize) {
