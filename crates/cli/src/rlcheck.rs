@@ -22,6 +22,7 @@ use crate::installation::{Installation, version_line};
 use clap::Parser;
 use client::rest::RestClient;
 use model::node_config::NodeConfig;
+use model::rest::ClusterInfo;
 use report::{Findings, Outcome, Report};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,18 +85,29 @@ pub struct Subject {
     pub rest: RestClient,
     /// Whether this node belongs to a cluster.
     pub is_member: bool,
+    /// The cluster that it was removed from.
+    pub removed_from: Option<String>,
 }
 
 impl Subject {
-    /// A node by its configuration.
-    #[must_use]
-    pub fn new(config: NodeConfig) -> Self {
+    /// A node by its configuration, and by what it says of itself.
+    pub async fn of(config: NodeConfig) -> Self {
         let rest = RestClient::new(config.http_socket());
-        let is_member = config.identity_path().exists();
+        let mut is_member = config.identity_path().exists();
+        let mut removed_from = None;
+        // Why there is no answer is the business of the tests.
+        if is_member
+            && let Ok(cluster) = rest.get::<ClusterInfo>("/v1/cluster").await
+            && cluster.removed
+        {
+            is_member = false;
+            removed_from = Some(cluster.name);
+        }
         Self {
             config,
             rest,
             is_member,
+            removed_from,
         }
     }
 }
@@ -217,7 +229,7 @@ fn run(options: &Options) -> Result<bool, String> {
         options.file_path.as_deref(),
         options.json,
     );
-    let subject = Subject::new(installation.config);
+    let subject = runtime.block_on(Subject::of(installation.config));
     for test in Test::ALL {
         if suppressed.contains(&test) {
             report.suppressed(test);

@@ -118,6 +118,9 @@ async fn feed_process(
             send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
         }
         tokio::select! {
+            // In this order: a node that was stopped for a while looks at what its proxy said meanwhile before it takes
+            // that for silent.
+            biased;
             () = holding.next() => {}
             () = &mut first, if unknown => unknown = false,
             changed = revisions.changed() => {

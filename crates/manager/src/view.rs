@@ -1,5 +1,6 @@
 //! Stored and observed state together.
 
+use crate::heartbeat;
 use crate::member::{LastKnown, Member};
 use controller::observed::Observations;
 use controller::reconcile::store_error;
@@ -43,7 +44,7 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
     let observed = if status.is_leader {
         observed(&member.controller.observations(), now)
     } else {
-        aged(member, now)
+        with_own(aged(member, now), member)
     };
     Ok(ClusterView {
         revision: state.revision,
@@ -117,6 +118,23 @@ fn merged(heard: &Observations, before: &LastKnown, now: Instant) -> Vec<Observe
     }
     all.sort_by_key(|one| one.observation.node);
     all
+}
+
+/// A node knows itself, whoever hears of it.
+fn with_own(mut observed: Vec<Observed>, member: &Member) -> Vec<Observed> {
+    let me = member.identity.node;
+    let known = observed.iter().position(|one| one.observation.node == me);
+    let known = known.map(|place| observed.remove(place));
+    let (services, clock_ahead_ms) = known.map_or_else(Default::default, |known| {
+        (known.observation.services, known.clock_ahead_ms)
+    });
+    observed.push(Observed {
+        observation: heartbeat::observe(member, &services),
+        age_ms: 0,
+        clock_ahead_ms,
+    });
+    observed.sort_by_key(|one| one.observation.node);
+    observed
 }
 
 /// What the primary node had heard, older by the time since.

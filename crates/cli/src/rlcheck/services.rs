@@ -6,6 +6,7 @@ use crate::installation::start_of_stopped;
 use agent::shard_folder::ShardFolder;
 use agent::supervisord::{Supervisord, SupervisordError};
 use client::local::ExecClient;
+use model::ErrorCode;
 use model::observation::ServiceObservation;
 use model::rest::Bootstrap;
 use rustix::io::Errno;
@@ -25,6 +26,12 @@ const ACCEPTS: u32 = 0x0001_0000;
 
 /// `verify_bootstrap_status`: this node is part of a cluster.
 pub async fn bootstrap_status(subject: &Subject) -> Findings {
+    if let Some(cluster) = &subject.removed_from {
+        return Findings::failure(format!(
+            "this node was removed from cluster '{cluster}' and is no part of it any more. {}",
+            ErrorCode::NodeRemoved.remedy()
+        ));
+    }
     let (state, details) = match subject.rest.get::<Bootstrap>("/v1/bootstrap").await {
         Ok(answer) => (
             answer.bootstrap_status.state,

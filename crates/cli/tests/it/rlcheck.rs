@@ -49,6 +49,23 @@ fn stops_at_the_first_failure_unless_told_otherwise() {
     assert_eq!(node.run(&[both]).0, 0, "what fails is left out");
 }
 
+/// It is told once that it is in no cluster, and nothing is asked of that one.
+#[test]
+fn a_node_that_was_removed() {
+    let node = Installed::new();
+    node.in_a_cluster();
+    let mut cluster = Cluster::well();
+    cluster.info.removed = true;
+    cluster.show(&node.node);
+    let (code, out, _) = node.run(&[NODE_ALONE, "--continue-on-error"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("\n1 TEST FAILED."), "{out}");
+    assert!(
+        out.contains("this node was removed from cluster 'cluster.local'"),
+        "{out}"
+    );
+}
+
 #[test]
 fn retries() {
     let node = Installed::new();
