@@ -82,10 +82,7 @@ pub fn action(operations: &[&Operation], group: &OperationUid) -> Option<StateMa
             true => word(status).to_owned(),
             false => waits.join("; "),
         },
-        error: wrong.and_then(|one| {
-            let why = one.error.as_ref()?;
-            Some(format!("db:{}: {why}", one.database))
-        }),
+        error: wrong.and_then(|one| errors_of(&parts, one.status)),
         error_code: wrong.and_then(|one| one.error_code),
         remedy: wrong.and_then(|one| remedy(one, &group.0)),
         progress: done / f64::from(all),
@@ -94,6 +91,17 @@ pub fn action(operations: &[&Operation], group: &OperationUid) -> Option<StateMa
         creation_time: first.created.to_string(),
         moved: parts.iter().flat_map(|one| moved(one)).collect(),
     })
+}
+
+/// Why parts of an action are as they are, all of them.
+fn errors_of(parts: &[&Operation], status: OperationStatus) -> Option<String> {
+    let such = parts.iter().filter(|one| one.status == status);
+    let errors = such.filter_map(|one| {
+        let why = one.error.as_ref()?;
+        Some(format!("db:{}: {why}", one.database))
+    });
+    let errors: Vec<String> = errors.collect();
+    (!errors.is_empty()).then(|| errors.join("; "))
 }
 
 /// One operation.

@@ -6,6 +6,7 @@ use crate::failover::plan::{self as failover, Verdict};
 use crate::failover::stall;
 use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
+use crate::migration::back;
 use crate::migration::plan::{self as migration, Doing};
 use crate::observed::{self, Observations};
 use crate::operation::{ending, plan as operation};
@@ -179,6 +180,9 @@ fn serving(
             None => Next::Steps(steps),
         };
     }
+    if let Some(step) = back::next((state, observed), database, instant, now) {
+        return Next::Steps([vec![step], beside].concat());
+    }
     if let Some(reason) = wait.or_else(|| proxy_wait(state, observed, database, instant)) {
         return Next::Again(beside, reason);
     }
@@ -215,25 +219,40 @@ impl View<'_> {
                 needs.push(need);
                 continue;
             }
-            match failover::plan(self.state, self.observed, &set, self.instant, self.now) {
-                Verdict::Stays => needs.push(self.primary_need(&set)),
-                // It may not come back now: it would begin without what its replicas have.
-                Verdict::Waits(reason) => needs.push(Need::Wait(reason)),
-                Verdict::Order(command, reason) => {
-                    needs.push(Need::Step(order(set.primary, *command, reason)));
-                }
-                Verdict::Store(txn, reason) => {
-                    needs.push(Need::Step(Step::Store { txn, reason }));
-                    continue;
-                }
+            let before = needs.len();
+            self.set_needs(&set, &mut needs);
+            if back::is_passed_over(
+                (self.state, self.observed),
+                self.database,
+                &set,
+                self.instant,
+            ) {
+                let of_it = needs.split_off(before);
+                needs.extend(
+                    of_it
+                        .into_iter()
+                        .filter(|need| !matches!(need, Need::Wait(_))),
+                );
             }
-            needs.extend(
-                set.replicas
-                    .iter()
-                    .map(|replica| self.replica_need(&set, replica)),
-            );
         }
         needs
+    }
+
+    fn set_needs(&self, set: &ReplicaSet<'_>, needs: &mut Vec<Need>) {
+        match failover::plan(self.state, self.observed, set, self.instant, self.now) {
+            Verdict::Stays => needs.push(self.primary_need(set)),
+            // It may not come back now: it would begin without what its replicas have.
+            Verdict::Waits(reason) => needs.push(Need::Wait(reason)),
+            Verdict::Order(command, reason) => {
+                needs.push(Need::Step(order(set.primary, *command, reason)));
+            }
+            Verdict::Store(txn, reason) => {
+                needs.push(Need::Step(Step::Store { txn, reason }));
+                return;
+            }
+        }
+        let replicas = set.replicas.iter();
+        needs.extend(replicas.map(|replica| self.replica_need(set, replica)));
     }
 
     /// A move that was begun comes before everything else of its set.

@@ -177,7 +177,11 @@ pub(super) fn restored(state: &ClusterState, node: NodeUid, snapshot: &[Snapshot
                 if copy.role != role {
                     work.hand_over.push(set.primary.uid);
                 }
-                work.migrations.push(brought(copy, node));
+                let comes_with_it = copy.role == Role::Primary && role == Role::Primary;
+                work.migrations.push(Migration {
+                    role: comes_with_it.then_some(role),
+                    ..brought(copy, node)
+                });
             }
         }
     }
@@ -219,5 +223,6 @@ fn brought(shard: &Shard, node: NodeUid) -> Migration {
         shard: shard.uid,
         node,
         copy: None,
+        role: None,
     }
 }

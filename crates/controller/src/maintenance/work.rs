@@ -117,6 +117,7 @@ pub(super) fn emptied(
                             shard: member.uid,
                             node: to,
                             copy: None,
+                            role: None,
                         });
                     }
                     Err(_) if replica && !matches!(replicas, Replicas::MustGo) => {}
@@ -254,6 +255,7 @@ pub(super) fn replaced(
                 shard: replica.uid,
                 node: to,
                 copy: None,
+                role: None,
             });
         }
     }

@@ -1,7 +1,7 @@
 //! The next step of an operation that moves roles or shards, once everything else of its database is
 //! settled. Pure.
 
-use super::elsewhere;
+use super::{back, elsewhere};
 use crate::database::deletion::is_lost;
 use crate::database::plan::Step;
 use crate::maintenance::plan as maintenance;
@@ -95,19 +95,12 @@ impl<'a> Work<'a> {
     /// unless it has the role of another copy until then. The other way round the end would be the same.
     fn next(&self) -> Option<Try> {
         let Operation {
-            kind,
-            shards,
-            migrations,
-            ..
+            shards, migrations, ..
         } = &self.operation.doc;
-        let comes_back = matches!(
-            kind,
-            OperationKind::MaintenanceOff | OperationKind::RestoreSnapshot
-        );
         let gives_a_role = migrations
             .first()
             .is_some_and(|m| shards.contains(&m.shard));
-        if comes_back && !gives_a_role {
+        if back::comes_back(self.operation) && !gives_a_role {
             return self.next_migration().or_else(|| self.next_role());
         }
         self.next_role().or_else(|| self.next_migration())
@@ -117,6 +110,9 @@ impl<'a> Work<'a> {
     fn next_role(&self) -> Option<Try> {
         let shard = *self.operation.shards.first()?;
         let sets = replica_set::of_database(self.state, self.database);
+        if self.stays(&sets, shard) {
+            return None;
+        }
         match sets.iter().find(|set| set.primary.uid == shard) {
             Some(set) if self.has_nobody_left(set) => Some(Ok(self.note(
                 format!("redis:{shard} has no replica any more that could take its role"),
@@ -143,6 +139,14 @@ impl<'a> Work<'a> {
         kind != OperationKind::FailoverShards
             && !set.replicas.is_empty()
             && set.replicas.iter().all(lost)
+    }
+
+    /// Whether what it has comes back to nobody now: then that is all that is left of its kind.
+    fn stays(&self, sets: &[ReplicaSet<'_>], shard: ShardUid) -> bool {
+        let mut sets = sets.iter();
+        let set = sets.find(|set| set.members().any(|member| member.uid == shard));
+        let both = (self.state, self.observed);
+        set.is_some_and(|set| back::is_passed_over(both, self.database, set, self.instant))
     }
 
     fn is_lost(&self, shard: &Shard) -> bool {
@@ -203,12 +207,18 @@ impl<'a> Work<'a> {
         let set = sets
             .iter()
             .find(|set| set.members().any(|member| member.uid == shard.uid))?;
+        if self.stays(&sets, shard.uid) {
+            return None;
+        }
         if elsewhere::is_out_of_reach((self.state, self.observed), &migration, self.instant) {
             return Some(self.elsewhere(set, shard, &migration));
         }
         match migration.copy {
             None => Some(self.copy(set, shard, migration.node)),
-            Some(copy) if shard.role == Role::Primary => Some(self.hand_over(set, Some(copy))),
+            // A failover may have taken the role from it: it goes to the copy all the same, before the shard goes.
+            Some(copy) if shard.role == Role::Primary || lacks_its_role(set, &migration) => {
+                Some(self.hand_over(set, Some(copy)))
+            }
             Some(_) => {
                 let mut doc = shard.doc.clone();
                 doc.removed_by = Some(self.operation.uid.clone());
@@ -300,6 +310,11 @@ impl<'a> Work<'a> {
         let txn: Txn = change.into_txn();
         Step::Store { txn, reason }
     }
+}
+
+/// Whether a copy is to be the primary, and another one is.
+fn lacks_its_role(set: &ReplicaSet<'_>, migration: &Migration) -> bool {
+    migration.role == Some(Role::Primary) && migration.copy != Some(set.primary.uid)
 }
 
 /// Whether a node has room for a copy of a shard, besides what comes to it before; the copy's port.

@@ -200,6 +200,7 @@ fn brought(shard: &Shard, node: NodeUid) -> Migration {
         shard: shard.uid,
         node,
         copy: None,
+        role: (shard.role == Role::Primary).then_some(Role::Primary),
     }
 }
 

@@ -15,6 +15,7 @@
 
 use crate::database::plan::Step;
 use crate::failover::stall;
+use crate::migration::back;
 use crate::observed::{self, Observations};
 use crate::placement::plan::Planner;
 use crate::replica_set::{self, ReplicaSet};
@@ -43,7 +44,7 @@ pub fn is_on(state: &ClusterState, database: &Database) -> bool {
 
 /// Whether a replica is lost and an operation that is under way makes it anew: nothing waits for it. One that an
 /// operation brings to another node is made from its primary too, so its own node is not needed for that: it is lost
-/// when that is silent and the primary has no record of it.
+/// when that is silent and the primary has no record of it. What only brings others back waits for no such replica at all.
 #[must_use]
 pub(crate) fn is_replaced(
     (state, observed): (&ClusterState, &Observations),
@@ -54,6 +55,9 @@ pub(crate) fn is_replaced(
     let Some(operation) = crate::operation::plan::of_database(state, database) else {
         return false;
     };
+    if back::is_under_way(state, database) && is_silent((observed, instant), replica) {
+        return true;
+    }
     let mut migrations = operation.migrations.iter();
     let comes_anew = migrations.any(|migration| migration.shard == replica.uid);
     let lost = if operation.slave_ha {
@@ -327,6 +331,7 @@ impl<'a> View<'a> {
                     shard: shard.uid,
                     node,
                     copy: None,
+                    role: None,
                 }),
                 Err(reason) if self.may_tell(due.lost) => reasons.push((shard, reason)),
                 Err(_) => {}

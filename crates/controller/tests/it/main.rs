@@ -7,6 +7,7 @@
 )]
 
 mod busy;
+mod coming_back;
 mod executor;
 mod failed_moves;
 mod failover;

@@ -308,6 +308,7 @@ fn a_step_does_not_bring_two_copies_together() {
             shard: ShardUid(2),
             node: NodeUid(free),
             copy: None,
+            role: None,
         });
         world.apply(&Txn {
             put: vec![(keys::operation(&doc.uid), json!(doc))],
@@ -322,5 +323,42 @@ fn a_step_does_not_bring_two_copies_together() {
             }
             None => assert_eq!(there, 2, "{story}"),
         }
+    }
+}
+
+/// The engine of a primary dies on its way, at any step: the role comes to the target all the same, and nothing ends before.
+#[test]
+fn a_primary_comes_to_its_target_though_another_took_its_place() {
+    for steps in 0..10 {
+        let mut world = created(true, 1);
+        let target = free_node(&world);
+        let replica = shards(&world).remove(1);
+        migrate(&mut world, these(&[1]), target).unwrap();
+        for _ in 0..steps {
+            world.settle_one();
+        }
+        let has = |world: &World, role: Role| {
+            let mut there = shards(world).into_iter().filter(|s| s.node.0 == target);
+            there.any(|s| s.role == role)
+        };
+        if has(&world, Role::Primary) {
+            assert!(steps > 2);
+            break;
+        }
+        world.crash(ShardUid(1));
+        world.link(ShardUid(2), false, false);
+        let story = world.settle();
+        let all = shards(&world);
+        let on = |node: u64| -> Vec<Role> {
+            all.iter()
+                .filter(|s| s.node.0 == node)
+                .map(|s| s.role)
+                .collect()
+        };
+        assert_eq!(on(target), [Role::Primary], "{steps}: {story}");
+        assert_eq!(on(replica.node.0), [Role::Replica], "{story}");
+        assert_eq!(all.len(), 2, "{story}");
+        let operation = world.cluster().operations.last().unwrap().doc.clone();
+        assert_eq!(operation.status, OperationStatus::Completed, "{story}");
     }
 }

@@ -1,5 +1,6 @@
 //! Persisted pieces of work.
 
+use super::shard::Role;
 use crate::error_code::ErrorCode;
 use crate::ids::{DatabaseUid, Epoch, NodeUid, OperationUid, ShardUid};
 use jiff::Timestamp;
@@ -206,6 +207,10 @@ pub struct Migration {
     /// The copy, once it was decided.
     #[serde(default)]
     pub copy: Option<ShardUid>,
+    /// The role that the copy is to have in the end, though another one may have it by then. `None`: the one that the shard
+    /// has when the copy is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
 }
 
 /// A move of a role that an operation has done.
@@ -224,6 +229,24 @@ pub struct MoveReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A role that this release adds is stored only where one is wanted, and read again.
+    #[test]
+    fn a_migration_of_a_primary() {
+        let (shard, node) = (ShardUid(7), NodeUid(2));
+        for role in [None, Some(Role::Primary)] {
+            let migration = Migration {
+                shard,
+                node,
+                copy: None,
+                role,
+            };
+            let stored = serde_json::to_value(&migration).unwrap();
+            assert_eq!(stored.get("role").is_some(), role.is_some());
+            let read: Migration = serde_json::from_value(stored).unwrap();
+            assert_eq!(read, migration);
+        }
+    }
 
     /// What release 1.1.0 stored is read, and what is not said in it is not made up when it is stored again.
     #[test]

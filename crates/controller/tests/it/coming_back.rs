@@ -1,0 +1,166 @@
+//! What a node had comes back to it as far as it can, though another node is dead.
+
+use crate::hangs::events;
+use crate::intents::{switch_off, switch_on, with_demo};
+use crate::world::World;
+use model::documents::{Operation, OperationStatus, Role, Shard};
+use model::intent::IntentOutcome;
+use model::{ErrorCode, NodeUid, ShardUid};
+use serde_json::json;
+
+fn shards(world: &World) -> Vec<Shard> {
+    let cluster = world.cluster();
+    cluster.shards.iter().map(|s| s.doc.clone()).collect()
+}
+
+fn primaries_on(world: &World, node: NodeUid) -> Vec<ShardUid> {
+    let all = shards(world).into_iter();
+    let there = all.filter(|s| s.role == Role::Primary && s.node == node);
+    there.map(|s| s.uid).collect()
+}
+
+fn stored(world: &World, outcome: &IntentOutcome) -> Operation {
+    let uid = &outcome.operations[0];
+    world.cluster().operation(uid).unwrap().doc.clone()
+}
+
+/// A node dies: what followed its engines, or was followed by them, has no link any more.
+fn dies(world: &mut World, node: NodeUid) {
+    let others: Vec<NodeUid> = world.nodes.keys().copied().collect();
+    for other in others.into_iter().filter(|other| *other != node) {
+        world.apart.extend([(other, node), (node, other)]);
+    }
+    world.lose_links();
+    world.silent.push(node);
+}
+
+fn is_back(world: &mut World) {
+    world.apart.clear();
+    world.mend();
+}
+
+/// A node in maintenance mode that had primaries, and one that has some of those now.
+fn emptied(shards: u32, replication: bool) -> (World, NodeUid, NodeUid) {
+    let mut world = with_demo(3, shards, replication);
+    let back = NodeUid(1);
+    assert!(!primaries_on(&world, back).is_empty());
+    world.request(&switch_on(back)).unwrap();
+    world.settle();
+    let others = [NodeUid(2), NodeUid(3)];
+    let mut has = others
+        .into_iter()
+        .filter(|n| !primaries_on(&world, *n).is_empty());
+    let dead = has.next().unwrap();
+    (world, back, dead)
+}
+
+/// The node that has the primaries dies, before or in the middle: its replicas take their place, and come.
+#[test]
+fn a_primary_comes_back_from_another_node_than_the_dead_one() {
+    for (count, steps) in [1, 3]
+        .into_iter()
+        .flat_map(|count| (0..12).map(move |n| (count, n)))
+    {
+        let (mut world, back, dead) = emptied(count, true);
+        let outcome = world.request(&switch_off(back)).unwrap();
+        for _ in 0..steps {
+            world.settle_one();
+        }
+        dies(&mut world, dead);
+        let story = world.settle();
+        let operation = stored(&world, &outcome);
+        assert_eq!(
+            operation.status,
+            OperationStatus::Completed,
+            "{steps}: {story}"
+        );
+        assert_eq!(primaries_on(&world, back).len(), count as usize, "{story}");
+        assert!(world.cluster().databases[0].operation.is_none());
+        is_back(&mut world);
+        let story = world.settle();
+        assert_eq!(primaries_on(&world, back).len(), count as usize, "{story}");
+        assert!(
+            shards(&world).iter().all(|s| s.removed_by.is_none()),
+            "{story}"
+        );
+        assert_eq!(shards(&world).len(), 2 * count as usize, "{story}");
+    }
+}
+
+/// Without a replica its data are on the dead node alone: the rest comes, and what does not is named.
+#[test]
+fn what_is_on_a_dead_node_alone_stays_and_is_named() {
+    let (mut world, back, dead) = emptied(4, false);
+    let stays = primaries_on(&world, dead);
+    assert_eq!(stays, [ShardUid(5), ShardUid(7)]);
+    dies(&mut world, dead);
+    let outcome = world.request(&switch_off(back)).unwrap();
+    let story = world.settle();
+    assert_eq!(primaries_on(&world, back).len(), 2, "{story}");
+    assert_eq!(primaries_on(&world, dead), stays);
+    let operation = stored(&world, &outcome);
+    assert_eq!(operation.status, OperationStatus::Failed, "{story}");
+    assert_eq!(operation.error_code, Some(ErrorCode::NodeDown));
+    insta::assert_snapshot!(operation.error.unwrap(), @"all came back that could. What redis:5, redis:7 had did not, since nobody else has it: node:2 is not heard. Once it is back, `rladmin migrate shard 5 7 target_node 1` brings that over");
+    let told = events(&world, "shards_not_restored");
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (&told[0]["shards"], &told[0]["node_uid"]),
+        (&json!(stays), &json!(back))
+    );
+    let cluster = world.cluster();
+    assert!(cluster.databases[0].operation.is_none());
+    assert!(cluster.node(back).unwrap().maintenance.is_none());
+    // Nothing is taken away from the dead node.
+    is_back(&mut world);
+    world.settle();
+    assert_eq!(primaries_on(&world, dead), stays);
+}
+
+/// A copy was begun when the node died: it goes. If the node is back before all else has come, its own come too.
+#[test]
+fn what_was_begun_is_given_up_or_begun_anew() {
+    for returns in [false, true] {
+        let (mut world, back, dead) = emptied(4, false);
+        let outcome = world.request(&switch_off(back)).unwrap();
+        world.settle_one();
+        let copy = shards(&world).pop().unwrap();
+        assert_eq!((copy.node, copy.role), (back, Role::Replica));
+        dies(&mut world, dead);
+        if returns {
+            for _ in 0..4 {
+                world.settle_one();
+            }
+            is_back(&mut world);
+        }
+        let story = world.settle();
+        let (status, came) = match returns {
+            true => (OperationStatus::Completed, 4),
+            false => (OperationStatus::Failed, 2),
+        };
+        assert_eq!(stored(&world, &outcome).status, status, "{story}");
+        assert_eq!(primaries_on(&world, back).len(), came, "{story}");
+        assert_eq!(shards(&world).len(), 4, "{story}");
+    }
+}
+
+/// The node itself is not passed over: nothing comes back to one that is not there.
+#[test]
+fn the_node_itself_is_waited_for() {
+    let (mut world, back, _) = emptied(1, false);
+    let outcome = world.request(&switch_off(back)).unwrap();
+    dies(&mut world, back);
+    let story = world.settle();
+    assert_eq!(
+        stored(&world, &outcome).status,
+        OperationStatus::Active,
+        "{story}"
+    );
+    is_back(&mut world);
+    let story = world.settle();
+    assert_eq!(
+        stored(&world, &outcome).status,
+        OperationStatus::Completed,
+        "{story}"
+    );
+}
