@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::documents::{Persistence, Role, Severity, Shard, keys};
 use model::observation::ShardObservation;
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::Txn;
 
 /// A snapshot that is older than this when its primary was lost lacks something: less is the difference of two clocks,
@@ -35,7 +35,8 @@ pub(super) fn new_process(
     let has_served = doc.run_id.is_some() || set.last_served().is_some();
     if has_served && !is_the_same {
         let lost = times::lost_since(observed, set, (instant, now));
-        restarted(state, &mut change, (&doc, seen), (lost, now));
+        let unserved = times::unserved_for(observed, shard, (instant, now));
+        restarted(state, &mut change, (&doc, seen), (lost, unserved, now));
     }
     if !is_the_same {
         doc.lost_since = None;
@@ -60,13 +61,14 @@ pub(super) fn new_process(
     (change.into_txn(), reason)
 }
 
-/// Tells with what data a primary begins again.
+/// Tells with what data a primary begins again, and for how long nobody could write.
 fn restarted(
     state: &ClusterState,
     change: &mut Change,
     (shard, seen): (&Shard, &ShardObservation),
-    (lost, now): (Timestamp, Timestamp),
+    (lost, unserved, now): (Timestamp, Option<Duration>, Timestamp),
 ) {
+    let took = unserved.map(|unserved| unserved.as_millis());
     let persistence = state
         .database(shard.database)
         .map_or(Persistence::Disabled, |database| database.persistence);
@@ -82,6 +84,10 @@ fn restarted(
             ("data", json!(data)),
             ("data_written", json!(seen.data_written)),
             ("unproven_to", json!(now)),
+            (
+                "milliseconds",
+                json!(took.and_then(|ms| u64::try_from(ms).ok())),
+            ),
         ],
     );
 }

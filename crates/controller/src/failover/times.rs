@@ -23,6 +23,19 @@ pub(crate) fn lost_since(
     stored.map_or(found, |stored| stored.min(found))
 }
 
+/// For how long nobody has been able to write to a primary whose process is another one: since its agent told last that it
+/// served, or since what is stored of its loss. `None`: this primary node has not heard it before.
+pub(crate) fn unserved_for(
+    observed: &Observations,
+    primary: &Shard,
+    (instant, now): (Instant, Timestamp),
+) -> Option<Duration> {
+    let told = observed.served_ago(primary.uid, instant);
+    let stored = primary.lost_since.map(|lost| now.duration_since(lost));
+    let stored = stored.and_then(|ago| Duration::try_from(ago).ok());
+    told.into_iter().chain(stored).max()
+}
+
 fn lost_ago(
     observed: &Observations,
     set: &ReplicaSet<'_>,

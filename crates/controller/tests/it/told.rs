@@ -2,6 +2,7 @@
 
 use crate::failover::{PRIMARY, REPLICA, created, shard, spec};
 use crate::hangs::events;
+use crate::intents::with_demo;
 use crate::world::World;
 use controller::database::plan::{self, Step};
 use controller::observed::Observations;
@@ -262,4 +263,30 @@ fn an_end_that_is_told_at_once_is_not_made_longer() {
     observed.record(world.nodes[&node].clone(), then);
     planned(&mut world, &observed, then);
     assert_eq!(shard(&world, REPLICA).lost_since, Some(world.now));
+}
+
+/// A primary without a replica is started again: since its agent told of it last nobody could write.
+#[test]
+fn a_restart_tells_for_how_long_nobody_could_write() {
+    for heard in [true, false] {
+        let mut world = with_demo(1, 1, false);
+        let start = Instant::now();
+        let mut observed = Observations::default();
+        observed.in_term(1, start);
+        let node = shard(&world, PRIMARY).node;
+        if heard {
+            observed.record(world.nodes[&node].clone(), start);
+        }
+        world.restart(PRIMARY);
+        let then = start + Duration::from_millis(7_300);
+        observed.record(world.nodes[&node].clone(), then);
+        let plan = plan::plan(&world.cluster(), &observed, then, world.now);
+        for step in plan.steps {
+            if let Step::Store { txn, .. } = step {
+                world.apply(&txn);
+            }
+        }
+        let took = only(&world, "shard_restarted")["milliseconds"].as_u64();
+        assert_eq!(took, heard.then_some(7_300));
+    }
 }
