@@ -38,12 +38,8 @@ impl Leases {
         applied: Option<Revision>,
     ) -> Option<Lease> {
         let number = renewal.number;
-        let unknown = Lease {
-            number,
-            outcome: LeaseOutcome::Unknown,
-        };
         let Some(applied) = applied.filter(|_| self.under_way.len() < UNDER_WAY_MAX) else {
-            return Some(unknown);
+            return Some(answer(member, number, LeaseOutcome::Unknown));
         };
         let call = LeaseCall {
             node: member.identity.node,
@@ -53,7 +49,7 @@ impl Leases {
         let member = Arc::clone(member);
         self.under_way.spawn(async move {
             let outcome = ask(&member, call).await;
-            Lease { number, outcome }
+            answer(&member, number, outcome)
         });
         None
     }
@@ -67,6 +63,16 @@ impl Leases {
                 None => std::future::pending().await,
             }
         }
+    }
+}
+
+/// With an answer that is none it is told whether one will come: during an election it will.
+fn answer(member: &Member, number: u64, outcome: LeaseOutcome) -> Lease {
+    let no_quorum = outcome == LeaseOutcome::Unknown && member.store.status().no_quorum;
+    Lease {
+        number,
+        outcome,
+        no_quorum,
     }
 }
 

@@ -190,6 +190,10 @@ pub struct Lease {
     pub number: u64,
     /// What the primary node said.
     pub outcome: LeaseOutcome,
+    /// It is known that no majority of the configuration's voters answers, so there will be no primary node before that
+    /// changes. A release that does not say it does not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_quorum: bool,
 }
 
 /// See [`Lease`].
@@ -279,6 +283,24 @@ mod tests {
             serde_json::from_str(granted).unwrap(),
             ToProxy::Granted { .. }
         ));
+    }
+
+    /// A `cnm_exec` of 1.1.0 does not say whether there is a quorum, and its proxy passes over that it is said.
+    #[test]
+    fn leases_of_the_last_release_are_read() {
+        let old = r#"{"lease":{"number":7,"outcome":"unknown"}}"#;
+        let ToProxy::Lease { lease } = serde_json::from_str(old).unwrap() else {
+            panic!("a lease");
+        };
+        assert!(!lease.no_quorum);
+        let line = serde_json::to_string(&ToProxy::Lease { lease }).unwrap();
+        assert_eq!(line, old);
+        let said = Lease {
+            no_quorum: true,
+            ..lease
+        };
+        let line = serde_json::to_value(ToProxy::Lease { lease: said }).unwrap();
+        assert_eq!(line["lease"]["no_quorum"], true);
     }
 
     /// The line of a release without `serving`, and of one with more fields than this.

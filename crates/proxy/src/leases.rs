@@ -99,6 +99,8 @@ enum Why {
     Silent,
     /// It does not reach the primary node.
     Unreached,
+    /// It knows that there will be none before more voters answer.
+    NoQuorum,
     Refused(Refusal),
 }
 
@@ -109,6 +111,9 @@ impl Why {
             Self::Away => "no lease: this node's cnm_exec is not reached",
             Self::Silent => "no lease: this node's cnm_exec does not answer",
             Self::Unreached => "no lease: the primary node is not reached",
+            Self::NoQuorum => {
+                "no lease: there is no quorum, most voters of the configuration do not answer"
+            }
             Self::Refused(Refusal::NotConfirmed) => {
                 "no lease: the primary node refused it, no quorum confirms that it is the primary node"
             }
@@ -232,7 +237,9 @@ impl Leases {
                 state.sets.refused();
             }
             LeaseOutcome::Unknown => {
-                if !matches!(state.why, Why::Refused(_)) {
+                if lease.no_quorum {
+                    state.why = Why::NoQuorum;
+                } else if !matches!(state.why, Why::Refused(_)) {
                     state.why = Why::Unreached;
                 }
                 self.0.ask.notify_one();
@@ -256,7 +263,8 @@ impl State {
     /// Sees what the sets rest on now. Workers are told if that has changed for some, or in any case.
     /// Returns the next moment at which it may change by itself.
     fn look(&mut self, tell: bool) -> Option<Moment> {
-        let (changed, next) = self.sets.look(now(), self.why.text());
+        let no_quorum = self.why == Why::NoQuorum;
+        let (changed, next) = self.sets.look(now(), (self.why.text(), no_quorum));
         if changed || tell {
             for worker in self.workers.iter().flat_map(|workers| workers.iter()) {
                 // One whose inbox is full looks by itself, a little later.

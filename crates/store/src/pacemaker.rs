@@ -24,6 +24,9 @@ use tokio::time::Instant;
 /// Those who would not vote are asked again after so long.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// When so many rounds in a row have brought no majority, that counts as known: one may be a moment's hiccup.
+const ROUNDS: u32 = 2;
+
 /// Beats until the store is closed, then closes Raft and disk.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut roles = node.raft.server_metrics();
@@ -80,6 +83,9 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     let Ok(idle) = node.silence().await else {
         return config.heartbeat;
     };
+    if idle < config.election_base {
+        node.unanswered.store(0, Ordering::Release);
+    }
     let heard = idle < config.leader_silence();
     node.publish_leader(metrics.current_leader.filter(|_| heard).map(NodeUid));
 
@@ -97,8 +103,16 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     if idle < window {
         return window - idle;
     }
-    if !alone && !would_win(node, metrics).await {
-        return ASK_AGAIN;
+    if !alone {
+        let answers = ask_all(node, metrics).await;
+        if answers.answered {
+            node.unanswered.store(0, Ordering::Release);
+        } else {
+            node.unanswered.fetch_add(1, Ordering::AcqRel);
+        }
+        if !answers.granted {
+            return ASK_AGAIN;
+        }
     }
     // The leader may have been heard meanwhile.
     if node.silence().await.is_ok_and(|idle| idle >= window) {
@@ -114,8 +128,17 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     config.heartbeat
 }
 
-/// Asks the other voters; true as soon as a majority of each set of voters would vote for this node.
-async fn would_win(node: &Node, metrics: &Metrics) -> bool {
+/// What the voters said, this node among them.
+#[derive(Clone, Copy, Debug)]
+struct Answers {
+    /// A majority of each set of voters would vote for this node.
+    granted: bool,
+    /// A majority of each has answered, whatever it was.
+    answered: bool,
+}
+
+/// Asks the other voters, until a majority of each set of voters would vote for this node.
+async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
     let membership = metrics.membership_config.membership();
     let asked = PreVote {
         last_log: node.last_log(),
@@ -135,24 +158,31 @@ async fn would_win(node: &Node, metrics: &Metrics) -> bool {
                     .network
                     .call::<PreVoteAnswer>(&member, RpcKind::PreVote, asked, node.config.lease)
                     .await;
-                (uid, answer.is_ok_and(|answer| answer.granted))
+                (uid, answer.ok().map(|answer| answer.granted))
             }
         })
         .collect();
     let mut granted = BTreeSet::from([node.config.node.0]);
+    let mut answered = granted.clone();
+    let is_majority = |these: &BTreeSet<u64>| {
+        let mut sets = membership.get_joint_config().iter();
+        sets.all(|voters| voters.intersection(these).count() * 2 > voters.len())
+    };
     while let Some((uid, would)) = answers.next().await {
-        if would {
+        if would.is_some() {
+            answered.insert(uid);
+        }
+        if would == Some(true) {
             granted.insert(uid);
         }
-        let won = membership
-            .get_joint_config()
-            .iter()
-            .all(|voters| voters.intersection(&granted).count() * 2 > voters.len());
-        if won {
-            return true;
+        if is_majority(&granted) {
+            break;
         }
     }
-    false
+    Answers {
+        granted: is_majority(&granted),
+        answered: is_majority(&answered),
+    }
 }
 
 impl Node {
@@ -164,6 +194,17 @@ impl Node {
             .await
             .map_err(|error| stopped(openraft::error::RaftError::<u64>::Fatal(error)))?;
         Ok(heard.map_or(Duration::MAX, |heard| heard.elapsed()))
+    }
+
+    /// Whether it is known that no majority of voters answers this one.
+    pub(crate) fn lacks_quorum(&self, metrics: &Metrics) -> bool {
+        match metrics.state {
+            // One that was elected just now has not asked yet.
+            ServerState::Leader => {
+                metrics.millis_since_quorum_ack.is_some() && !self.has_quorum(metrics)
+            }
+            _ => self.unanswered.load(Ordering::Acquire) >= ROUNDS,
+        }
     }
 
     /// Whether this node would vote for one whose log ends at `last_log`.

@@ -42,4 +42,7 @@ pub struct Status {
     pub snapshot: Option<u64>,
     /// How long ago a majority answered this node as leader, in ms.
     pub quorum_age_ms: Option<u64>,
+    /// This node votes, and knows that no majority of voters answers: not only that nobody leads, as during an election.
+    #[serde(default)]
+    pub no_quorum: bool,
 }

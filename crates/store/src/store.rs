@@ -19,7 +19,7 @@ use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, Raf
 use openraft::{ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) paused: AtomicBool,
     /// Leadership is being handed over: no heartbeats, so that the voters are free to vote.
     pub(crate) silent: AtomicBool,
+    /// Rounds of questions in a row that no majority has answered, while no leader is heard.
+    pub(crate) unanswered: AtomicU32,
     /// One for each request under way at the leader.
     pub(crate) requests: Semaphore,
     /// Held by whoever changes the members, or hands over.
@@ -122,6 +124,7 @@ impl Store {
             leadership: watch::Sender::new(None),
             paused: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            unanswered: AtomicU32::new(0),
             requests: Semaphore::new(REQUESTS as usize),
             changing: Mutex::new(()),
             closing: watch::Sender::new(false),
@@ -325,6 +328,7 @@ impl Store {
             revision: node.machine.state().revision,
             snapshot: metrics.snapshot.map(|id| id.index),
             quorum_age_ms: metrics.millis_since_quorum_ack,
+            no_quorum: node.lacks_quorum(&metrics),
         }
     }
 

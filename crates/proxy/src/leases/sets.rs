@@ -50,6 +50,13 @@ enum Rests {
     Promises,
 }
 
+impl Set {
+    /// Whether no promises stand in for the lease, as far as is known.
+    fn lacks_promises(&self) -> bool {
+        self.trouble.is_some() || self.holding.refused || self.copies.is_none()
+    }
+}
+
 impl Sets {
     /// Whether a lease is needed.
     pub(super) fn needed(&self) -> bool {
@@ -157,14 +164,19 @@ impl Sets {
             .collect()
     }
 
-    /// Sees what each rests on now; `why` there is no lease. Returns whether what workers may do has
+    /// Sees what each rests on now; `why` there is no lease, and whether that is since there is no quorum. Returns whether what workers may do has
     /// changed, and the next moment at which it may change by itself.
-    pub(super) fn look(&mut self, now: Moment, why: &str) -> (bool, Option<Moment>) {
+    pub(super) fn look(
+        &mut self,
+        now: Moment,
+        (why, no_quorum): (&str, bool),
+    ) -> (bool, Option<Moment>) {
         let holds = self.proxy.holds(now);
         let mut changed = std::mem::replace(&mut self.proxy_holds, holds) != holds;
         if !holds {
             self.proxy.set_trouble(Some(why.to_owned()));
         }
+        self.proxy.set_hopeless(no_quorum);
         let mut next = holds.then(|| self.proxy.end());
         let mut news = News::default();
         for (key, set) in &mut self.sets {
@@ -184,6 +196,7 @@ impl Sets {
                 };
                 set.until.set_trouble(Some(reason));
             }
+            set.until.set_hopeless(no_quorum && set.lacks_promises());
             let before = std::mem::replace(&mut set.rests, rests);
             if before != rests {
                 changed = true;

@@ -1,7 +1,7 @@
 //! Until when clients may be answered, as workers see it.
 
 use model::lease::{Moment, Validity, may_send};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// This moment, by the clock that leases are counted by.
@@ -21,6 +21,8 @@ pub(crate) struct Until {
     end: AtomicU64,
     /// Why it has not been moved on.
     trouble: Mutex<Option<String>>,
+    /// It is known that it will not be moved on soon.
+    hopeless: AtomicBool,
 }
 
 impl Until {
@@ -47,6 +49,15 @@ impl Until {
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    pub(super) fn set_hopeless(&self, hopeless: bool) {
+        self.hopeless.store(hopeless, Ordering::Release);
+    }
+
+    /// Whether nobody need wait for it: there is no quorum that could give a lease, and a copy does not promise.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::Acquire)
     }
 
     /// Why there is no lease.

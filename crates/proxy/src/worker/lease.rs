@@ -3,7 +3,8 @@
 //! The clock is looked at before something is written to the shard, and again after something was read from
 //! it. Without a lease nothing is written and nothing is read: what is on its way stays in the sockets and
 //! buffers, and goes on when there is a lease again. What was read by then is given up: nobody knows whether
-//! the shard was still the primary when it answered. After [`bounds::HOLD`] everything is given up.
+//! the shard was still the primary when it answered. After [`bounds::HOLD`] everything is given up; at once where there
+//! is no quorum and a copy does not promise, since then nobody comes to give a lease.
 //!
 //! As with a gate, the shard's links are not ready meanwhile, so what comes anew waits with its client.
 
@@ -183,8 +184,22 @@ impl Worker {
             ) {
                 (true, true) => self.regain(served, shard),
                 (false, false) => self.lapse(served, shard),
-                (true, false) | (false, true) => {}
+                (true, false) => {}
+                (false, true) => self.no_longer_waits(served, shard),
             }
+        }
+    }
+
+    /// What waits for a lease that will not come hears so.
+    fn no_longer_waits(&mut self, served: usize, shard: usize) {
+        let links = &self.served[served].shards[shard];
+        let hopeless = links
+            .lease
+            .as_ref()
+            .is_some_and(|until| until.is_hopeless());
+        let lapse = links.lapse.as_ref().filter(|lapse| hopeless && !lapse.over);
+        if let Some(number) = lapse.map(|lapse| lapse.number) {
+            self.lease_over(served, shard, number);
         }
     }
 
@@ -303,7 +318,7 @@ impl Worker {
             return;
         };
         match &mut links.lapse {
-            Some(lapse) if lapse.number == number => lapse.over = true,
+            Some(lapse) if lapse.number == number && !lapse.over => lapse.over = true,
             _ => return,
         }
         let target = links.number;

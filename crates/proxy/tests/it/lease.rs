@@ -14,6 +14,9 @@ pub const UNKNOWN: &str =
 /// What a command hears that has waited for a lease long enough.
 pub const NO_LEASE: &str = "-TRYAGAIN no lease: this node's cnm_exec does not answer; \
     the command did not run; try again\r\n";
+/// What a command hears where no lease will come.
+pub const NO_QUORUM: &str = "-TRYAGAIN no lease: there is no quorum, most voters of the configuration do not answer; \
+    the command did not run; try again\r\n";
 /// What the log says when clients wait for a lease.
 pub const WAITS: &str = "clients of replicated databases wait";
 
@@ -161,6 +164,32 @@ fn after_a_while_there_is_an_error() {
     served_again(&node);
     assert_eq!(waits.text("INCR n"), ":2\r\n");
     assert_eq!(late.text("INCR n"), ":3\r\n");
+}
+
+/// Where nobody will come who gives a lease, nobody waits for one: those that wait hear so, those that are in flight that
+/// their outcome is unknown, those that come then at once.
+#[test]
+fn without_a_quorum_nobody_waits() {
+    let node = leased();
+    let mut flies = in_flight(&node, "INCR n");
+    let before = (node.exec.renewals(), node.log().matches(WAITS).count());
+    node.exec.leases(Policy::NoQuorum);
+    until("the lease runs out", || {
+        node.log().matches(WAITS).count() > before.1
+    });
+    let mut waits = node.client();
+    waits.send(&words("INCR n"));
+    engine_answers(&node);
+    assert_eq!(shown(&flies.reply()), UNKNOWN);
+    assert_eq!(shown(&waits.reply()), NO_QUORUM);
+    // Commands wait for as long as 16 renewals take where somebody may come.
+    let asked = node.exec.renewals() - before.0;
+    assert!(asked < 14, "{asked} renewals");
+    assert_eq!(waits.text("INCR n"), NO_QUORUM);
+    assert_eq!(flies.text("BLPOP q 0"), NO_QUORUM);
+    node.exec.leases(Policy::Granted);
+    served_again(&node);
+    assert_eq!(waits.text("INCR n"), ":2\r\n");
 }
 
 #[test]

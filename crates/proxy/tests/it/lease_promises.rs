@@ -65,7 +65,12 @@ fn waits(pair: &Pair) {
 
 #[test]
 fn promises_carry_while_the_primary_node_is_away() {
-    for policy in [None, Some(Policy::Unknown), Some(Policy::Silent)] {
+    for policy in [
+        None,
+        Some(Policy::Unknown),
+        Some(Policy::NoQuorum),
+        Some(Policy::Silent),
+    ] {
         let pair = pair(1);
         let (mut client, mut count) = (pair.node.client(), 0);
         match policy {
@@ -110,6 +115,31 @@ fn a_copy_that_does_not_answer_is_waited_for() {
         |pair| pair.second.freeze(true),
         |pair| pair.second.freeze(false),
     );
+}
+
+/// But not where there is no quorum either: the copy that does not promise is named at once.
+#[test]
+fn without_a_quorum_a_copy_that_does_not_answer_is_named() {
+    let pair = pair(1);
+    let mut client = pair.node.client();
+    pair.node.exec.leases(Policy::NoQuorum);
+    until("promises carry", || pair.node.log().contains(CARRY));
+    assert_eq!(client.text("INCR n"), ":1\r\n");
+    pair.second.freeze(true);
+    waits(&pair);
+    let before = pair.node.exec.renewals();
+    client.send(&words("INCR n"));
+    let told = shown(&client.reply());
+    let asked = pair.node.exec.renewals() - before;
+    assert!(asked < 12, "{asked} renewals");
+    let place = pair.address(1);
+    let named = format!(
+        "-TRYAGAIN no lease: there is no quorum, most voters of the configuration do not answer and the copy at {place} \
+         does not promise: it does not answer; the command did not run; try again\r\n"
+    );
+    assert_eq!(told, named);
+    pair.second.freeze(false);
+    until("it promises again", || client.text("INCR n") == ":2\r\n");
 }
 
 #[test]

@@ -50,6 +50,39 @@ async fn a_node_that_was_cut_off_deposes_nobody_when_it_is_back() {
     assert_eq!(cluster.store(3).status().term, leader.term);
 }
 
+/// That nobody leads, or that one node hears no leader, is no lack of a quorum: that most do not answer is.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_alone_knows_it_and_an_election_is_no_such_thing() {
+    let cluster = Cluster::new(3, |_| {}).await;
+    let lacks = |uid: u64| cluster.store(uid).status().no_quorum;
+    // Node 3 asks node 2 in vain, which answers.
+    cluster.cut(1, 3);
+    let asked = cluster.net.sent(2, RpcKind::PreVote);
+    eventually("node 3 asks node 2", || {
+        assert!(![1, 2, 3].into_iter().any(lacks));
+        cluster.net.sent(2, RpcKind::PreVote) > asked + 4
+    })
+    .await;
+    // The leader, and then one that follows. The others find another one meanwhile.
+    for alone in [1, 3] {
+        cluster.heal();
+        eventually("all hear a leader", || {
+            let led = |uid: u64| cluster.store(uid).status().leader.is_some();
+            [1, 2, 3].into_iter().all(|uid| led(uid) && !lacks(uid))
+        })
+        .await;
+        cluster.cut_off(&[alone]);
+        let others = [1, 2, 3].into_iter().filter(|uid| *uid != alone);
+        eventually("it knows that it is alone", || {
+            assert!(!others.clone().any(lacks));
+            lacks(alone)
+        })
+        .await;
+    }
+    cluster.heal();
+    eventually("it is not alone any more", || !lacks(3)).await;
+}
+
 /// Node 3 hears no leader, but node 2 does and votes for nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_the_majority_hears_stays() {

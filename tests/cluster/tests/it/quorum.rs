@@ -1,7 +1,7 @@
 //! What if most of the control plane is down?
 
 use crate::story::{get, refused, seen, served, set};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testkit::cluster::Cluster;
 use testkit::wait;
 
@@ -105,4 +105,45 @@ fn databases_serve_and_changes_are_refused_with_the_reason() {
         get(&mut served(&cluster, 2, 12000), "during").as_deref(),
         Some("2")
     );
+}
+
+/// Everything on two nodes dies, the other copy of the database among it: clients of the third are told why nothing is
+/// written, those that were waiting and those that come then, whether it was the primary node or not.
+#[test]
+fn who_writes_is_told_that_there_is_no_quorum() {
+    for led in [true, false] {
+        let mut cluster = Cluster::start(3).unwrap();
+        cluster.create_replicated(&[]).unwrap();
+        let left = cluster
+            .index(cluster.primary_shard().unwrap().node_uid)
+            .unwrap();
+        let leader = if led { left } else { (left + 1) % 3 };
+        let uid = (leader + 1).to_string();
+        cluster.nodes[leader]
+            .rladmin_until(&["cluster", "master", "set", &uid])
+            .unwrap();
+        let mut client = served(&cluster, left, 12_000);
+        set(&mut client, "before", "1");
+        let since = Instant::now();
+        for other in (0..3).filter(|node| *node != left) {
+            cluster.nodes[other].kill_everything().unwrap();
+        }
+        let mut written = 0;
+        // Of one that is in flight when the lease ends, the outcome is not known.
+        let told = wait::until("a write is refused", Duration::from_secs(20), || {
+            written += 1;
+            let mut write = redis::cmd("SET");
+            let answer = write.arg("n").arg(written).query::<()>(&mut client);
+            match answer {
+                Err(error) if error.code() == Some("TRYAGAIN") => Ok(error.to_string()),
+                other => Err(format!("{written} are written: {other:?}")),
+            }
+        })
+        .unwrap();
+        println!(
+            "told {:?} after the first end, led here: {led}: {told}",
+            since.elapsed()
+        );
+        assert!(told.contains("there is no quorum"), "{told}");
+    }
 }

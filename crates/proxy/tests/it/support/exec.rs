@@ -19,6 +19,8 @@ pub enum Policy {
     Granted,
     Refused,
     Unknown,
+    /// Nobody is there to ask, and will not be.
+    NoQuorum,
     /// Nothing.
     Silent,
 }
@@ -80,7 +82,11 @@ impl Exec {
                                 state.renewals.push(renewal);
                                 if let Some(outcome) = state.policy.outcome() {
                                     let number = renewal.number;
-                                    let lease = Lease { number, outcome };
+                                    let lease = Lease {
+                                        number,
+                                        outcome,
+                                        no_quorum: state.policy == Policy::NoQuorum,
+                                    };
                                     send(&back, &ToProxy::Lease { lease });
                                 }
                             }
@@ -234,7 +240,7 @@ impl Policy {
         match self {
             Self::Granted => Some(LeaseOutcome::Granted),
             Self::Refused => Some(LeaseOutcome::Refused(Refusal::NotConfirmed)),
-            Self::Unknown => Some(LeaseOutcome::Unknown),
+            Self::Unknown | Self::NoQuorum => Some(LeaseOutcome::Unknown),
             Self::Silent => None,
         }
     }
