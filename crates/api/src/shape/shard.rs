@@ -2,7 +2,7 @@
 
 use super::{not_heard, observation};
 use model::documents::{Role, Shard};
-use model::observation::{EngineState, ShardObservation};
+use model::observation::{EngineState, ShardObservation, StallKind};
 use model::rest::{ShardInfo, ShardLoading};
 use model::view::ClusterView;
 use serde_json::{Map, Value, json};
@@ -77,10 +77,28 @@ fn detailed_status(
         EngineState::Running if shard.role == Role::Replica && shard.synced.is_none() => {
             ("loading", because("it has not all data of its master yet"))
         }
-        EngineState::Running => match &shard.stalled {
-            Some(stalled) => ("timeout", Some(stalled.reason.clone())),
-            None => ("ok", None),
-        },
+        EngineState::Running => {
+            let judged = shard.stalled.as_ref().map(|stalled| stalled.reason.clone());
+            match judged.or_else(|| unanswered(seen)) {
+                Some(reason) => ("timeout", Some(reason)),
+                None => ("ok", None),
+            }
+        }
+    }
+}
+
+/// What its agent knows of an engine that does not answer, before anybody judges it: its process is stopped, or has left
+/// several questions unanswered. One alone means nothing.
+fn unanswered(seen: &ShardObservation) -> Option<String> {
+    let stall = seen.stall.as_ref();
+    let stall = stall.filter(|stall| stall.kind == StallKind::Silent)?;
+    let stopped = matches!(stall.process_state, Some('T' | 't'));
+    let (seconds, tenths) = (stall.milliseconds / 1000, stall.milliseconds / 100 % 10);
+    let long = format!("it has not answered for {seconds}.{tenths} s");
+    match (stopped, stall.questions) {
+        (true, _) => Some(format!("{long}: its process is stopped")),
+        (false, 2..) => Some(long),
+        (false, _) => None,
     }
 }
 

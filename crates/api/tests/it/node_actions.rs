@@ -9,17 +9,20 @@ use model::view::ClusterView;
 use model::{DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
 use serde_json::json;
 
-/// A node that is being emptied: one database is done, one pauses, one waits for its turn.
-fn emptied() -> ClusterView {
-    let mut view = fixture::view();
-    let part = |database: u64, status, left: u64| Operation {
+fn part(database: u64, status: OperationStatus, left: u64) -> Operation {
+    Operation {
         kind: OperationKind::MaintenanceOn,
         node: Some(NodeUid(2)),
         group: Some(OperationUid("task".to_owned())),
         total: 2,
         shards: (1..=left).map(ShardUid).collect(),
         ..fixture::operation(&format!("task-{database}"), database, status)
-    };
+    }
+}
+
+/// A node that is being emptied: one database is done, one pauses, one waits for its turn.
+fn emptied() -> ClusterView {
+    let mut view = fixture::view();
     view.operations.push(part(1, OperationStatus::Completed, 0));
     view.operations.push(Operation {
         error: Some("node:3 is not heard".to_owned()),
@@ -28,6 +31,29 @@ fn emptied() -> ClusterView {
     });
     view.operations.push(part(3, OperationStatus::Pending, 2));
     view
+}
+
+/// Each database has its own reason.
+#[tokio::test]
+async fn an_action_that_fails_names_all_reasons() {
+    let mut view = emptied();
+    for (uid, why) in [(1, "one"), (2, "two")] {
+        view.operations
+            .retain(|known| known.uid.0 != format!("task-{uid}"));
+        view.operations.push(Operation {
+            error: Some(why.to_owned()),
+            error_code: Some(ErrorCode::NodeDown),
+            ..part(uid, OperationStatus::Failed, 1)
+        });
+    }
+    view.operations
+        .retain(|known| known.status != OperationStatus::Pending);
+    let served = Served::start(Some(view)).await;
+    let (_, action) = served.get("/v1/actions/task").await;
+    assert_eq!(action["status"], "failed", "{action}");
+    assert_eq!(action["error"], "db:1: one; db:2: two");
+    assert_eq!(action["error_code"], "node_down");
+    served.stop().await;
 }
 
 #[tokio::test]

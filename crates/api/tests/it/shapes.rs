@@ -6,7 +6,7 @@ use insta::assert_json_snapshot;
 use model::documents::{Operation, OperationStatus, ProxyPolicy, Role, Shard, SlotRange, Stalled};
 use model::history::{HistoryAnswer, Interval};
 use model::node_config::Ports;
-use model::observation::{EngineState, ShardObservation};
+use model::observation::{EngineStall, EngineState, ShardObservation, StallKind};
 use model::rest::SHARD_KEY_RULES;
 use model::rest::StatsSample;
 use model::view::ClusterView;
@@ -186,6 +186,34 @@ fn an_engine_that_stalls_is_not_ok() {
     let info = shape::shard::info(&view, &view.shards[0].clone());
     assert_eq!(info.detailed_status, "timeout");
     assert_eq!(info.error.as_deref(), Some("it runs a script"));
+}
+
+/// Nobody has judged it yet, but its agent knows.
+#[test]
+fn an_engine_that_does_not_answer_is_not_ok() {
+    let shown = |process_state, questions| {
+        let mut view = fixture::view();
+        let shard = view.shards[0].clone();
+        let seen = view.observed.iter_mut();
+        let mut seen = seen.flat_map(|heard| &mut heard.observation.shards);
+        let seen = seen.find(|seen| seen.shard == shard.uid).unwrap();
+        seen.stall = Some(EngineStall {
+            kind: StallKind::Silent,
+            milliseconds: 1_250,
+            questions,
+            process_state,
+            cpu_ticks: Some(0),
+        });
+        let info = shape::shard::info(&view, &shard);
+        (info.detailed_status, info.error)
+    };
+    let timeout = |error: &str| ("timeout".to_owned(), Some(error.to_owned()));
+    assert_eq!(
+        shown(Some('T'), 1),
+        timeout("it has not answered for 1.2 s: its process is stopped")
+    );
+    assert_eq!(shown(None, 2), timeout("it has not answered for 1.2 s"));
+    assert_eq!(shown(Some('R'), 1), ("ok".to_owned(), None));
 }
 
 #[test]

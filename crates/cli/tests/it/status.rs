@@ -4,7 +4,7 @@ use crate::fake_node::FakeNode;
 use crate::fixtures::Cluster;
 use insta::assert_snapshot;
 use model::documents::DatabaseStatus;
-use model::rest::{NodeSnapshotInfo, ShardInfo};
+use model::rest::{LogEvent, NodeSnapshotInfo, ShardInfo};
 use model::{NodeUid, ShardUid};
 use serde_json::Value;
 
@@ -307,6 +307,45 @@ fn copies_on_one_node_are_noted() {
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(errors, format!("warning: {words}"), "{line}");
     }
+}
+
+/// Everything runs again, and nothing else shows that what was written is gone.
+#[test]
+fn data_that_were_lost_are_an_issue_for_an_hour() {
+    let mut cluster = Cluster::well();
+    let time = jiff::Timestamp::now().to_string();
+    let lost = |kind: &str, database: u64, severity: &str, facts: Value| {
+        let mut all = serde_json::json!({ "bdb_uid": database, "shard_uid": 1 });
+        all.as_object_mut()
+            .unwrap()
+            .extend(facts.as_object().unwrap().clone());
+        LogEvent {
+            time: time.clone(),
+            kind: kind.to_owned(),
+            severity: severity.to_owned(),
+            facts: all.as_object().unwrap().clone(),
+        }
+    };
+    let empty = serde_json::json!({ "data": "lost: it begins empty" });
+    let disk = serde_json::json!({ "data": "as they were on disk" });
+    let written = serde_json::json!({ "data_written": "2026-08-01T12:00:00Z" });
+    cluster.events.extend([
+        lost("shard_restarted", 1, "CRITICAL", empty.clone()),
+        lost("shard_restored", 1, "CRITICAL", written),
+        lost("shard_restarted", 1, "ERROR", disk),
+        // A database that is there no more.
+        lost("shard_restarted", 99, "CRITICAL", empty),
+    ]);
+    let text = shown(&cluster, "status issues_only");
+    assert!(text.contains("Cluster health: DEGRADED"), "{text}");
+    let issues = text.lines().find(|line| line.starts_with("issues: "));
+    let seconds = format!("{:.0}", time.parse::<jiff::Timestamp>().unwrap());
+    let wanted = format!(
+        "issues: data of db:1 lost: it begins empty (redis:1, {seconds}), data of db:1 lost from \
+         2026-08-01T12:00:00Z on (redis:1, {seconds})"
+    );
+    assert_eq!(issues, Some(wanted.as_str()), "{text}");
+    assert!(!shown(&Cluster::well(), "status").contains("issues"));
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub shards: Vec<ShardInfo>,
     /// How often something failed; `Err`: why it is not known; `None`: not asked.
     pub failures: Option<Result<Failures, String>>,
+    /// Data that databases have lost within the last hour, in words, the newest first; not asked where failures are not.
+    pub losses: Vec<(DatabaseUid, String)>,
     /// All nodes, those too that a filter hides.
     pub all_nodes: Vec<NodeInfo>,
 }
@@ -79,22 +81,27 @@ impl Snapshot {
                 Ok(BTreeMap::new())
             }
         };
-        let failures = async {
+        let now = Timestamp::now();
+        let events = async {
             Ok(if with_failures {
-                Some(read_failures(context).await)
+                Some(read_events(context, now).await)
             } else {
                 None
             })
         };
-        let (cluster, nodes, node_status, databases, traffic, shards, failures) = tokio::try_join!(
+        let (cluster, nodes, node_status, databases, traffic, shards, events) = tokio::try_join!(
             rest.get("/v1/cluster"),
             resources::nodes(context),
             rest.get("/v1/nodes/status"),
             rest.get("/v1/bdbs"),
             traffic,
             rest.get("/v1/shards"),
-            failures,
+            events,
         )?;
+        let losses = match &events {
+            Some(Ok(events)) => losses(events),
+            _ => Vec::new(),
+        };
         let mut snapshot = Self {
             cluster,
             all_nodes: nodes,
@@ -103,7 +110,8 @@ impl Snapshot {
             databases,
             traffic,
             shards,
-            failures,
+            failures: events.map(|read| read.map(|events| Failures::among(&events, now))),
+            losses,
         };
         snapshot.all_nodes.sort_by_key(|node| node.uid);
         snapshot.nodes = snapshot.all_nodes.clone();
@@ -268,6 +276,9 @@ impl Snapshot {
             "shard not OK",
             "shards not OK",
         );
+        let shown = |uid: &DatabaseUid| self.databases.iter().any(|d| d.uid == *uid);
+        let losses = self.losses.iter().filter(|(database, _)| shown(database));
+        issues.extend(losses.map(|(_, loss)| loss.clone()));
         issues
     }
 
@@ -315,16 +326,30 @@ impl Snapshot {
 }
 
 /// Reads the events of the last hour, newest first.
-async fn read_failures(context: &Context) -> Result<Failures, String> {
-    let now = Timestamp::now();
+async fn read_events(context: &Context, now: Timestamp) -> Result<Vec<LogEvent>, String> {
     let since = now - SignedDuration::from_hours(1);
     let path = format!("/v1/logs?order=desc&limit=1000&stime={since:.0}");
-    let events: Vec<LogEvent> = context
-        .rest
-        .get(&path)
-        .await
-        .map_err(|error| error.description)?;
-    Ok(Failures::among(&events, now))
+    let events = context.rest.get(&path).await;
+    events.map_err(|error| error.description)
+}
+
+/// What databases have lost for good. Everything runs again after that, so nothing else shows it.
+fn losses(events: &[LogEvent]) -> Vec<(DatabaseUid, String)> {
+    let loss = |event: &LogEvent| {
+        let fact = |name: &str| event.facts.get(name).and_then(Value::as_str);
+        let uid = |name: &str| event.facts.get(name).and_then(Value::as_u64);
+        let what = match event.kind.as_str() {
+            "shard_restarted" => fact("data")?.to_owned(),
+            "shard_restored" => format!("lost from {} on", fact("data_written")?),
+            _ => return None,
+        };
+        let (database, shard) = (uid("bdb_uid")?, uid("shard_uid")?);
+        let time = event.time.parse::<Timestamp>().ok()?;
+        let text = format!("data of db:{database} {what} (redis:{shard}, {time:.0})");
+        Some((DatabaseUid(database), text))
+    };
+    let critical = events.iter().filter(|event| event.severity == "CRITICAL");
+    critical.filter_map(loss).collect()
 }
 
 #[cfg(test)]
