@@ -7,12 +7,14 @@
 //! | `POST /heartbeat` [`NodeObservation`] | [`HeartbeatAnswer`], by the primary node |
 //! | `POST /agent` [`AgentCommand`] | [`AgentAnswer`] |
 //! | `POST /gate` [`GateCall`] | [`GateResult`] |
+//! | `POST /clients` [`Question`] | [`Answered`] |
 //! | `GET /view`, `POST /intent`, `POST /admit` | as on the local interface, forwarded to the primary node |
 //! | `POST /bundle` | a piece of a bundle that lies there, as raw bytes |
 //! | `POST /check` | [`NodeCheck`] of the node itself |
 
 use crate::local::Answer;
 use bytes::Bytes;
+use model::clients::{Answered, Question};
 use model::command::{AgentCommand, AgentRefusal};
 use model::documents::Event;
 use model::gate::{GateAnswer, GateCall};
@@ -125,6 +127,14 @@ pub enum CallError {
         /// Whether the request may have arrived: an order or a change may be carried out then.
         sent: bool,
     },
+    /// An answer of a release that does not know the call.
+    #[error("{address} does not know {path}")]
+    NoSuchCall {
+        /// The node's internode address.
+        address: String,
+        /// The call.
+        path: String,
+    },
     /// An answer that says no.
     #[error(transparent)]
     Refused(#[from] ApiError),
@@ -138,6 +148,7 @@ impl From<CallError> for ApiError {
                 format!("{error}; the change may still happen"),
             ),
             CallError::Unreachable { .. } => Self::new(ErrorCode::ConnectError, error.to_string()),
+            CallError::NoSuchCall { .. } => Self::new(ErrorCode::InternalError, error.to_string()),
             CallError::Refused(error) => error,
         }
     }
@@ -202,6 +213,13 @@ impl InternodeClient {
         let body = response.bytes().await.map_err(unreachable)?;
         if status == 200 {
             return Ok(body);
+        }
+        // An error that a call answers has a body.
+        if status == 404 && body.is_empty() {
+            return Err(CallError::NoSuchCall {
+                address: address.to_owned(),
+                path: path.to_owned(),
+            });
         }
         Err(Answer {
             status,
@@ -271,6 +289,19 @@ impl InternodeClient {
     pub async fn gate(&self, address: &str, call: &GateCall) -> Result<GateResult, CallError> {
         self.json(address, "/gate", call, Duration::from_secs(15))
             .await
+    }
+
+    /// Asks a node's proxies about their clients.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn clients(
+        &self,
+        address: &str,
+        question: &Question,
+        timeout: Duration,
+    ) -> Result<Answered, CallError> {
+        self.json(address, "/clients", question, timeout).await
     }
 
     /// Asks the primary node for a proxy's lease.

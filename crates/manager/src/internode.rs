@@ -4,7 +4,7 @@
 use crate::local::{Answer, Failure, known_intent};
 use crate::member::Member;
 use crate::turns::{self, PieceWanted};
-use crate::{bootstrap, gates, leases, primary, view};
+use crate::{bootstrap, gates, leases, primary, questions, view};
 use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use client::internode::{AgentAnswer, GateResult, HeartbeatAnswer, NodeCertificates};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use model::clients::{Answered, Question};
 use model::command::AgentCommand;
 use model::documents::Event;
 use model::gate::GateCall;
@@ -107,7 +108,7 @@ pub async fn serve(member: Arc<Member>, listener: TcpListener, acceptor: TlsAcce
     }
 }
 
-async fn connection(
+pub(crate) async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     router: Router,
@@ -133,6 +134,7 @@ fn router(member: Arc<Member>) -> Router {
         .route("/agent", post(agent))
         .route("/gate", post(gate))
         .route("/lease", post(lease))
+        .route("/clients", post(clients))
         .route("/view", post(view_here))
         .route("/intent", post(intent))
         .route("/admit", post(admit))
@@ -195,6 +197,13 @@ async fn lease(
     Json(call): Json<LeaseCall>,
 ) -> Json<LeaseOutcome> {
     Json(leases::here(&member, call).await)
+}
+
+async fn clients(
+    State(member): State<Arc<Member>>,
+    Json(question): Json<Question>,
+) -> Json<Answered> {
+    Json(questions::of_other_node(&member, question).await)
 }
 
 async fn view_here(State(member): State<Arc<Member>>) -> Answer<ClusterView> {

@@ -20,6 +20,7 @@
 //! | [`proxies`] | what they say of themselves |
 //! | [`proxy_feed`] | the configuration of this node's `dmcproxy` |
 //! | [`gates`] | orders to it, while a primary moves |
+//! | [`questions`] | about the clients of all proxies of a database |
 //! | [`leases`] | what proxies ask for, passed on to the primary node |
 //! | [`internode`], [`local`] | the two interfaces: other nodes, this node's programs |
 //! | [`transport`] | how the store and the controller reach other nodes |
@@ -41,6 +42,7 @@ pub mod primary;
 pub mod program;
 pub mod proxies;
 pub mod proxy_feed;
+pub mod questions;
 pub mod removed;
 pub mod transport;
 pub mod turns;

@@ -4,6 +4,7 @@ use crate::drain::STOPPING_FOR;
 use crate::gates::Gates;
 use crate::program::Program;
 use crate::proxies::Proxies;
+use crate::questions::Questions;
 use crate::transport::{RaftTransport, Routes};
 use crate::{finding, heartbeat, history, internode, levels, proxy_feed, removed, turns};
 use agent::Agent;
@@ -53,6 +54,8 @@ pub struct Member {
     pub proxies: Proxies,
     /// Orders to them.
     pub gates: Gates,
+    /// Questions to them.
+    pub questions: Questions,
     /// What databases did a while ago, on the primary node.
     pub history: Mutex<History>,
     /// When this program started.
@@ -122,6 +125,7 @@ impl Member {
             proxies: Proxies::default(),
             history: Mutex::default(),
             gates: Gates::default(),
+            questions: Questions::default(),
             started: Timestamp::now(),
             turn: Mutex::default(),
             last_known: Mutex::new(LastKnown::default()),

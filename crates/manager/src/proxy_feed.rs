@@ -73,6 +73,7 @@ pub async fn serve(member: Arc<Member>, listener: UnixListener) {
                         tracing::debug!("a proxy's connection ended: {error:#}");
                     }
                     member.gates.close(connection);
+                    member.questions.close(connection);
                     member.proxies.heard(connection, None);
                 });
             }
@@ -109,6 +110,7 @@ async fn feed_process(
     let mut pending = Pending::default();
     let mut holding = hold_first(member, &mut write, &mut pending).await?;
     let (mut wishes, mut line) = (Wishes::default(), Vec::new());
+    let mut questions = member.questions.open(connection, process);
     let silence = tokio::time::sleep(SILENCE_MAX);
     let first = tokio::time::sleep(first_word);
     tokio::pin!(silence, first);
@@ -155,6 +157,11 @@ async fn feed_process(
                             send_line(&mut write, &ToProxy::Lease { lease }).await?;
                         }
                     }
+                    FromProxy::Question { question } => questions.ask(member, question),
+                    FromProxy::Answered { answered } => questions.answered(answered),
+                    FromProxy::Asks { takes_questions } => {
+                        member.questions.says(connection, takes_questions);
+                    }
                     FromProxy::Wish { wish } => {
                         if let Some(granted) = wishes.take(member, wish) {
                             send_line(&mut write, &ToProxy::Granted { granted }).await?;
@@ -165,6 +172,7 @@ async fn feed_process(
             granted = wishes.next() => {
                 send_line(&mut write, &ToProxy::Granted { granted }).await?;
             }
+            line = questions.next() => send_line(&mut write, &line).await?,
             lease = leases.next() => {
                 send_line(&mut write, &ToProxy::Lease { lease }).await?;
             }
@@ -176,6 +184,7 @@ async fn feed_process(
 /// Takes in what a proxy says of itself; `true`: it is to have another configuration.
 fn heard(member: &Member, connection: u64, mut seen: ProxyObservation, told: &Told) -> bool {
     seen.applied = told.applied(seen.applied);
+    member.questions.says(connection, seen.questions);
     member.proxies.heard(connection, Some(seen));
     let goes = member.is_removed() || told.is_drained();
     told.keeps_in_vain(&member.proxies) || (goes && told.has_any())
@@ -327,6 +336,7 @@ pub fn build(
             shards: proxy_shards(state, me, config, d.uid),
             lease: lease(state, me, config, d),
             drains: leaves,
+            elsewhere: elsewhere(state, d, me),
         })
         .collect();
     ProxyConfig {
@@ -339,7 +349,15 @@ pub fn build(
             .map(|node| node.proxy.clone())
             .unwrap_or_default(),
         takes_wishes: true,
+        takes_questions: true,
     }
+}
+
+/// The other nodes that serve a database by its policy.
+fn elsewhere(state: &ClusterState, database: &Database, me: NodeUid) -> Vec<NodeUid> {
+    let mut nodes = proxies(state, database);
+    nodes.retain(|node| *node != me);
+    nodes
 }
 
 /// The limits of a database in one of its proxies: a rate is shared among those that serve it, so that
@@ -454,4 +472,4 @@ pub(crate) fn proxy_shard(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

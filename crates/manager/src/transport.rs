@@ -49,6 +49,7 @@ impl Transport for RaftTransport {
 fn transport_error(error: CallError) -> TransportError {
     match error {
         CallError::Unreachable { .. } => TransportError::Unreachable(error.to_string()),
+        CallError::NoSuchCall { .. } => TransportError::Refused(error.to_string()),
         CallError::Refused(error) => TransportError::Refused(error.to_string()),
     }
 }

@@ -10,6 +10,7 @@
 //! | [`intent`] | what an operator may ask of the cluster |
 //! | [`attendant`] | how `cnm_exec` speaks with root's attendant |
 //! | [`command`] | what the controller orders an agent to do |
+//! | [`clients`] | questions about the clients of all proxies of a database |
 //! | [`gate`] | how proxies hold commands while a primary moves |
 //! | [`proxy`] | what `cnm_exec` and `dmcproxy` tell each other |
 //! | [`node_config`] | the node's own configuration file and the layout of its folders |
@@ -25,6 +26,7 @@
 //! | [`limits`], [`units`], [`validate`] | bounds, sizes as text, rules for names |
 
 pub mod attendant;
+pub mod clients;
 pub mod command;
 pub mod documents;
 pub mod error_code;

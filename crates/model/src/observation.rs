@@ -220,6 +220,9 @@ pub struct ProxyObservation {
     /// Whether it answers for a database with [`crate::proxy::ProxyDatabase::lease`] only with one.
     #[serde(default)]
     pub leases: bool,
+    /// Whether it takes a [`crate::clients::Question`].
+    #[serde(default)]
+    pub questions: bool,
     /// Client connections.
     pub connections: u64,
     /// Commands served since start.

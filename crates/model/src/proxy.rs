@@ -10,9 +10,14 @@
 //! [`ToProxy::Granted`] when it is in force, or why not. A proxy sends it only to a `cnm_exec` that says
 //! that it takes one.
 //!
+//! A question about the clients of all proxies of a database goes both ways, see [`crate::clients`]: a
+//! [`FromProxy::Question`] up to a `cnm_exec` that takes it and its answer down, and a [`ToProxy::Question`] down
+//! to a proxy that takes it and its answer up.
+//!
 //! While a proxy serves a database of [`ProxyDatabase::lease`] it sends a [`FromProxy::Renewal`] as often as
 //! [`crate::lease::LeaseLength::RENEWALS`] says, and gets a [`ToProxy::Lease`] for each.
 
+use crate::clients::{Answered, Question};
 use crate::documents::SlotRange;
 use crate::gate::{Answer, Order};
 use crate::ids::{DatabaseUid, Epoch, NodeUid, Revision, ShardUid};
@@ -45,6 +50,9 @@ pub struct ProxyConfig {
     /// Whether this `cnm_exec` takes a [`Wish`].
     #[serde(default)]
     pub takes_wishes: bool,
+    /// Whether this `cnm_exec` takes a [`Question`].
+    #[serde(default)]
+    pub takes_questions: bool,
 }
 
 /// What a proxy says.
@@ -60,6 +68,21 @@ pub enum FromProxy {
     Answer {
         /// That.
         answer: Answer,
+    },
+    /// A client asks about the clients of other proxies.
+    Question {
+        /// What.
+        question: Question,
+    },
+    /// What became of a question that it was asked.
+    Answered {
+        /// That.
+        answered: Answered,
+    },
+    /// It takes questions. Said once, to a `cnm_exec` that asks some.
+    Asks {
+        /// Whether it does.
+        takes_questions: bool,
     },
     /// It wants its lease.
     Renewal {
@@ -78,6 +101,16 @@ pub enum ToProxy {
     Granted {
         /// That.
         granted: Granted,
+    },
+    /// A client of another proxy asks about the clients of this one.
+    Question {
+        /// What.
+        question: Question,
+    },
+    /// What became of a question that it asked.
+    Answered {
+        /// That.
+        answered: Answered,
     },
     /// An order; see [`crate::gate`].
     Order {
@@ -146,6 +179,10 @@ pub struct ProxyDatabase {
     /// Its clients are closed, each as soon as it has nothing under way: this node leaves the cluster.
     #[serde(default)]
     pub drains: bool,
+    /// Other nodes that serve it by its policy: who is missing in an answer about all clients if `cnm_exec` does
+    /// not say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<NodeUid>,
 }
 
 /// The copies of a replica set, whose promises together stand in for a lease.
@@ -268,7 +305,8 @@ mod tests {
         let ToProxy::Config(config) = serde_json::from_str(config).unwrap() else {
             panic!("a configuration");
         };
-        assert!(!config.takes_wishes);
+        assert!(!config.takes_wishes && !config.takes_questions);
+        assert!(config.databases[0].elsewhere.is_empty());
         assert_eq!(config.databases[0].tuning, DatabaseTuning::default());
         assert!(!config.databases[0].drains);
         let mut seen = serde_json::to_value(ProxyDatabaseObservation::default()).unwrap();
@@ -278,6 +316,25 @@ mod tests {
             seen.drains, None,
             "one of 1.1.0 closes nobody, and is not waited for"
         );
+        let question =
+            r#"{"question":{"number":1,"database":2,"me":0,"engine":8,"words":["6c697374"]}}"#;
+        let read: FromProxy = serde_json::from_str(question).unwrap();
+        assert!(matches!(&read, FromProxy::Question { question } if question.homes.is_none()));
+        assert_eq!(serde_json::to_string(&read).unwrap(), question);
+        let read: ToProxy = serde_json::from_str(question).unwrap();
+        assert!(matches!(read, ToProxy::Question { .. }));
+        let read: FromProxy = serde_json::from_str(r#"{"takes_questions":true}"#).unwrap();
+        assert!(matches!(
+            read,
+            FromProxy::Asks {
+                takes_questions: true
+            }
+        ));
+        let answered = r#"{"answered":{"number":1,"clients":[[3,"id=3\n"]],"more":true}}"#;
+        let read: FromProxy = serde_json::from_str(answered).unwrap();
+        assert!(matches!(&read, FromProxy::Answered { answered } if answered.more));
+        let read: ToProxy = serde_json::from_str(answered).unwrap();
+        assert!(matches!(read, ToProxy::Answered { .. }));
         let granted = r#"{"granted":{"number":1,"refusal":null}}"#;
         assert!(matches!(
             serde_json::from_str(granted).unwrap(),

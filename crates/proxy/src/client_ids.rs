@@ -5,12 +5,9 @@
 //! proxy. The largest fits into a JavaScript number, 2^53. Nodes are never numbered anew, so none has another's.
 
 use model::NodeUid;
+use model::clients::{IDS_OF_NODE as OF_NODE, home};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// How many numbers a node has.
-const OF_NODE: u64 = 1_000_000_000_000;
-/// How many nodes have numbers of their own; the next ones share them with the first.
-const NODES: u64 = (1 << 53) / OF_NODE - 1;
 /// How many clients may still come to a server that is replaced while its successor gives numbers already.
 const AHEAD: u64 = 1_000_000;
 
@@ -34,8 +31,12 @@ impl ClientIds {
 
     /// From now on those of this node.
     pub(crate) fn of(&self, node: NodeUid) {
-        let node = node.0.saturating_sub(1) % NODES + 1;
-        self.base.store(node * OF_NODE, Relaxed);
+        self.base.store(home(node) * OF_NODE, Relaxed);
+    }
+
+    /// What stands before the twelve digits; 0: it is not known which node this is.
+    pub(crate) fn home(&self) -> u64 {
+        self.base.load(Relaxed) / OF_NODE
     }
 
     /// The next client's.
@@ -57,6 +58,7 @@ impl ClientIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::clients::NODES_WITH_IDS as NODES;
 
     #[test]
     fn nodes_have_numbers_of_their_own() {

@@ -96,17 +96,17 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     different(
         "CLIENT KILL",
-        "among the clients of the proxy that answers; so with `UNBLOCK`. `ID 0` is nobody; Redis 6.2 takes it for everybody",
+        "among the clients of all proxies that serve the endpoint; so with `UNBLOCK`. `TRYAGAIN` names a node that has not answered within a second, if that could make a difference. `ID 0` is nobody; Redis 6.2 takes it for everybody",
         CONNECTIONS,
     ),
     different(
         "CLIENT LIST",
-        "the clients of the proxy that answers: where several proxies serve an endpoint, each knows its own; fields that only an engine knows are 0, and `cmd` is that of the client that asks alone",
+        "the clients of all proxies that serve the endpoint, but those of a node that does not answer within a second; an error if one node has more than 8 MiB of them; fields that only an engine knows are 0, and `cmd` is that of the client that asks alone",
         CONNECTIONS,
     ),
     different(
         "CLIENT PAUSE",
-        "holds up the clients of this database at this proxy: where several proxies serve an endpoint, each pauses its own; so with `UNPAUSE`. `EVALSHA` and `FCALL` wait for `WRITE` whatever their script says of itself. Keys expire meanwhile, `INFO` shows no pause, and it ends when the proxy is replaced",
+        "holds up the clients of this database at all proxies that serve it; so with `UNPAUSE`. `TRYAGAIN` names a node that has not answered within a second; the others obey. `EVALSHA` and `FCALL` wait for `WRITE` whatever their script says of itself. Keys expire meanwhile, `INFO` shows no pause, and it ends when the proxy is replaced",
         "in the engine it would hold up the cluster's own work and the clients of other proxies",
     ),
     different(

@@ -1,14 +1,18 @@
 //! The connection to `cnm_exec`: configurations and orders come in, observations, answers and wishes go
-//! out; the lease is asked for here. Off the hot path.
+//! out, and questions about clients both ways; the lease is asked for here. Off the hot path.
 
 use crate::bounds;
 use crate::gates::Asked;
 use crate::leases::Leases;
+use crate::listeners::Acceptor;
+use crate::questions::{Answering, Questions};
 use crate::wishes::{Heard, Wishes};
+use model::clients::Answered;
 use model::gate::Answer;
 use model::observation::ProxyObservation;
 use model::proxy::{FromProxy, LINE_MAX, ProxyConfig, ToProxy, WISHES_MAX};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -33,7 +37,7 @@ pub(crate) async fn keep_connected(
     told: mpsc::Sender<Told>,
     observations: watch::Receiver<Option<ProxyObservation>>,
     mut wishes: Wishes,
-    leases: Leases,
+    (leases, questions, acceptor): (Leases, Questions, Arc<Acceptor>),
 ) {
     let mut pause = *bounds::RETRY.start();
     let mut silent = false;
@@ -46,17 +50,31 @@ pub(crate) async fn keep_connected(
                 let (reader, writer) = stream.into_split();
                 let (tell, heard) = mpsc::channel(WISHES_MAX);
                 let (answers, answered) = mpsc::channel(bounds::GATE_ORDERS);
+                // One piece at a time: it is not to wait before a lease.
+                let (pieces, found) = mpsc::channel(1);
                 let heard = From {
                     heard,
                     answers: answered,
                     leases: &leases,
+                    questions: &questions,
+                    found,
+                };
+                let to = To {
+                    told: &told,
+                    tell,
+                    answers,
+                    leases: &leases,
+                    questions: &questions,
+                    answering: Answering::new(Arc::clone(&acceptor), pieces),
                 };
                 leases.connected(true);
+                questions.connected(true);
                 let ended = tokio::select! {
-                    ended = read(reader, &told, tell, (&answers, &leases)) => ended,
+                    ended = read(reader, to) => ended,
                     ended = write(writer, observations.clone(), &mut wishes, heard) => ended,
                 };
                 leases.connected(false);
+                questions.connected(false);
                 wishes.lost();
                 tracing::warn!(
                     reason = ended,
@@ -80,12 +98,52 @@ pub(crate) async fn keep_connected(
     }
 }
 
-async fn read(
-    reader: OwnedReadHalf,
-    told: &mpsc::Sender<Told>,
+/// Who hears what is read.
+struct To<'a> {
+    told: &'a mpsc::Sender<Told>,
     tell: mpsc::Sender<Heard>,
-    (answers, leases): (&mpsc::Sender<Answer>, &Leases),
-) -> String {
+    answers: mpsc::Sender<Answer>,
+    leases: &'a Leases,
+    questions: &'a Questions,
+    answering: Answering,
+}
+
+impl To<'_> {
+    /// `false`: the server is ending.
+    async fn hear(&mut self, said: ToProxy) -> bool {
+        match said {
+            ToProxy::Config(config) => {
+                self.questions.takes(config.takes_questions);
+                let heard = Heard::Takes {
+                    wishes: config.takes_wishes,
+                    questions: config.takes_questions,
+                };
+                self.tell.send(heard).await.is_ok()
+                    && self.told.send(Told::Config(config)).await.is_ok()
+            }
+            ToProxy::Order { order } => {
+                let answers = self.answers.clone();
+                let order = Told::Order(Asked { order, answers });
+                self.told.send(order).await.is_ok()
+            }
+            ToProxy::Lease { lease } => {
+                self.leases.answered(lease);
+                true
+            }
+            ToProxy::Granted { granted } => self.tell.send(Heard::Granted(granted)).await.is_ok(),
+            ToProxy::Question { question } => {
+                self.answering.take(question);
+                true
+            }
+            ToProxy::Answered { answered } => {
+                self.questions.answered(&answered);
+                true
+            }
+        }
+    }
+}
+
+async fn read(reader: OwnedReadHalf, mut to: To<'_>) -> String {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
@@ -98,24 +156,8 @@ async fn read(
             Err(error) => return error.to_string(),
         }
         match serde_json::from_slice(&line) {
-            Ok(ToProxy::Config(config)) => {
-                let takes = tell.send(Heard::Takes(config.takes_wishes)).await;
-                if takes.is_err() || told.send(Told::Config(config)).await.is_err() {
-                    return "the server is ending".to_owned();
-                }
-            }
-            Ok(ToProxy::Order { order }) => {
-                let asked = Asked {
-                    order,
-                    answers: answers.clone(),
-                };
-                if told.send(Told::Order(asked)).await.is_err() {
-                    return "the server is ending".to_owned();
-                }
-            }
-            Ok(ToProxy::Lease { lease }) => leases.answered(lease),
-            Ok(ToProxy::Granted { granted }) => {
-                if tell.send(Heard::Granted(granted)).await.is_err() {
+            Ok(said) => {
+                if !to.hear(said).await {
                     return "the server is ending".to_owned();
                 }
             }
@@ -133,6 +175,8 @@ struct From<'a> {
     heard: mpsc::Receiver<Heard>,
     answers: mpsc::Receiver<Answer>,
     leases: &'a Leases,
+    questions: &'a Questions,
+    found: mpsc::Receiver<Answered>,
 }
 
 async fn write(
@@ -142,6 +186,8 @@ async fn write(
     mut from: From<'_>,
 ) -> String {
     observations.mark_changed();
+    // That it takes questions.
+    let mut told = false;
     loop {
         let line = tokio::select! {
             biased;
@@ -158,10 +204,18 @@ async fn write(
                 observation.as_ref().map(serde_json::to_vec)
             }
             Some(heard) = from.heard.recv() => {
+                let asks = matches!(heard, Heard::Takes { questions: true, .. });
                 wishes.heard(heard);
-                None
+                let takes = FromProxy::Asks { takes_questions: true };
+                (asks && !std::mem::replace(&mut told, true)).then(|| serde_json::to_vec(&takes))
             }
             () = wishes.changed() => None,
+            question = from.questions.next() => {
+                Some(serde_json::to_vec(&FromProxy::Question { question }))
+            }
+            Some(answered) = from.found.recv() => {
+                Some(serde_json::to_vec(&FromProxy::Answered { answered }))
+            }
         };
         if let Some(line) = line
             && let Err(reason) = write_line(&mut writer, line).await

@@ -18,6 +18,7 @@
 //! | [`topology`], [`stats`] | what workers serve and count |
 //! | [`rate`] | a database's commands and bytes a second |
 //! | [`workers`], [`scaling`] | starting and ending workers; how many there should be |
+//! | [`questions`] | what other proxies are asked about their clients, and ask |
 //! | [`wishes`] | what clients wish of the whole database, on its way to `cnm_exec` |
 //! | [`worker`] | the data path itself |
 //! | [`compatibility`] | what differs from an engine on purpose |
@@ -41,6 +42,7 @@ mod leases;
 mod listeners;
 mod merge;
 mod persisted;
+mod questions;
 mod rate;
 mod scaling;
 pub mod server;

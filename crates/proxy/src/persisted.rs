@@ -74,6 +74,7 @@ mod tests {
             databases: Vec::new(),
             settings: model::proxy::ProxySettings::default(),
             takes_wishes: false,
+            takes_questions: false,
         };
         store(&path, &config).unwrap();
         assert_eq!(load(&path), Some(config));

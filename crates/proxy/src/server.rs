@@ -10,11 +10,12 @@ use crate::gates::{self, Gates};
 use crate::handover::{self, Adopted, Asked, Giving, Offered, Taken};
 use crate::leases::Leases;
 use crate::listeners::{Acceptor, Listeners};
+use crate::questions::Questions;
 use crate::scaling::Scaling;
 use crate::stats::{ServerStats, Sum, Window, slow};
 use crate::topology::Topology;
 use crate::wishes::Wishes;
-use crate::worker::{Message, WorkerHandle};
+use crate::worker::{ForOthers, Message, WorkerHandle};
 use crate::workers::Workers;
 use crate::{beat, bounds, control, persisted};
 use adopting::Readiness;
@@ -54,8 +55,10 @@ pub fn serve(environment: &Environment, launched: bool) -> anyhow::Result<()> {
         }
     };
     let ids = ClientIds::from(taken.as_ref().map_or(0, |taken| taken.next_client));
-    let (wishes, asked) = mpsc::channel(WISHES_MAX);
-    let stats = Arc::new(ServerStats::new(descriptors, ids, wishes));
+    let (wishes, wished) = mpsc::channel(WISHES_MAX);
+    let (questions, asked) = mpsc::channel(WISHES_MAX);
+    let ways = (wishes, questions);
+    let stats = Arc::new(ServerStats::new(descriptors, ids, ways));
     let last = persisted::load(&persisted::path(environment));
     let settings = last.as_ref().map(|config| config.settings.clone());
     let mut workers = Workers::new(environment.config.address, Arc::clone(&stats));
@@ -66,7 +69,8 @@ pub fn serve(environment: &Environment, launched: bool) -> anyhow::Result<()> {
         .context("starting the control thread")?;
     let workers = runtime.block_on(async {
         let server = Server::new(environment, workers, stats, taken.as_ref(), last.as_ref());
-        server.run(taken, last, launched, Wishes::new(asked)).await
+        let wishes = Wishes::new(wished);
+        server.run(taken, last, launched, (wishes, asked)).await
     })?;
     runtime.shutdown_background();
     workers.stop();
@@ -177,9 +181,11 @@ impl Server {
         taken: Option<Taken>,
         last: Option<ProxyConfig>,
         launched: bool,
-        wishes: Wishes,
+        (wishes, asked): (Wishes, mpsc::Receiver<ForOthers>),
     ) -> anyhow::Result<Workers> {
         tokio::spawn(self.leases.clone().tend());
+        let others = Questions::default();
+        tokio::spawn(others.clone().tend(asked));
         if let Some(config) = last {
             self.apply(config, false).await;
         }
@@ -195,7 +201,7 @@ impl Server {
             sender,
             self.observations.subscribe(),
             wishes,
-            self.leases.clone(),
+            (self.leases.clone(), others, Arc::clone(&self.acceptor)),
         ));
         let mut orphaned = watch_launcher(launched)?;
         if launched {
@@ -654,6 +660,7 @@ impl Server {
             threads: u32::try_from(self.workers.count()).unwrap_or(u32::MAX),
             gates: true,
             leases: true,
+            questions: true,
             connections: self.stats.connections.load(Ordering::Relaxed) as u64,
             commands,
             in_flight,

@@ -21,6 +21,7 @@ pub(crate) use window::{Sum, Window};
 
 use crate::client_ids::ClientIds;
 use crate::wishes::Wished;
+use crate::worker::ForOthers;
 use model::observation::{HandoverCounts, ProxyCounts, ProxyDatabaseObservation};
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -52,6 +53,8 @@ pub(crate) struct ServerStats {
     pub(crate) slow: slow::Queue,
     /// Where workers tell of what clients wish of the whole database.
     pub(crate) wishes: mpsc::Sender<Wished>,
+    /// Where workers tell of questions that other proxies are to answer too.
+    pub(crate) questions: mpsc::Sender<ForOthers>,
 }
 
 /// What a handover has brought.
@@ -109,7 +112,11 @@ impl Handed {
 impl ServerStats {
     /// For a process that may open `descriptors` files.
     #[must_use]
-    pub(crate) fn new(descriptors: u64, ids: ClientIds, wishes: mpsc::Sender<Wished>) -> Self {
+    pub(crate) fn new(
+        descriptors: u64,
+        ids: ClientIds,
+        (wishes, questions): (mpsc::Sender<Wished>, mpsc::Sender<ForOthers>),
+    ) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         Self {
             connections: AtomicUsize::new(0),
@@ -122,6 +129,7 @@ impl ServerStats {
             ids,
             slow: slow::Queue::default(),
             wishes,
+            questions,
         }
     }
 
@@ -296,7 +304,11 @@ mod tests {
     #[test]
     fn who_looks_keeps_no_worker_waiting() {
         let (server, database) = (
-            ServerStats::new(1024, ClientIds::from(0), mpsc::channel(1).0),
+            ServerStats::new(
+                1024,
+                ClientIds::from(0),
+                (mpsc::channel(1).0, mpsc::channel(1).0),
+            ),
             DatabaseStats::default(),
         );
         let worker = database.of_worker(0);

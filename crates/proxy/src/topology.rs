@@ -9,7 +9,7 @@ use crate::stats::DatabaseStats;
 use crate::worker::{Pause, Troubles, WorkerHandle};
 use model::proxy::{ProxyConfig, ProxyShard};
 use model::tuning::DatabaseTuning;
-use model::{DatabaseUid, Revision, Secret};
+use model::{DatabaseUid, NodeUid, Revision, Secret};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(crate) struct Topology {
     pub(crate) edition: u64,
     /// Every worker that has or may have clients.
     pub(crate) workers: Arc<[WorkerHandle]>,
+    /// The node.
+    pub(crate) node: NodeUid,
     /// The cluster's id.
     pub(crate) cluster_id: String,
     /// The databases.
@@ -52,6 +54,8 @@ pub(crate) struct Database {
     pub(crate) closed: Vec<Closed>,
     /// Its clients are closed, each as soon as it has nothing under way.
     pub(crate) drains: bool,
+    /// Other nodes that serve it by its policy.
+    pub(crate) elsewhere: Arc<[NodeUid]>,
     /// Its counters; they live as long as the database does.
     pub(crate) stats: Arc<DatabaseStats>,
     /// `CLIENT PAUSE`; it lasts as long as the counters.
@@ -125,6 +129,7 @@ impl Topology {
                 lease: leases.of(database),
                 closed: gates.of(database.uid),
                 drains: database.drains,
+                elsewhere: database.elsewhere.as_slice().into(),
                 stats,
                 pause: old.map_or_else(Arc::default, |old| Arc::clone(&old.pause)),
                 troubles: old.map_or_else(Arc::default, |old| Arc::clone(&old.troubles)),
@@ -135,6 +140,7 @@ impl Topology {
             revision: config.revision,
             edition: before.map_or(1, |topology| topology.edition + 1),
             workers,
+            node: config.node,
             cluster_id: config.cluster_id.clone(),
             databases: databases.collect(),
         }

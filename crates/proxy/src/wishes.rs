@@ -33,8 +33,13 @@ pub(crate) struct Wished {
 /// What `cnm_exec` says about wishes.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// Whether it takes them.
-    Takes(bool),
+    /// Whether it takes them, and questions.
+    Takes {
+        /// Them.
+        wishes: bool,
+        /// Those.
+        questions: bool,
+    },
     /// What became of one.
     Granted(Granted),
 }
@@ -135,7 +140,7 @@ impl Wishes {
     /// `cnm_exec` has said something.
     pub(crate) fn heard(&mut self, heard: Heard) {
         match heard {
-            Heard::Takes(takes) => self.takes = Some(takes),
+            Heard::Takes { wishes, .. } => self.takes = Some(wishes),
             Heard::Granted(granted) => {
                 let (ended, left) = std::mem::take(&mut self.pending)
                     .into_iter()
@@ -188,14 +193,19 @@ impl Wishes {
 /// Tells the client's worker, as soon as that has room.
 fn answer(wished: Wished, refusal: Option<String>) {
     let Wished { worker, asker, .. } = wished;
-    let mut message = Message::Wished(asker, refusal);
+    tell_in_time(worker, Message::Wished(asker, refusal), "CONFIG SET");
+}
+
+/// Tells a worker the answer to a command, as soon as that has room.
+pub(crate) fn tell_in_time(worker: WorkerHandle, message: Message, command: &'static str) {
+    let mut message = message;
     if let Err(back) = worker.tell(message) {
         message = back;
         tokio::spawn(async move {
             let deadline = Instant::now() + TELL_WAIT;
             while let Err(back) = worker.tell(message) {
                 if Instant::now() > deadline {
-                    tracing::error!("an answer to CONFIG SET is lost: the worker's inbox is full");
+                    tracing::error!(command, "an answer is lost: the worker's inbox is full");
                     return;
                 }
                 message = back;
@@ -231,6 +241,13 @@ mod tests {
             .collect()
     }
 
+    fn takes(wishes: bool) -> Heard {
+        Heard::Takes {
+            wishes,
+            questions: false,
+        }
+    }
+
     fn granted(number: u64) -> Heard {
         Heard::Granted(Granted {
             number,
@@ -247,7 +264,7 @@ mod tests {
             wishes.changed().await;
         }
         assert_eq!(sent(&mut wishes), []);
-        wishes.heard(Heard::Takes(true));
+        wishes.heard(takes(true));
         assert_eq!(sent(&mut wishes), [(1, 1), (2, 2)]);
         wishes.heard(granted(1));
         assert_eq!(sent(&mut wishes), [(3, 1)]);
@@ -269,7 +286,7 @@ mod tests {
         assert!(wishes.pending.is_empty());
         sender.try_send(wished(1, "KEA")).unwrap();
         wishes.changed().await;
-        wishes.heard(Heard::Takes(false));
+        wishes.heard(takes(false));
         assert_eq!(sent(&mut wishes), []);
         assert!(wishes.pending.is_empty());
     }

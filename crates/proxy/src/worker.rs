@@ -21,6 +21,7 @@
 //! | [`untaken`] | clients that do not take them |
 //! | [`effects`], [`conceal`] | what replies change; what is not shown of them |
 //! | [`local`], [`client_command`] | what the proxy answers itself |
+//! | [`asked`] | what is asked of all clients of a database, here and at other proxies |
 //! | [`config_set`] | what a client sets for the whole database |
 //! | [`allowance`] | how many commands a client may send now |
 //! | [`moving`] | clients that go to another worker |
@@ -39,6 +40,7 @@
 //! | [`timers`] | what happens later |
 
 mod allowance;
+mod asked;
 mod backend;
 mod carry;
 mod client;
@@ -76,6 +78,7 @@ mod timers;
 mod troubles;
 mod untaken;
 
+pub(crate) use asked::{ForOthers, ask_for_others};
 pub(crate) use carry::Carried;
 pub(crate) use client::ClientId;
 pub(crate) use depart::{Away, Parcel};

@@ -403,6 +403,7 @@ fn proxy(node: u64) -> ProxyObservation {
         threads: 2,
         gates: true,
         leases: true,
+        questions: true,
         connections: 7,
         commands: 70,
         in_flight: 3,

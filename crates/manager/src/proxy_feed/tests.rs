@@ -22,7 +22,7 @@ fn node(uid: u64) -> Value {
     })
 }
 
-fn database(shards_count: u64, policy: &str) -> Value {
+pub(crate) fn database(shards_count: u64, policy: &str) -> Value {
     json!({
         "schema": 1, "uid": 1, "name": "demo", "port": 12000, "memory_size": 1, "status": "active",
         "engine": "valkey-9.1.2", "shards_count": shards_count, "replication": false,
@@ -33,7 +33,7 @@ fn database(shards_count: u64, policy: &str) -> Value {
 }
 
 /// `serving`: the epoch in which its agent confirmed the role. Epochs are 2.
-fn shard(uid: u64, node: u64, slots: (u16, u16), serving: u64) -> Value {
+pub(crate) fn shard(uid: u64, node: u64, slots: (u16, u16), serving: u64) -> Value {
     json!({
         "schema": 1, "uid": uid, "database": 1, "node": node, "port": 20_000 + uid, "role": "primary",
         "slots": { "first": slots.0, "last": slots.1 }, "epoch": 2, "generation": 1,
@@ -49,6 +49,18 @@ fn told(me: u64, database: Value, shards: &[Value]) -> Option<ProxyDatabase> {
 
 /// The same; whether it is kept for clients that are there.
 fn told_of(me: u64, (database, kept): (Value, bool), shards: &[Value]) -> Option<ProxyDatabase> {
+    let state = state(database, shards);
+    let text = format!(
+        "install_id = 't'\naddress = '127.0.0.1{me}'\ninstall_dir = '/opt/m'\nconfig_dir = '/etc/m'\n\
+         var_dir = '/var/m'\nsocket_dir = '/run/m'\nos_user = 'm'\nos_group = 'm'\n"
+    );
+    let config = NodeConfig::parse(&text).unwrap();
+    let config = build(&state, NodeUid(me), &config, &|_| kept);
+    config.databases.into_iter().next()
+}
+
+/// A cluster of two nodes with one database.
+pub(crate) fn state(database: Value, shards: &[Value]) -> ClusterState {
     let mut put = vec![
         (keys::CLUSTER.to_owned(), cluster()),
         (keys::database(DatabaseUid(1)), database),
@@ -65,14 +77,7 @@ fn told_of(me: u64, (database, kept): (Value, bool), shards: &[Value]) -> Option
             ..Txn::default()
         })
         .unwrap();
-    let state = ClusterState::read(&state).unwrap().unwrap();
-    let text = format!(
-        "install_id = 't'\naddress = '127.0.0.1{me}'\ninstall_dir = '/opt/m'\nconfig_dir = '/etc/m'\n\
-         var_dir = '/var/m'\nsocket_dir = '/run/m'\nos_user = 'm'\nos_group = 'm'\n"
-    );
-    let config = NodeConfig::parse(&text).unwrap();
-    let config = build(&state, NodeUid(me), &config, &|_| kept);
-    config.databases.into_iter().next()
+    ClusterState::read(&state).unwrap().unwrap()
 }
 
 #[test]
@@ -89,6 +94,26 @@ fn what_others_serve_now_is_kept_for_the_clients_that_are_there() {
     assert_eq!((kept.listen.len(), kept.shards[0].uid.0), (0, 1));
     assert_eq!(of(2, true), of(2, false));
     assert_eq!(of(2, true).unwrap().listen.len(), 1);
+}
+
+#[test]
+fn who_else_serves_is_told() {
+    let shards = [shard(1, 1, (0, 8_000), 2), shard(2, 2, (8_001, 16_383), 2)];
+    let of = |me, policy| {
+        told_of(me, (database(2, policy), true), &shards)
+            .unwrap()
+            .elsewhere
+    };
+    for policy in ["all-nodes", "all-master-shards"] {
+        assert_eq!(
+            (of(1, policy), of(2, policy)),
+            (vec![NodeUid(2)], vec![NodeUid(1)])
+        );
+    }
+    assert_eq!(
+        (of(1, "single"), of(2, "single")),
+        (vec![], vec![NodeUid(1)])
+    );
 }
 
 #[test]

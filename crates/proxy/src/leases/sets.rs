@@ -272,6 +272,7 @@ mod tests {
             node: NodeUid(1),
             databases: vec![ProxyDatabase {
                 drains: false,
+                elsewhere: Vec::new(),
                 uid: KEY.0,
                 name: "demo".to_owned(),
                 listen: Vec::new(),
@@ -301,6 +302,7 @@ mod tests {
             }],
             settings: model::tuning::ProxySettings::default(),
             takes_wishes: false,
+            takes_questions: false,
         }
     }
 

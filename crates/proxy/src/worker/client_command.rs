@@ -1,16 +1,14 @@
 //! `CLIENT`: connections are the proxy's, so it answers for them.
 
 use super::Worker;
+use super::asked;
 use super::backend::{Effect, Rewrite};
 use super::client::Wait;
-use super::filter::{Filter, Generation};
-use super::gather::{KillStyle, Question};
+use super::filter::Generation;
 use super::lanes::{Flow, Sending};
 use super::local::is_name;
-use super::pause::read_pause;
 use super::session::{ReplyMode, Transaction, Watch};
 use crate::texts;
-use resp::number::strict_i64;
 use resp::request::Args;
 use std::fmt::Write as _;
 
@@ -36,8 +34,16 @@ impl Worker {
             sub.as_str(),
             "list" | "kill" | "unblock" | "pause" | "unpause"
         );
-        if of_all && self.waits_for_all(index) {
-            return Flow::Hold;
+        if of_all {
+            if self.waits_for_all(index) {
+                return Flow::Hold;
+            }
+            match asked::read(&sub, rest, generation, me) {
+                Some(Ok(wanted)) => self.ask_for(index, wanted, &args),
+                Some(Err(text)) => self.answer(index, &text),
+                None => self.answer(index, &wrong_words(&sub, &typed, rest.len(), generation)),
+            }
+            return Flow::Next;
         }
         let answer = match (sub.as_str(), rest) {
             ("tracking", rest) => return self.tracking(index, frame, rest),
@@ -50,31 +56,9 @@ impl Worker {
                 return self.send_own(index, frame, Sending::effect(Effect::NoTouch(on)));
             }
             ("reply", [mode]) => return self.reply_mode(index, mode),
-            ("list", _) | ("kill", [_, ..]) => match question_of(&sub, rest, generation, me) {
-                Ok(question) => {
-                    self.ask(index, question);
-                    return Flow::Next;
-                }
-                Err(text) => text,
-            },
-            ("unblock", [id, reason @ ..])
-                if reason.len() < 2 || generation == Generation::Nine =>
-            {
-                match unblock_question(id, reason.first().copied()) {
-                    Ok(question) => {
-                        self.ask(index, question);
-                        return Flow::Next;
-                    }
-                    Err(text) => text,
-                }
-            }
             ("help", _) => {
                 let refusal = texts::refused("CLIENT HELP").into();
                 return self.send(index, frame, Sending::rewritten(Rewrite::Guard(refusal)));
-            }
-            ("unpause", []) => return self.pause_command(index, None),
-            ("pause", [_, more @ ..]) if more.len() < 2 || generation == Generation::Nine => {
-                return self.pause_wanted(index, rest, generation);
             }
             ("import-source", _) => texts::refused("CLIENT IMPORT-SOURCE"),
             (_, rest) => self
@@ -83,16 +67,6 @@ impl Worker {
         };
         self.answer(index, &answer);
         Flow::Next
-    }
-
-    fn pause_wanted(&mut self, index: usize, rest: &[&[u8]], generation: Generation) -> Flow {
-        match read_pause(rest, generation) {
-            Ok(wanted) => self.pause_command(index, Some(wanted)),
-            Err(text) => {
-                self.answer(index, &text);
-                Flow::Next
-            }
-        }
     }
 
     /// `None`: there is no such subcommand, or it has other arguments.
@@ -343,34 +317,6 @@ fn wrong_words(sub: &str, typed: &str, arguments: usize, generation: Generation)
     } else {
         format!("-ERR unknown subcommand '{typed}'. Try CLIENT HELP.\r\n").into_bytes()
     }
-}
-
-/// What all workers are asked by `CLIENT LIST` or `CLIENT KILL`.
-fn question_of(
-    sub: &str,
-    rest: &[&[u8]],
-    generation: Generation,
-    me: u64,
-) -> Result<Question, Vec<u8>> {
-    match (sub, rest) {
-        ("list", _) => Filter::of_list(rest, generation, me).map(Question::List),
-        (_, [address]) => Ok(Question::Kill(Filter::address(address), KillStyle::Address)),
-        _ => Filter::of_kill(rest, generation, me)
-            .map(|filter| Question::Kill(filter, KillStyle::Filters)),
-    }
-}
-
-/// The arguments of `CLIENT UNBLOCK`.
-fn unblock_question(id: &[u8], reason: Option<&[u8]>) -> Result<Question, Vec<u8>> {
-    let error = match reason.map(<[u8]>::to_ascii_lowercase).as_deref() {
-        None | Some(b"timeout") => false,
-        Some(b"error") => true,
-        Some(_) => {
-            return Err(b"-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n".to_vec());
-        }
-    };
-    let id = strict_i64(id).ok_or_else(|| texts::NOT_AN_INTEGER.to_vec())?;
-    Ok(Question::Unblock(u64::try_from(id).unwrap_or(0), error))
 }
 
 fn bulk(text: &[u8]) -> Vec<u8> {

@@ -29,6 +29,25 @@ impl Generation {
             _ => Self::Nine,
         }
     }
+
+    /// From the major version alone.
+    pub(super) fn of_major(major: u8) -> Self {
+        match major {
+            6 => Self::Six,
+            7 => Self::Seven,
+            8 => Self::Eight,
+            _ => Self::Nine,
+        }
+    }
+
+    pub(super) fn major(self) -> u8 {
+        match self {
+            Self::Six => 6,
+            Self::Seven => 7,
+            Self::Eight => 8,
+            Self::Nine => 9,
+        }
+    }
 }
 
 /// Which clients: those that pass all tests.
@@ -102,6 +121,14 @@ impl Filter {
                 .tests
                 .iter()
                 .all(|(negated, test)| test.passes(client) != *negated)
+    }
+
+    /// The ids of which a client must have one; `None`: any will do.
+    pub(super) fn ids(&self) -> Option<&[u64]> {
+        self.tests.iter().find_map(|test| match test {
+            (false, Test::Ids(ids)) => Some(ids.as_slice()),
+            _ => None,
+        })
     }
 
     /// The client at an address, as `CLIENT KILL <address>` names it.
@@ -300,6 +327,14 @@ mod tests {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         Filter::of_kill(&words, generation, 7)
             .map_err(|text| String::from_utf8(text).unwrap().trim().to_owned())
+    }
+
+    #[test]
+    fn generations_are_told_and_read() {
+        for version in ["6.2.7", "7.0.15", "8.0.1", "9.0.0", "10.1.1"] {
+            let generation = Generation::of(version.as_bytes());
+            assert_eq!(Generation::of_major(generation.major()), generation);
+        }
     }
 
     #[test]

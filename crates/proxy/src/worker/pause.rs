@@ -10,8 +10,7 @@ use super::backend::{Effect, Use};
 use super::client::{Streaming, Wait};
 use super::fan::Part;
 use super::filter::Generation;
-use super::gather::{Gather, Question};
-use super::lanes::Flow;
+use super::gather::Gather;
 use model::DatabaseUid;
 use resp::command::{self, Class, Command, Flags};
 use resp::number::strict_i64;
@@ -48,7 +47,7 @@ pub(crate) struct Pause(Mutex<Option<(Paused, Instant)>>);
 
 impl Pause {
     /// Begins one. If there is one already, what holds up more and what lasts longer stays.
-    fn begin(&self, what: Paused, until: Instant, now: Instant) {
+    pub(super) fn begin(&self, what: Paused, until: Instant, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.filter(|(_, end)| *end > now);
         let (known, end) = before.unwrap_or((what, until));
@@ -56,7 +55,7 @@ impl Pause {
         CHANGES.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         CHANGES.fetch_add(1, Ordering::AcqRel);
     }
@@ -157,24 +156,6 @@ pub(super) fn read_pause(
 }
 
 impl Worker {
-    /// Begins or ends the pause of a client's database. It is answered when all workers obey.
-    pub(super) fn pause_command(
-        &mut self,
-        index: usize,
-        wanted: Option<(Paused, Duration)>,
-    ) -> Flow {
-        let pause = &self.served[self.clients[index].served].database.pause;
-        match wanted {
-            Some((what, length)) => {
-                let now = Instant::now();
-                pause.begin(what, now + length, now);
-            }
-            None => pause.end(),
-        }
-        self.ask(index, Question::Pause);
-        Flow::Next
-    }
-
     /// Takes up what has changed about pauses.
     pub(super) fn follow_pauses(&mut self) {
         let changes = CHANGES.load(Ordering::Acquire);
@@ -246,7 +227,7 @@ impl Worker {
             served,
             database,
             gather: Arc::clone(gather),
-            until: Instant::now() + FENCE,
+            until: Instant::now() + gather.patience(FENCE),
         });
         self.next_pause();
     }

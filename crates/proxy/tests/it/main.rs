@@ -48,6 +48,7 @@ mod loss;
 mod loss_inside;
 mod monitor;
 mod odd_orders;
+mod other_proxies;
 mod own_connection;
 mod pause;
 mod seen;

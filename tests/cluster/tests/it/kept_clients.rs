@@ -122,6 +122,21 @@ fn clients_stay_where_they_are_when_their_endpoint_moves() {
         writers.push(writer(&cluster, now, PORT, format!("late:{round}")));
         go_on(&writers, "they write after a move");
     }
+    // Whoever asks for all clients is told of them.
+    let now = at_primary(&cluster);
+    let of_first = format!("id={}00000", first + 1);
+    let mut connection = served(&cluster, now, PORT);
+    wait::until("those that stayed are in the list", SOON, || {
+        let list: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query(&mut connection)
+            .unwrap();
+        match list.matches(&of_first).count() {
+            0..6 => Err(list),
+            _ => Ok(()),
+        }
+    })
+    .unwrap();
     // Nobody but the proxy knows of its clients when cnm_exec is started again.
     for node in 0..3 {
         cluster.nodes[node].kill("cnm_exec").unwrap();

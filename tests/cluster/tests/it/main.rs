@@ -6,6 +6,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod all_clients;
 mod bootstrap;
 mod cut_moves;
 mod cut_operations;

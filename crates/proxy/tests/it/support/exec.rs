@@ -2,6 +2,7 @@
 
 use super::{PATIENCE, until};
 use model::DatabaseUid;
+use model::clients::{Answered, Question};
 use model::gate::{Answer, GateOrder, Line, Order};
 use model::lease::Refusal;
 use model::observation::ProxyObservation;
@@ -36,6 +37,14 @@ struct State {
     answers: Vec<Answer>,
     policy: Policy,
     renewals: Vec<Renewal>,
+    /// Questions wait for the test; otherwise there are no other proxies.
+    others: bool,
+    /// What clients asked, and the proxy that said so.
+    questions: Vec<(Question, UnixStream)>,
+    /// Proxies that said that they take questions.
+    taking: usize,
+    /// Pieces of answers.
+    found: Vec<Answered>,
 }
 
 /// The local interface of a node, as far as a proxy uses it.
@@ -78,6 +87,15 @@ impl Exec {
                             FromProxy::Wish { wish } => {
                                 state.wishes.push((wish, back.try_clone().unwrap()));
                             }
+                            FromProxy::Question { question } => {
+                                let number = question.number;
+                                if !state.others {
+                                    tell(&back, number, Answered::default());
+                                }
+                                state.questions.push((question, back.try_clone().unwrap()));
+                            }
+                            FromProxy::Answered { answered } => state.found.push(answered),
+                            FromProxy::Asks { .. } => state.taking += 1,
                             FromProxy::Renewal { renewal } => {
                                 state.renewals.push(renewal);
                                 if let Some(outcome) = state.policy.outcome() {
@@ -207,6 +225,65 @@ impl Exec {
         assert!(send(proxy, &ToProxy::Granted { granted }));
     }
 
+    /// From now on questions wait for [`Exec::tell`].
+    pub fn has_others(&self) {
+        self.state.lock().unwrap().others = true;
+    }
+
+    /// What clients have asked so far.
+    pub fn questions(&self) -> Vec<Question> {
+        let state = self.state.lock().unwrap();
+        let questions = state.questions.iter();
+        questions.map(|(question, _)| question.clone()).collect()
+    }
+
+    /// Waits for so many questions; the last one.
+    pub fn asked(&self, count: usize) -> Question {
+        until("so many questions have come", || {
+            self.questions().len() >= count
+        });
+        self.questions().swap_remove(count - 1)
+    }
+
+    /// Says what other proxies have found.
+    pub fn tell(&self, number: u64, answered: Answered) {
+        let state = self.state.lock().unwrap();
+        let mut questions = state.questions.iter().rev();
+        let (_, proxy) = questions.find(|(q, _)| q.number == number).unwrap();
+        assert!(tell(proxy, number, answered));
+    }
+
+    /// A client of another proxy asks the one that came last; what that finds.
+    pub fn asks(&self, question: &Question) -> Answered {
+        let number = question.number;
+        {
+            let state = self.state.lock().unwrap();
+            let question = question.clone();
+            let proxy = state.proxies.last().expect("no proxy has come");
+            assert!(send(proxy, &ToProxy::Question { question }));
+        }
+        let mut whole = Answered {
+            number,
+            ..Answered::default()
+        };
+        until("the proxy answers", || {
+            let mut state = self.state.lock().unwrap();
+            let mut last = false;
+            for piece in std::mem::take(&mut state.found) {
+                assert_eq!(piece.number, number);
+                last = !piece.more;
+                whole.add(piece);
+            }
+            last
+        });
+        whole
+    }
+
+    /// How many connections of proxies take questions, or did.
+    pub fn taking(&self) -> usize {
+        self.state.lock().unwrap().taking
+    }
+
     /// Ends the connections of all proxies.
     pub fn hang_up(&self) {
         for proxy in &self.state.lock().unwrap().proxies {
@@ -244,6 +321,11 @@ impl Policy {
             Self::Silent => None,
         }
     }
+}
+
+fn tell(proxy: &UnixStream, number: u64, answered: Answered) -> bool {
+    let answered = Answered { number, ..answered };
+    send(proxy, &ToProxy::Answered { answered })
 }
 
 fn send(mut proxy: &UnixStream, message: &impl serde::Serialize) -> bool {

@@ -146,6 +146,7 @@ impl Node {
             node: NodeUid(1),
             databases: vec![ProxyDatabase {
                 drains: false,
+                elsewhere: Vec::new(),
                 lease: None,
                 uid: DatabaseUid(1),
                 name: "demo".to_owned(),
@@ -157,6 +158,7 @@ impl Node {
             }],
             settings: ProxySettings::fixed(1),
             takes_wishes: true,
+            takes_questions: true,
         };
         change(&mut config);
         let exec = Exec::start(&node.proxy_socket());

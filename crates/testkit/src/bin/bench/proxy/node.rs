@@ -120,6 +120,7 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
         databases: vec![ProxyDatabase {
             lease: None,
             drains: false,
+            elsewhere: Vec::new(),
             uid: DatabaseUid(1),
             name: "bench".to_owned(),
             listen: vec![setting.endpoint],
@@ -134,6 +135,7 @@ fn config(setting: &Setting<'_>) -> ProxyConfig {
             threads => ProxySettings::fixed(threads),
         },
         takes_wishes: false,
+        takes_questions: false,
     }
 }
 
