@@ -16,7 +16,8 @@ use model::documents::{Database, DatabaseStatus, Shard};
 use model::node_config::NodeConfig;
 use model::observation::ProxyObservation;
 use model::proxy::{
-    Copies, FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, ShardAddress, ToProxy,
+    Copies, FromProxy, LINE_MAX, ProxyConfig, ProxyDatabase, ProxyShard, Renewal, ShardAddress,
+    ToProxy,
 };
 use model::tuning::DatabaseTuning;
 use model::{DatabaseUid, NodeUid, Revision};
@@ -148,25 +149,15 @@ async fn feed_process(
                     }
                     FromProxy::Answer { answer } => pending.answered(answer),
                     FromProxy::Renewal { renewal } => {
-                        if holding.is_over() && !unknown && told.looked < member.store.state().revision {
-                            send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
-                        }
-                        let applied = told.applied(renewal.applied);
-                        let applied = holding.is_over().then_some(applied);
-                        if let Some(lease) = leases.renew(member, renewal, applied) {
-                            send_line(&mut write, &ToProxy::Lease { lease }).await?;
-                        }
-                    }
-                    FromProxy::Question { question } => questions.ask(member, question),
-                    FromProxy::Answered { answered } => questions.answered(answered),
-                    FromProxy::Asks { takes_questions } => {
-                        member.questions.says(connection, takes_questions);
+                        let known = (&mut told, &holding, unknown);
+                        renew(member, &mut write, known, (&mut leases, renewal)).await?;
                     }
                     FromProxy::Wish { wish } => {
                         if let Some(granted) = wishes.take(member, wish) {
                             send_line(&mut write, &ToProxy::Granted { granted }).await?;
                         }
                     }
+                    about_clients => questions.hear(member, about_clients),
                 }
             }
             granted = wishes.next() => {
@@ -179,6 +170,24 @@ async fn feed_process(
             () = &mut silence => anyhow::bail!("the proxy has fallen silent"),
         }
     }
+}
+
+/// A proxy wants its lease: it has to know everything that is stored. `unknown`: it has not had its first word.
+async fn renew(
+    member: &Arc<Member>,
+    write: &mut tokio::net::unix::OwnedWriteHalf,
+    (told, holding, unknown): (&mut Told, &Holding, bool),
+    (leases, renewal): (&mut Leases, Renewal),
+) -> anyhow::Result<()> {
+    if holding.is_over() && !unknown && told.looked < member.store.state().revision {
+        send_if_new(member, write, (told, holding.closed())).await?;
+    }
+    let applied = told.applied(renewal.applied);
+    let applied = holding.is_over().then_some(applied);
+    if let Some(lease) = leases.renew(member, renewal, applied) {
+        send_line(write, &ToProxy::Lease { lease }).await?;
+    }
+    Ok(())
 }
 
 /// Takes in what a proxy says of itself; `true`: it is to have another configuration.

@@ -10,7 +10,7 @@ use model::NodeUid;
 use model::clients::{
     Answered, Gap, LIST_MAX, NODES_WAIT, OTHERS_WAIT, PROXIES_WAIT, QUESTIONS_MAX, Question,
 };
-use model::proxy::ToProxy;
+use model::proxy::{FromProxy, ToProxy};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -152,13 +152,21 @@ impl Questions {
     }
 }
 
+/// A question that the proxy has not answered yet.
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Answered>,
+    so_far: Answered,
+    length: usize,
+}
+
 /// What goes to and fro over the connection of one proxy.
 #[derive(Debug)]
 pub struct Conversation {
     connection: u64,
     asked: mpsc::Receiver<Asked>,
     last: u64,
-    waiting: BTreeMap<u64, (oneshot::Sender<Answered>, Answered)>,
+    waiting: BTreeMap<u64, Waiting>,
     under_way: JoinSet<()>,
     pieces: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
 }
@@ -183,7 +191,7 @@ impl Conversation {
             Some(answered) = self.pieces.1.recv() => return ToProxy::Answered { answered },
         };
         // Whoever waited for these has gone.
-        self.waiting.retain(|_, (answer, _)| !answer.is_closed());
+        self.waiting.retain(|_, known| !known.answer.is_closed());
         self.last += 1;
         let mut question = asked.question;
         let number = std::mem::replace(&mut question.number, self.last);
@@ -191,28 +199,50 @@ impl Conversation {
             number,
             ..Answered::default()
         };
-        self.waiting.insert(self.last, (asked.answer, so_far));
+        let waiting = Waiting {
+            answer: asked.answer,
+            so_far,
+            length: 0,
+        };
+        self.waiting.insert(self.last, waiting);
         ToProxy::Question { question }
     }
 
+    /// The proxy says something about clients.
+    pub fn hear(&mut self, member: &Arc<Member>, said: FromProxy) {
+        match said {
+            FromProxy::Question { question } => self.ask(member, question),
+            FromProxy::Answered { answered } => self.answered(answered),
+            FromProxy::Asks { takes_questions } => {
+                member.questions.says(self.connection, takes_questions);
+            }
+            FromProxy::Observation(_)
+            | FromProxy::Answer { .. }
+            | FromProxy::Renewal { .. }
+            | FromProxy::Wish { .. } => {}
+        }
+    }
+
     /// The proxy has found something.
-    pub fn answered(&mut self, mut piece: Answered) {
+    fn answered(&mut self, mut piece: Answered) {
         let (number, more) = (piece.number, piece.more);
-        let Some((_, so_far)) = self.waiting.get_mut(&number) else {
+        let Some(known) = self.waiting.get_mut(&number) else {
             return;
         };
-        if so_far.length() > LIST_MAX {
+        // One piece too much is enough to see that there is too much.
+        if known.length > LIST_MAX {
             piece.clients = Vec::new();
         }
-        so_far.add(piece);
-        if !more && let Some((answer, whole)) = self.waiting.remove(&number) {
+        known.length += piece.length();
+        known.so_far.add(piece);
+        if !more && let Some(known) = self.waiting.remove(&number) {
             // Whoever waited may have gone.
-            let _ = answer.send(whole);
+            let _ = known.answer.send(known.so_far);
         }
     }
 
     /// The proxy asks.
-    pub fn ask(&mut self, member: &Arc<Member>, question: Question) {
+    fn ask(&mut self, member: &Arc<Member>, question: Question) {
         while self.under_way.try_join_next().is_some() {}
         if self.under_way.len() >= QUESTIONS_MAX {
             tracing::warn!("a proxy asks too much at a time: one question is not answered");

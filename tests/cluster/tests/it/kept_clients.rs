@@ -90,6 +90,21 @@ fn a_proxy_says_nothing_for_a_while(cluster: &mut Cluster, node: usize) {
     wait::until("it is heard again", SOON, || proxy(cluster, node)).unwrap();
 }
 
+/// Whoever asks for all clients, where the endpoint is now, is told of those at another node.
+fn those_that_stayed_are_listed(cluster: &Cluster, node: usize, count: usize) {
+    let of_node = format!("id={}00000", node + 1);
+    let mut connection = served(cluster, at_primary(cluster), PORT);
+    wait::until("those that stayed are in the list", SOON, || {
+        let list = redis::cmd("CLIENT").arg("LIST").query(&mut connection);
+        let list: String = list.map_err(|error| error.to_string())?;
+        if list.matches(&of_node).count() < count {
+            return Err(list);
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn clients_stay_where_they_are_when_their_endpoint_moves() {
     let mut cluster = Cluster::start(3).unwrap();
@@ -122,21 +137,7 @@ fn clients_stay_where_they_are_when_their_endpoint_moves() {
         writers.push(writer(&cluster, now, PORT, format!("late:{round}")));
         go_on(&writers, "they write after a move");
     }
-    // Whoever asks for all clients is told of them.
-    let now = at_primary(&cluster);
-    let of_first = format!("id={}00000", first + 1);
-    let mut connection = served(&cluster, now, PORT);
-    wait::until("those that stayed are in the list", SOON, || {
-        let list: String = redis::cmd("CLIENT")
-            .arg("LIST")
-            .query(&mut connection)
-            .unwrap();
-        match list.matches(&of_first).count() {
-            0..6 => Err(list),
-            _ => Ok(()),
-        }
-    })
-    .unwrap();
+    those_that_stayed_are_listed(&cluster, first, 6);
     // Nobody but the proxy knows of its clients when cnm_exec is started again.
     for node in 0..3 {
         cluster.nodes[node].kill("cnm_exec").unwrap();
