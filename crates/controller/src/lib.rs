@@ -20,6 +20,7 @@
 //! | [`database`] | a database's life: engines started, roles given, deleted |
 //! | `tuning` | limits and settings of the data path |
 //! | [`upgrade`] | how an upgrade would go; what the whole cluster may use |
+//! | [`outages`] | what goes down and comes back is told |
 //! | [`membership`] | who votes on the configuration |
 //! | [`reconcile`] | the loop on the primary node: observe, plan, execute, again |
 
@@ -33,6 +34,7 @@ pub mod membership;
 pub mod migration;
 pub mod observed;
 mod operation;
+pub mod outages;
 pub mod placement;
 pub mod reconcile;
 pub mod replica_set;

@@ -3,6 +3,7 @@
 //! have led in between, and what was heard before that proves nothing.
 
 use crate::leases::Leases;
+use crate::outages::Watched;
 use model::NodeUid;
 use model::documents::Role;
 use model::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST, NODE_SILENT, NODE_SILENT_LOW};
@@ -39,6 +40,8 @@ pub struct Observations {
     clocks: BTreeMap<NodeUid, i64>,
     /// Leases that proxies hold.
     pub leases: Leases,
+    /// Since when what is told of has been as it is.
+    pub outages: Watched,
 }
 
 impl Observations {
@@ -49,6 +52,7 @@ impl Observations {
             self.unlinked.clear();
             self.linked.clear();
             self.offsets.clear();
+            self.outages.clear();
         }
     }
 
@@ -59,6 +63,7 @@ impl Observations {
         if known.is_some_and(|known| is_older(&observation, &known.observation)) {
             return;
         }
+        self.outages.node(&observation, now);
         for seen in &observation.shards {
             self.note(seen, now);
         }
@@ -107,6 +112,7 @@ impl Observations {
     }
 
     fn note(&mut self, seen: &ShardObservation, now: Instant) {
+        self.outages.shard(seen, now);
         let Some(replication) = &seen.replication else {
             return;
         };
@@ -238,6 +244,18 @@ impl Observations {
         };
         let silent = silences.flat_map(left);
         silent.chain(self.leases.next_end(now)).min()
+    }
+
+    /// What was heard last of a node, however long ago.
+    #[must_use]
+    pub fn last(&self, node: NodeUid) -> Option<&NodeObservation> {
+        self.nodes.get(&node).map(|heard| &*heard.observation)
+    }
+
+    /// Whether it is known when a node spoke last: it was heard, or has led.
+    #[must_use]
+    pub fn has_spoken(&self, node: NodeUid) -> bool {
+        self.nodes.contains_key(&node) || self.led.is_some_and(|(led, _)| led == node)
     }
 
     /// How long ago a node was heard last.

@@ -7,6 +7,7 @@ use crate::database::plan;
 use crate::leases::ProxyId;
 use crate::membership::plan::wanted_voters;
 use crate::observed::Observations;
+use crate::outages::plan as outages;
 use crate::request::{self, Fresh, RandomUsers};
 use crate::state::{Change, ClusterState, Stored};
 use crate::upgrade::data::MIGRATIONS;
@@ -371,6 +372,7 @@ impl Controller {
                 self.round(&mut executor).await;
                 self.membership().await;
                 self.upgrade().await;
+                self.outages().await;
             }
             tokio::select! {
                 () = self.nudge.notified() => {}
@@ -463,6 +465,48 @@ impl Controller {
             now: jiff::Timestamp::now(),
         };
         level::step(&known, MIGRATIONS)
+    }
+
+    /// Tells what has gone down, and what is back.
+    async fn outages(&self) {
+        for _ in 0..WRITES_IN_A_ROW {
+            let _turn = self.turn.lock().await;
+            if self.news(&self.store.state()).is_none() {
+                return;
+            }
+            // A primary node that was replaced without noticing has heard of nobody.
+            let Ok(state) = self.store.barrier().await else {
+                return;
+            };
+            let Some((txn, reason)) = self.news(&state) else {
+                return;
+            };
+            tracing::info!(reason, "outages");
+            if let Err(error) = self.store.txn(txn).await {
+                return tracing::warn!(%error, "cannot tell what is down");
+            }
+        }
+    }
+
+    fn news(&self, state: &store::State) -> Option<(store::Txn, String)> {
+        let state = self.read(state).ok()??;
+        let status = self.store.status();
+        let (instant, now) = (Instant::now(), jiff::Timestamp::now());
+        let observed = {
+            let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+            if status.is_leader {
+                observed.in_term(status.term, instant);
+            }
+            observed.clone()
+        };
+        status.is_leader.then_some(())?;
+        outages::next(outages::Known {
+            state: &state,
+            observed: &observed,
+            me: status.node,
+            instant,
+            now,
+        })
     }
 
     /// Every node that has applied the same revision must hold the same state; one that does not

@@ -1,6 +1,8 @@
 //! The stored documents, typed, with the revision at which each was written last.
 
-use model::documents::{Cluster, Database, Event, Node, Operation, Severity, Shard, User, keys};
+use model::documents::{
+    Cluster, Database, Event, Node, Operation, Outages, Severity, Shard, User, keys,
+};
 use model::limits;
 use model::upgrade::Upgrade;
 use model::{DatabaseUid, NodeUid, OperationUid, Revision, ShardUid};
@@ -45,6 +47,8 @@ pub struct ClusterState {
     pub operations: Vec<Stored<Operation>>,
     /// Upgrades; revision 0: nothing is stored of them yet.
     pub upgrade: Stored<Upgrade>,
+    /// What is down, as events have told; revision 0: nothing is stored of that yet.
+    pub outages: Stored<Outages>,
     /// Numbers of the events that are kept, oldest first.
     pub events: Vec<u64>,
     index: Index,
@@ -92,6 +96,7 @@ impl ClusterState {
         let mut operations = all(state, keys::OPERATIONS, old, find)?;
         operations.sort_by(|a, b| a.uid.cmp(&b.uid));
         let (upgrade, upgraded) = state.get::<Upgrade>(keys::UPGRADE)?.unwrap_or_default();
+        let (outages, told) = state.get::<Outages>(keys::OUTAGES)?.unwrap_or_default();
         let events = state
             .entries
             .range(keys::EVENTS.to_owned()..)
@@ -112,6 +117,10 @@ impl ClusterState {
             upgrade: Stored {
                 doc: upgrade,
                 revision: upgraded,
+            },
+            outages: Stored {
+                doc: outages,
+                revision: told,
             },
             events,
         }))

@@ -1,6 +1,7 @@
 //! This node is being stopped: its primaries go to other nodes first, as far as somebody can take them.
 //! Clients of other nodes' proxies notice nothing of the stop then.
 
+use crate::heartbeat;
 use crate::member::Member;
 use crate::primary;
 use controller::state::ClusterState;
@@ -18,12 +19,21 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 /// How long handing the part of the primary node over may take.
 const DEMOTE_WITHIN: Duration = Duration::from_secs(3);
+/// How long telling the primary node that this one stops may take.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
 /// How long others hear that this node is no place for a primary. Whoever asked ends it before.
 pub(crate) const STOPPING_FOR: Duration = Duration::from_mins(3);
 
 /// Gives this node's primaries away. Returns when none is left that can go, at the latest after
 /// [`DRAIN_WITHIN`].
 pub async fn drain(member: &Member) -> Drained {
+    let drained = give_away(member).await;
+    // A node that has nothing to give away ends before its next heartbeat: others would take its stop for a failure.
+    let _ = tokio::time::timeout(TELL_WITHIN, heartbeat::tell(member)).await;
+    drained
+}
+
+async fn give_away(member: &Member) -> Drained {
     let deadline = Instant::now() + DRAIN_WITHIN;
     member.stops();
     let before = primaries(member);

@@ -64,6 +64,14 @@ async fn proxy_changed(
     }
 }
 
+/// Tells it once, now, whoever becomes the primary node in this moment: what this node says is the last of it.
+pub async fn tell(member: &Member) {
+    let services = member.agent.services().await;
+    if primary::find(member).await.is_ok() {
+        beat(member, &services).await;
+    }
+}
+
 async fn beat(member: &Member, services: &[ServiceObservation]) {
     let observation = observe(member, services);
     // Whoever is known is told, however long it has been silent: it may be back.

@@ -15,10 +15,12 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 mod operation;
+mod outages;
 mod shard;
 mod slave_ha;
 
 pub use operation::{Migration, MoveReport, Operation, OperationKind, OperationStatus};
+pub use outages::{NodeOutage, Outages, PrimaryNode, ProxyOutage, ProxyRestart, ShardOutage};
 pub use shard::{
     EngineUsers, Fence, KEEPER, PROXY_RIGHTS, Role, RoleMove, Shard, SlotRange, Stalled,
     keeper_user, proxy_user,
@@ -33,6 +35,8 @@ pub mod keys {
     pub const CLUSTER: &str = "cluster";
     /// The one [`crate::upgrade::Upgrade`] document; it is not there before the first upgrade.
     pub const UPGRADE: &str = "upgrade";
+    /// The one [`super::Outages`] document; it is not there before the first is told.
+    pub const OUTAGES: &str = "outages";
     /// Prefix of [`super::Node`] documents.
     pub const NODES: &str = "node/";
     /// Prefix of [`super::Database`] documents.

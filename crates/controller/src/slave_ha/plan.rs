@@ -393,7 +393,7 @@ impl<'a> View<'a> {
             since: self.now,
             extra: Map::new(),
         });
-        let since = lost.filter_map(|shard| Some(shard.lost.as_ref()?.since));
+        let since = lost.filter_map(|shard| self.gone_since(shard));
         change.event(
             Severity::Warning,
             "slave_ha_started",
@@ -427,6 +427,16 @@ impl<'a> View<'a> {
                 database.uid
             ),
         }
+    }
+
+    /// Since when a lost replica has been gone, as far as is known: that it is lost counts, and is stored, only while
+    /// lost replicas are made anew at all, and that may have been turned on later.
+    fn gone_since(&self, shard: &Shard) -> Option<Timestamp> {
+        let lost = shard.lost.as_ref()?.since;
+        let outages = &self.state.outages;
+        let node = outages.nodes.get(&shard.node).map(|outage| outage.since);
+        let own = outages.shards.get(&shard.uid).map(|outage| outage.since);
+        [Some(lost), node, own].into_iter().flatten().min()
     }
 
     /// Tells why replicas are not made anew, an hour after it was told last.

@@ -23,6 +23,7 @@ mod maintenance;
 mod many;
 mod migration;
 mod operations;
+mod outages;
 mod placement;
 mod racks;
 mod requests;

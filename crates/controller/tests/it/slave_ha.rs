@@ -137,6 +137,30 @@ fn a_replica_on_a_lost_node_is_made_anew_after_the_grace_time() {
     assert_eq!(world.settle(), "");
 }
 
+/// It is turned on long after the node died: the event tells when that was.
+#[test]
+fn the_event_names_the_loss_and_not_when_that_began_to_count() {
+    let mut world = created(3);
+    let died = world.now;
+    let outages = json!({"nodes": {"2": {"since": died}}});
+    world.apply(&Txn::new().put(keys::OUTAGES, &outages).unwrap());
+    dies(&mut world, 2);
+    passes(&mut world, 1_000);
+    world.slave_ha(3_600);
+    world.settle();
+    passes(&mut world, GRACE - 1);
+    world.settle();
+    assert_eq!(
+        events(&world),
+        [""; 0],
+        "the grace time counts from when it is on"
+    );
+    passes(&mut world, 1);
+    world.settle();
+    let started = crate::hangs::events(&world, "slave_ha_started");
+    assert_eq!(started[0]["lost_since"], json!(died));
+}
+
 #[test]
 fn all_lost_replicas_of_a_database_one_after_the_other() {
     let mut world = World::with_nodes(3);

@@ -19,6 +19,7 @@ mod kills;
 mod load;
 mod losses;
 mod operators;
+mod outages;
 mod quorum;
 mod replicas;
 mod shards;
