@@ -232,7 +232,7 @@ fn an_action_pauses_and_goes_on() {
     done(&cluster, 0, "tune db demo memory_size 256MB");
 }
 
-fn drain(cluster: &Cluster, node: usize) -> Drained {
+pub(crate) fn drain(cluster: &Cluster, node: usize) -> Drained {
     let exec = ExecClient::new(cluster.nodes[node].config.exec_socket());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

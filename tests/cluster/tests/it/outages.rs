@@ -1,5 +1,6 @@
 //! What goes down and comes back is in the event log, once, whoever is the primary node.
 
+use crate::operators::drain;
 use crate::replicas::end;
 use crate::story::{primary, seen, set, shard_ok, shards_ok};
 use model::rest::LogEvent;
@@ -132,4 +133,23 @@ fn a_lost_node_and_a_damaged_file_are_told_of_once() {
         let all = events(&cluster, other, kind).unwrap();
         assert_eq!(all.len(), count, "{all:?}");
     }
+}
+
+/// Nobody takes the stop of a node for its loss, the primary node's own included: it tells that it stops before it ends.
+#[test]
+fn a_node_that_is_stopped_in_order_is_no_failure() {
+    let mut cluster = Cluster::start(3).unwrap();
+    let leads = primary(&cluster);
+    for (count, stops) in [leads, (leads + 1) % 3].into_iter().enumerate() {
+        let asked = (stops + 1) % 3;
+        drain(&cluster, stops);
+        cluster.nodes[stops].kill_everything().unwrap();
+        let event = told(&cluster, asked, "node_stopped", count + 1);
+        assert_eq!(event.facts["node_uid"], stops + 1);
+        assert_eq!(event.severity, "INFO");
+        cluster.nodes[stops].start().unwrap();
+        cluster.nodes[stops].ready().unwrap();
+        told(&cluster, asked, "node_up", count + 1);
+    }
+    assert_eq!(events(&cluster, leads, "node_down").unwrap(), []);
 }
