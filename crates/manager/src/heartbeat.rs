@@ -64,16 +64,26 @@ async fn proxy_changed(
     }
 }
 
-/// Tells it once, now, whoever becomes the primary node in this moment: what this node says is the last of it.
+/// Tells it now, whoever becomes the primary node in this moment, until that says that it has heard it: what this node
+/// says is the last of it, and what comes before a new primary node has begun is forgotten there.
 pub async fn tell(member: &Member) {
     let services = member.agent.services().await;
-    if primary::find(member).await.is_ok() {
-        beat(member, &services).await;
+    let me = member.identity.node;
+    while primary::find(member).await.is_ok() {
+        let taken = beat(member, &services).await;
+        let known = member.last_known().observed;
+        let mut known = known.iter().map(|one| &one.observation);
+        if known.any(|seen| seen.node == me && seen.taken == taken) {
+            return;
+        }
+        tokio::time::sleep(GATHER).await;
     }
 }
 
-async fn beat(member: &Member, services: &[ServiceObservation]) {
+/// Returns when what was told had been taken.
+async fn beat(member: &Member, services: &[ServiceObservation]) -> jiff::Timestamp {
     let observation = observe(member, services);
+    let taken = observation.taken;
     // Whoever is known is told, however long it has been silent: it may be back.
     match primary::known(member) {
         Some(Primary::Me) => {
@@ -97,6 +107,7 @@ async fn beat(member: &Member, services: &[ServiceObservation]) {
         }
         None => tracing::debug!("no primary node to tell"),
     }
+    taken
 }
 
 /// What this node knows of itself.
