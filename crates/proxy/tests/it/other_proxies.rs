@@ -371,6 +371,12 @@ fn who_asked_may_leave_or_be_killed_meanwhile() {
         node.exec.tell(number, counted(1));
     }
     assert!(killer.pings());
+    let told = node.exec.count();
+    until("the one that left is gone", || {
+        let seen = node.exec.last();
+        let alone = seen.is_some_and(|seen| seen.databases[0].connections == 1);
+        node.exec.count() > told + 1 && alone
+    });
     // One that is meant itself has its answer first.
     let answer = with_others(
         &node,
