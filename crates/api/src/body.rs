@@ -19,26 +19,36 @@ use std::time::Duration;
 
 /// How long a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read and thrown away, bytes, so that the answer reaches
-/// a caller that is still sending.
+/// How much of a body that nobody wants is read and thrown away, bytes, so that the answer reaches a caller that is
+/// still sending.
 const THROWN_AWAY_MAX: usize = 8 * limits::BODY_MAX;
 
-/// How long the rest of a body that nobody wanted is waited for.
-const THROWN_AWAY_WITHIN: Duration = Duration::from_secs(5);
-
-/// Reads what a request's answer was made without, before the answer goes out. Over HTTP/2 the rest of a body that is
-/// still on its way is answered by a reset of the stream, and curl 7.88 takes that for the end of it all: it has no
-/// answer then.
+/// Reads what a request's answer was made without (all of its body, or the rest of one that is too large) before the
+/// answer goes out. Over HTTP/2 what is still on its way is answered by a reset of the stream, and curl 7.88 takes that
+/// for the end of it all: it has no answer then.
 pub async fn read_to_its_end(request: Request, next: Next) -> Response {
+    // A caller that waits for `100 Continue` has sent nothing yet.
     if request.headers().contains_key(header::EXPECT) {
         return next.run(request).await;
     }
+    let until = tokio::time::Instant::now() + ARRIVES_WITHIN;
     let (parts, body) = request.into_parts();
-    let lent = Lent(Arc::new(Mutex::new(body.into_data_stream())));
+    let mut lent = Lent(Arc::new(Mutex::new(body.into_data_stream())));
     let body = Body::from_stream(lent.clone());
     let response = next.run(Request::from_parts(parts, body)).await;
+    let rest = async {
+        let mut left = THROWN_AWAY_MAX;
+        while let Some(Ok(piece)) = lent.next().await {
+            match left.checked_sub(piece.len()) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
     // Who does not send the rest gets the answer all the same.
-    let _ = tokio::time::timeout(THROWN_AWAY_WITHIN, throw_away(lent, 0)).await;
+    if tokio::time::timeout_at(until, rest).await.is_err() {
+        tracing::debug!("the rest of a body did not come");
+    }
     response
 }
 
@@ -100,14 +110,8 @@ async fn read(request: Request, max: usize) -> Result<BytesMut, Failure> {
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let waits = request.headers().contains_key(header::EXPECT);
-    let body: Body = request.into_body();
-    let mut stream = body.into_data_stream();
+    let mut stream = request.into_body().into_data_stream();
     if announced.is_some_and(|length| length > max) {
-        // A caller that waits for `100 Continue` has sent nothing yet and needs nothing drained.
-        if !waits {
-            throw_away(&mut stream, 0).await;
-        }
         return Err(ErrorCode::BodyTooLarge.into());
     }
     let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
@@ -119,24 +123,11 @@ async fn read(request: Request, max: usize) -> Result<BytesMut, Failure> {
             )
         })?;
         if bytes.len() + piece.len() > max {
-            throw_away(&mut stream, bytes.len() + piece.len()).await;
             return Err(ErrorCode::BodyTooLarge.into());
         }
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
-}
-
-async fn throw_away<E>(
-    mut stream: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
-    mut read: usize,
-) {
-    while read < THROWN_AWAY_MAX {
-        let Some(Ok(piece)) = stream.next().await else {
-            return;
-        };
-        read += piece.len();
-    }
 }
 
 /// Reads an object from JSON.

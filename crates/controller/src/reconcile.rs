@@ -114,6 +114,13 @@ impl Controller {
             .clone()
     }
 
+    /// The same of a primary node, in its term.
+    fn heard_in_term(&self, term: u64) -> Observations {
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.in_term(term, Instant::now());
+        observed.clone()
+    }
+
     /// Takes in a heartbeat.
     pub fn heard(&self, observation: model::observation::NodeObservation) {
         let ahead = observation.taken.as_millisecond() - jiff::Timestamp::now().as_millisecond();
@@ -409,11 +416,8 @@ impl Controller {
             if !status.is_leader {
                 return;
             }
-            self.observed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .in_term(status.term, Instant::now());
-            let mut plan = plan::plan(&state, &self.observations(), Instant::now(), now);
+            let observed = self.heard_in_term(status.term);
+            let mut plan = plan::plan(&state, &observed, Instant::now(), now);
             let steps = std::mem::take(&mut plan.steps);
             if steps.is_empty() {
                 self.write_waits(&state, &plan, now).await;
@@ -435,14 +439,8 @@ impl Controller {
     async fn upgrade(&self) {
         for _ in 0..WRITES_IN_A_ROW {
             let _turn = self.turn.lock().await;
-            if self.upgrade_step(&self.store.state()).is_none() {
-                return;
-            }
-            // What was decided from memory is decided again from what a quorum confirms.
-            let Ok(state) = self.store.barrier().await else {
-                return;
-            };
-            let Some((txn, reason)) = self.upgrade_step(&state) else {
+            let decided = self.confirmed(|state| self.upgrade_step(state)).await;
+            let Some((state, (txn, reason))) = decided else {
                 return;
             };
             tracing::info!(reason, "upgrade");
@@ -453,6 +451,18 @@ impl Controller {
                 Err(error) => return tracing::warn!(%error, "cannot write of the upgrade"),
             }
         }
+    }
+
+    /// What was decided from memory is decided again from what a quorum confirms: a primary node that was replaced without
+    /// noticing decides nothing.
+    async fn confirmed<T>(
+        &self,
+        decide: impl Fn(&store::State) -> Option<T>,
+    ) -> Option<(Arc<store::State>, T)> {
+        decide(&self.store.state())?;
+        let state = self.store.barrier().await.ok()?;
+        let decided = decide(&state)?;
+        Some((state, decided))
     }
 
     fn upgrade_step(&self, state: &store::State) -> Option<(store::Txn, String)> {
@@ -471,14 +481,8 @@ impl Controller {
     async fn outages(&self) {
         for _ in 0..WRITES_IN_A_ROW {
             let _turn = self.turn.lock().await;
-            if self.news(&self.store.state()).is_none() {
-                return;
-            }
-            // A primary node that was replaced without noticing has heard of nobody.
-            let Ok(state) = self.store.barrier().await else {
-                return;
-            };
-            let Some((txn, reason)) = self.news(&state) else {
+            let decided = self.confirmed(|state| self.news(state)).await;
+            let Some((_, (txn, reason))) = decided else {
                 return;
             };
             tracing::info!(reason, "outages");
@@ -491,15 +495,11 @@ impl Controller {
     fn news(&self, state: &store::State) -> Option<(store::Txn, String)> {
         let state = self.read(state).ok()??;
         let status = self.store.status();
+        if !status.is_leader {
+            return None;
+        }
+        let observed = self.heard_in_term(status.term);
         let (instant, now) = (Instant::now(), jiff::Timestamp::now());
-        let observed = {
-            let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
-            if status.is_leader {
-                observed.in_term(status.term, instant);
-            }
-            observed.clone()
-        };
-        status.is_leader.then_some(())?;
         outages::next(outages::Known {
             state: &state,
             observed: &observed,

@@ -34,6 +34,8 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 
 /// A proxy tells of itself every second; one that does not for this long is not counted on.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long it takes at most to take in what a proxy has said already.
+const LOOKS_WITHIN: Duration = Duration::from_millis(250);
 
 /// For how long clients of a node that leaves the cluster may have something under way: a subscription ends only so.
 const LEAVES_WITHIN: Duration = Duration::from_secs(10);
@@ -112,18 +114,15 @@ async fn feed_process(
     let mut holding = hold_first(member, &mut write, &mut pending).await?;
     let (mut wishes, mut line) = (Wishes::default(), Vec::new());
     let mut questions = member.questions.open(connection, process);
-    let silence = tokio::time::sleep(SILENCE_MAX);
+    let mut silence = Silence::begin();
     let first = tokio::time::sleep(first_word);
-    tokio::pin!(silence, first);
+    tokio::pin!(first);
     let (mut news, mut unknown) = (true, !first_word.is_zero());
     loop {
         if holding.is_over() && !unknown && std::mem::take(&mut news) {
             send_if_new(member, &mut write, (&mut told, holding.closed())).await?;
         }
         tokio::select! {
-            // In this order: a node that was stopped for a while looks at what its proxy said meanwhile before it takes
-            // that for silent.
-            biased;
             () = holding.next() => {}
             () = &mut first, if unknown => unknown = false,
             changed = revisions.changed() => {
@@ -141,7 +140,7 @@ async fn feed_process(
                 }
                 let said: FromProxy = serde_json::from_slice(&line)?;
                 line.clear();
-                silence.as_mut().reset(tokio::time::Instant::now() + SILENCE_MAX);
+                silence = Silence::begin();
                 match said {
                     FromProxy::Observation(seen) => {
                         unknown = false;
@@ -167,7 +166,35 @@ async fn feed_process(
             lease = leases.next() => {
                 send_line(&mut write, &ToProxy::Lease { lease }).await?;
             }
-            () = &mut silence => anyhow::bail!("the proxy has fallen silent"),
+            () = silence.over() => anyhow::bail!("the proxy has fallen silent"),
+        }
+    }
+}
+
+/// A proxy says nothing.
+struct Silence {
+    until: tokio::time::Instant,
+    is_long: bool,
+}
+
+impl Silence {
+    /// From now on.
+    fn begin() -> Self {
+        Self {
+            until: tokio::time::Instant::now() + SILENCE_MAX,
+            is_long: false,
+        }
+    }
+
+    /// Returns when the proxy has fallen silent. A node that was stopped for a while has not looked yet at what its proxy
+    /// said meanwhile, so it looks once more.
+    async fn over(&mut self) {
+        loop {
+            tokio::time::sleep_until(self.until).await;
+            if std::mem::replace(&mut self.is_long, true) {
+                return;
+            }
+            self.until = tokio::time::Instant::now() + LOOKS_WITHIN;
         }
     }
 }

@@ -11,6 +11,7 @@ use model::NodeUid;
 use model::clients::{
     Answered, Gap, LISTS_MAX, PROXIES_WAIT, QUESTION_WAIT, QUESTIONS_MAX, Question,
 };
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -185,8 +186,7 @@ impl State {
             return None;
         }
         let sent = self.pending.iter().filter_map(|pending| pending.sent);
-        let mut sent: Vec<u64> = sent.collect();
-        sent.dedup();
+        let sent: BTreeSet<u64> = sent.collect();
         if sent.len() >= QUESTIONS_MAX {
             return None;
         }

@@ -164,8 +164,8 @@ impl Sets {
             .collect()
     }
 
-    /// Sees what each rests on now; `why` there is no lease, and whether that is since there is no quorum. Returns whether what workers may do has
-    /// changed, and the next moment at which it may change by itself.
+    /// Sees what each rests on now. `why` there is no lease, and whether that is since there is no quorum. Returns whether
+    /// what workers may do has changed, and the next moment at which it may change by itself.
     pub(super) fn look(
         &mut self,
         now: Moment,
