@@ -131,11 +131,15 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether a primary's replicas are all on nodes that leave and are not heard: nobody will take its role, and what
-    /// brings it away itself is not kept waiting for them. Who asks for a failover is told.
+    /// Whether a primary's replicas are all on nodes that leave and are not heard, or on dead ones while only something
+    /// comes back: nobody will take its role, and what moves the primary itself is not kept waiting for them. Who asks for
+    /// a failover is told.
     fn has_nobody_left(&self, set: &ReplicaSet<'_>) -> bool {
         let kind = self.operation.kind;
-        let lost = |replica: &&Stored<Shard>| self.is_lost(replica);
+        let comes_back = back::comes_back(self.operation);
+        let silent = |replica: &Shard| is_silent((self.observed, self.instant), replica);
+        let lost =
+            |replica: &&Stored<Shard>| self.is_lost(replica) || comes_back && silent(replica);
         kind != OperationKind::FailoverShards
             && !set.replicas.is_empty()
             && set.replicas.iter().all(lost)

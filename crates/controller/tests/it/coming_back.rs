@@ -87,6 +87,45 @@ fn a_primary_comes_back_from_another_node_than_the_dead_one() {
     }
 }
 
+/// A node had a replica, which has the role since the node of the primary died, before it is to come back or in the
+/// middle: it comes with the role, since nobody is there to take that.
+#[test]
+fn a_replica_comes_back_with_the_role_of_a_dead_one() {
+    for steps in 0..12 {
+        let mut world = with_demo(3, 1, true);
+        let of = |world: &World, role| shards(world).into_iter().find(|s| s.role == role).unwrap();
+        let (back, dead) = (
+            of(&world, Role::Replica).node,
+            of(&world, Role::Primary).node,
+        );
+        world.request(&switch_on(back)).unwrap();
+        world.settle();
+        if steps == 0 {
+            dies(&mut world, dead);
+            world.settle();
+        }
+        let outcome = world.request(&switch_off(back)).unwrap();
+        for _ in 0..steps {
+            world.settle_one();
+        }
+        if steps > 0 {
+            dies(&mut world, dead);
+        }
+        let story = world.settle();
+        let operation = stored(&world, &outcome);
+        assert_eq!(
+            operation.status,
+            OperationStatus::Completed,
+            "{steps}: {story}"
+        );
+        assert_eq!(primaries_on(&world, back).len(), 1, "{steps}: {story}");
+        assert!(world.cluster().databases[0].operation.is_none());
+        is_back(&mut world);
+        let story = world.settle();
+        assert_eq!(shards(&world).len(), 2, "{steps}: {story}");
+    }
+}
+
 /// Without a replica its data are on the dead node alone: the rest comes, and what does not is named.
 #[test]
 fn what_is_on_a_dead_node_alone_stays_and_is_named() {
