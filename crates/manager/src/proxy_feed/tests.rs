@@ -207,3 +207,18 @@ fn rates_are_shared_among_proxies() {
     let before = told(1, database(2, "single"), &shards).unwrap();
     assert_eq!(before.tuning, DatabaseTuning::default());
 }
+
+/// A node that was stopped for longer than a proxy may be silent looks once more before it takes that for gone.
+#[tokio::test]
+async fn silence_is_looked_at_twice() {
+    let begun = || Silence {
+        until: tokio::time::Instant::now(),
+        is_long: false,
+    };
+    let mut silence = begun();
+    let at_once = tokio::time::timeout(Duration::ZERO, silence.over()).await;
+    assert!(at_once.is_err());
+    // It has said nothing all the same.
+    silence.over().await;
+    assert!(silence.is_long && !Silence::begin().is_long);
+}
