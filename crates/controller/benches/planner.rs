@@ -302,5 +302,6 @@ fn of_shard(state: &ClusterState, shard: &Shard, silent: Option<NodeUid>) -> Sha
         }),
         data_written: None,
         stall: None,
+        files_pending: false,
     }
 }

@@ -144,6 +144,10 @@ pub struct ShardObservation {
     /// tell, as up to 1.1.0.
     #[serde(default)]
     pub stall: Option<EngineStall>,
+    /// Whether its engine still writes the first files of the persistence that it was told: until they are complete,
+    /// a start loads what it had before. Up to 1.1.0 no agent tells.
+    #[serde(default)]
+    pub files_pending: bool,
 }
 
 impl ShardObservation {
@@ -521,8 +525,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_release_tells_nothing_of_stalls() {
+    fn the_last_release_tells_nothing_of_stalls_and_files() {
         assert_eq!(told(&json!({ "state": "unresponsive" })).stall, None);
+        // What does not tell is not waited for.
+        assert!(!told(&json!({})).files_pending);
         let newer = json!({ "stall": {
             "kind": "lame", "milliseconds": 1, "questions": 0, "process_state": "S",
             "cpu_ticks": null, "more": 1

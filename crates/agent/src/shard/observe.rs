@@ -53,6 +53,7 @@ impl ShardTask {
             keeper: self.keeper.seen(),
             data_written: self.data_written(),
             stall: self.stall.clone(),
+            files_pending: self.engine.is_some() && self.files_pending(),
         })
     }
 
@@ -108,6 +109,7 @@ impl ShardTask {
             keeper: None,
             data_written: None,
             stall: None,
+            files_pending: false,
         })
     }
 }

@@ -120,6 +120,12 @@ impl ShardTask {
         (ledger.loads_from != wanted).then_some((ledger.loads_from, wanted))
     }
 
+    /// See [`model::observation::ShardObservation::files_pending`].
+    pub(super) fn files_pending(&self) -> bool {
+        let unsettled = self.unsettled();
+        unsettled.is_some_and(|(_, wanted)| wanted != DataSource::Nothing)
+    }
+
     async fn wait_until_settled(&mut self) -> Result<(), AgentRefusal> {
         let deadline = Instant::now() + SETTLE_PATIENCE;
         while self.unsettled().is_some() {

@@ -317,6 +317,7 @@ pub(crate) fn shard_observation() -> ShardObservation {
         keeper: None,
         data_written: None,
         stall: None,
+        files_pending: false,
         loading_percent: 0.0,
         error: None,
     }

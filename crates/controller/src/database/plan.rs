@@ -20,7 +20,8 @@ use crate::switchover::plan::{Move, Party};
 use jiff::Timestamp;
 use model::command::{AgentCommand, EngineSettings, EngineSpec};
 use model::documents::{
-    Database, DatabaseStatus, Fence, OperationStatus, RoleMove, Severity, Shard, keys,
+    Database, DatabaseStatus, Fence, OperationKind, OperationStatus, RoleMove, Severity, Shard,
+    keys,
 };
 use model::limits::OPERATIONS_KEPT;
 use model::observation::{EngineState, ShardObservation};
@@ -189,7 +190,10 @@ fn serving(
     let step = match migration::next((state, observed), database, instant, now) {
         Doing::Step(step) => *step,
         Doing::Wait(reason) => return Next::Again(beside, reason),
-        Doing::Done => completion(state, database, now),
+        Doing::Done => match files_wait(state, observed, database, instant) {
+            Some(reason) => return Next::Again(beside, reason),
+            None => completion(state, database, now),
+        },
     };
     steps.push(step);
     steps.extend(beside);
@@ -221,12 +225,7 @@ impl View<'_> {
             }
             let before = needs.len();
             self.set_needs(&set, &mut needs);
-            if back::is_passed_over(
-                (self.state, self.observed),
-                self.database,
-                &set,
-                self.instant,
-            ) {
+            if self.is_passed_over(&set) {
                 let of_it = needs.split_off(before);
                 needs.extend(
                     of_it
@@ -236,6 +235,13 @@ impl View<'_> {
             }
         }
         needs
+    }
+
+    /// Whether what works on the database does not wait for a set that nobody has the data of now.
+    fn is_passed_over(&self, set: &ReplicaSet<'_>) -> bool {
+        let both = (self.state, self.observed);
+        back::is_passed_over(both, self.database, set, self.instant)
+            || migration::is_beside(both, self.database, set, self.instant)
     }
 
     fn set_needs(&self, set: &ReplicaSet<'_>, needs: &mut Vec<Need>) {
@@ -580,6 +586,30 @@ fn proxy_wait(
         }
     }
     (heard == 0).then(|| "no node whose proxy serves it is heard".to_owned())
+}
+
+/// Whoever was told that a change is done counts on what it promises: also after a crash.
+fn files_wait(
+    state: &ClusterState,
+    observed: &Observations,
+    database: &Database,
+    instant: Instant,
+) -> Option<String> {
+    let operation = operation::of_database(state, database)?;
+    if operation.kind != OperationKind::UpdateDatabase {
+        return None;
+    }
+    let seen = state.shards_of(database.uid).filter_map(|shard| {
+        let node = observed.fresh(shard.node, instant)?;
+        observed::shard(node, shard.uid)
+    });
+    let pending = seen.into_iter().find(|seen| seen.files_pending)?;
+    let why = pending.error.as_deref();
+    Some(format!(
+        "redis:{}: {}",
+        pending.shard,
+        why.unwrap_or("the first files of its persistence are being written")
+    ))
 }
 
 fn completion(state: &ClusterState, database: &Stored<Database>, now: Timestamp) -> Step {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Whether an operation brings back what a node had.
-pub(super) fn comes_back(operation: &Operation) -> bool {
+pub(crate) fn comes_back(operation: &Operation) -> bool {
     matches!(
         operation.kind,
         OperationKind::MaintenanceOff | OperationKind::RestoreSnapshot
@@ -28,11 +28,6 @@ pub(super) fn comes_back(operation: &Operation) -> bool {
 fn of_database<'a>(state: &'a ClusterState, database: &Database) -> Option<&'a Stored<Operation>> {
     let running = running(state, database)?;
     (comes_back(running) && is_known(running).is_ok()).then_some(running)
-}
-
-/// Whether what works on a database only brings back to a node what it had: it does not wait for other copies on dead nodes.
-pub(crate) fn is_under_way(state: &ClusterState, database: &Database) -> bool {
-    of_database(state, database).is_some()
 }
 
 /// Whether an operation that brings back what a node had passes a set over, as nobody has its data: its primary's node,

@@ -131,15 +131,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether a primary's replicas are all on nodes that leave and are not heard, or on dead ones while only something
-    /// comes back: nobody will take its role, and what moves the primary itself is not kept waiting for them. Who asks for
-    /// a failover is told.
+    /// Whether a primary's replicas are all on nodes that leave and are not heard, or on dead ones while something comes back
+    /// or the primary itself is to be moved: nobody will take its role, and what moves the primary is not kept waiting for
+    /// them. Who asks for a failover is told.
     fn has_nobody_left(&self, set: &ReplicaSet<'_>) -> bool {
         let kind = self.operation.kind;
-        let comes_back = back::comes_back(self.operation);
+        let mut migrations = self.operation.migrations.iter();
+        let goes = migrations.any(|migration| migration.shard == set.primary.uid);
+        let goes_on = goes || back::comes_back(self.operation);
         let silent = |replica: &Shard| is_silent((self.observed, self.instant), replica);
-        let lost =
-            |replica: &&Stored<Shard>| self.is_lost(replica) || comes_back && silent(replica);
+        let lost = |replica: &&Stored<Shard>| self.is_lost(replica) || goes_on && silent(replica);
         kind != OperationKind::FailoverShards
             && !set.replicas.is_empty()
             && set.replicas.iter().all(lost)
@@ -314,6 +315,29 @@ impl<'a> Work<'a> {
         let txn: Txn = change.into_txn();
         Step::Store { txn, reason }
     }
+}
+
+/// Whether a set is none of those that an operation moves something of, and nobody serves it: the node of its primary is
+/// dead. Whatever becomes of it then, the operation does not wait for it.
+pub(crate) fn is_beside(
+    (state, observed): (&ClusterState, &Observations),
+    database: &Database,
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+) -> bool {
+    let moves =
+        |operation: &&Stored<Operation>| operation.kind.moves() && is_known(operation).is_ok();
+    let Some(operation) = of_database(state, database).filter(moves) else {
+        return false;
+    };
+    let migrations = operation.migrations.iter();
+    let moved: Vec<ShardUid> = migrations
+        .flat_map(|migration| [Some(migration.shard), migration.copy])
+        .flatten()
+        .chain(operation.shards.iter().copied())
+        .collect();
+    observed.is_silent(set.primary.node, instant)
+        && !set.members().any(|member| moved.contains(&member.uid))
 }
 
 /// Whether a copy is to be the primary, and another one is.

@@ -44,7 +44,8 @@ pub fn is_on(state: &ClusterState, database: &Database) -> bool {
 
 /// Whether a replica is lost and an operation that is under way makes it anew: nothing waits for it. One that an
 /// operation brings to another node is made from its primary too, so its own node is not needed for that: it is lost
-/// when that is silent and the primary has no record of it. What only brings others back waits for no such replica at all.
+/// when that is silent and the primary has no record of it. Operations that move something else wait for no such replica at
+/// all: it is made anew whenever its node is back. One that is a copy on its way decides what becomes of that way.
 #[must_use]
 pub(crate) fn is_replaced(
     (state, observed): (&ClusterState, &Observations),
@@ -55,7 +56,10 @@ pub(crate) fn is_replaced(
     let Some(operation) = crate::operation::plan::of_database(state, database) else {
         return false;
     };
-    if back::is_under_way(state, database) && is_silent((observed, instant), replica) {
+    let is_copy = |migration: &Migration| migration.copy == Some(replica.uid);
+    let on_its_way = operation.migrations.iter().any(is_copy);
+    let waits = !operation.kind.moves() || on_its_way && !back::comes_back(operation);
+    if !waits && is_silent((observed, instant), replica) {
         return true;
     }
     let mut migrations = operation.migrations.iter();

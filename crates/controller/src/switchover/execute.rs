@@ -53,13 +53,14 @@ pub(crate) struct Hands {
 }
 
 /// Why a move is not begun.
-struct NotPrepared {
+struct NotBegun {
     reason: String,
-    /// Whether it is because somebody is not there now: a `cnm_exec` that is started again is back in a moment.
+    /// Whether it may be begun in a moment: a `cnm_exec` that is started again is back then, and of a replica set that
+    /// has changed the planner says whether it can move.
     away: bool,
 }
 
-impl NotPrepared {
+impl NotBegun {
     fn of(who: &str, error: &NodeError) -> Self {
         let away = match error {
             NodeError::Unreachable(_) => true,
@@ -76,24 +77,14 @@ impl NotPrepared {
 pub(crate) async fn carry_out(hands: Hands, wanted: Move) -> bool {
     let old = wanted.old.shard;
     tracing::info!(shard = %old, to = %wanted.new.shard, "a move begins");
-    if let Err(NotPrepared { reason, away }) = hands.prepare(&wanted).await {
-        tracing::warn!(shard = %old, "the move is not begun: {reason}");
-        if hands.store.status().term != hands.term {
-            // Nodes obey the newer term alone. Nothing is stored of the move: it is begun anew in that one, by
-            // whoever leads then.
-            return true;
-        }
-        if away && hands.patient && hands.waits(&wanted.operation, &reason).await {
-            return false;
-        }
-        let why = NotNow::of(reason);
-        let refusal =
-            |state: &ClusterState, now| plan::refuse(state, old, &wanted.operation, &why, now);
-        hands.write(refusal).await;
-        return true;
+    let not_begun = match hands.prepare(&wanted).await {
+        Ok(()) => hands.begin(&wanted).await.err(),
+        Err(not_begun) => Some(not_begun),
+    };
+    match not_begun {
+        Some(why) => hands.not_begun(&wanted, why).await,
+        None => true,
     }
-    hands.begin(wanted).await;
-    true
 }
 
 /// Finds out how a move ended that another process began, and stores it.
@@ -104,29 +95,46 @@ pub(crate) async fn settle(hands: Hands, old: Party, new: Party, moving: RoleMov
 }
 
 impl Hands {
+    /// Says why a move was not begun, unless it may be in a moment: then it is `false`.
+    async fn not_begun(&self, wanted: &Move, NotBegun { reason, away }: NotBegun) -> bool {
+        let old = wanted.old.shard;
+        tracing::warn!(shard = %old, "the move is not begun: {reason}");
+        if self.store.status().term != self.term {
+            // Nodes obey the newer term alone. Nothing is stored of the move: it is begun anew in that one, by
+            // whoever leads then.
+            return true;
+        }
+        if away && self.patient && self.waits(&wanted.operation, &reason).await {
+            return false;
+        }
+        let why = NotNow::of(reason);
+        let refusal =
+            |state: &ClusterState, now| plan::refuse(state, old, &wanted.operation, &why, now);
+        self.write(refusal).await;
+        true
+    }
+
     /// Users and connections are there: the move is stored, and done or undone.
-    async fn begin(&self, wanted: Move) {
+    async fn begin(&self, wanted: &Move) -> Result<(), NotBegun> {
         cut::reached("prepared");
         let (old, epoch) = (wanted.old.shard, wanted.epoch.next());
         if !self
-            .write(|state, now| plan::begin(state, &wanted, now))
+            .write(|state, now| plan::begin(state, wanted, now))
             .await
         {
-            let refusal = |state: &ClusterState, now| {
-                let why = NotNow::of("the replica set changed meanwhile");
-                plan::refuse(state, old, &wanted.operation, &why, now)
-            };
-            self.write(refusal).await;
-            return;
+            return Err(NotBegun {
+                reason: "the replica set changed meanwhile".to_owned(),
+                away: true,
+            });
         }
         cut::reached("stored");
         let begun = Instant::now();
         let mut gates = Duration::ZERO;
-        let done = match self.hold((&wanted).into()).await {
+        let done = match self.hold(wanted.into()).await {
             Ok(()) => {
                 gates = begun.elapsed();
                 cut::reached("held");
-                self.hand_over(&wanted).await
+                self.hand_over(wanted).await
             }
             Err(reason) => Err(reason),
         };
@@ -135,7 +143,7 @@ impl Hands {
                 cut::reached("handed");
                 let engines = begun.elapsed().saturating_sub(gates);
                 let record = recovery::record(&seen, &wanted.old.run_id, epoch);
-                let held = self.release(&wanted).await;
+                let held = self.release(wanted).await;
                 cut::reached("released");
                 tracing::info!(shard = %old, held_us = held.held_us, waited = held.waited, ?gates, ?engines, "moved");
                 if let Err(error) = self.take_over(&wanted.new, epoch).await {
@@ -153,6 +161,7 @@ impl Hands {
                 self.settle(&wanted.old, &wanted.new, epoch, &reason).await;
             }
         }
+        Ok(())
     }
 
     /// Whether an operation waits until its move can be prepared; what for is stored.
@@ -178,7 +187,7 @@ impl Hands {
             .unwrap_or_else(|_| Err(NodeError::Unreachable("no answer in time".to_owned())))
     }
 
-    async fn prepare(&self, wanted: &Move) -> Result<(), NotPrepared> {
+    async fn prepare(&self, wanted: &Move) -> Result<(), NotBegun> {
         let users = |party: &Party| AgentCommand::PrepareEpoch {
             shard: party.shard,
             generation: party.generation,
@@ -192,14 +201,14 @@ impl Hands {
         );
         for (party, answer) in [(&wanted.old, old), (&wanted.new, new)] {
             let who = format!("redis:{}: ", party.shard);
-            answer.map_err(|error| NotPrepared::of(&who, &error))?;
+            answer.map_err(|error| NotBegun::of(&who, &error))?;
         }
         let next = wanted.new.shard;
         for answer in self
             .gates(wanted.into(), GateStep::Prepare { next }, PREPARE_WITHIN)
             .await
         {
-            answer.map_err(|error| NotPrepared::of("", &error))?;
+            answer.map_err(|error| NotBegun::of("", &error))?;
         }
         Ok(())
     }

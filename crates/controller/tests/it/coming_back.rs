@@ -19,13 +19,13 @@ fn primaries_on(world: &World, node: NodeUid) -> Vec<ShardUid> {
     there.map(|s| s.uid).collect()
 }
 
-fn stored(world: &World, outcome: &IntentOutcome) -> Operation {
-    let uid = &outcome.operations[0];
-    world.cluster().operation(uid).unwrap().doc.clone()
+pub(crate) fn stored(world: &World, outcome: &IntentOutcome) -> Operation {
+    let uid = outcome.operations.first().or(outcome.operation.as_ref());
+    world.cluster().operation(uid.unwrap()).unwrap().doc.clone()
 }
 
 /// A node dies: what followed its engines, or was followed by them, has no link any more.
-fn dies(world: &mut World, node: NodeUid) {
+pub(crate) fn dies(world: &mut World, node: NodeUid) {
     let others: Vec<NodeUid> = world.nodes.keys().copied().collect();
     for other in others.into_iter().filter(|other| *other != node) {
         world.apart.extend([(other, node), (node, other)]);
@@ -34,7 +34,7 @@ fn dies(world: &mut World, node: NodeUid) {
     world.silent.push(node);
 }
 
-fn is_back(world: &mut World) {
+pub(crate) fn is_back(world: &mut World) {
     world.apart.clear();
     world.mend();
 }

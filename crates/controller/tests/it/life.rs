@@ -246,6 +246,49 @@ fn a_change_reconfigures_without_a_new_epoch() {
     assert_eq!(world.cluster().shards[0].memory_bytes, 2 << 30);
 }
 
+/// The settings are in force at once, the files take as long as the data: the change ends with them.
+#[test]
+fn a_change_of_persistence_is_done_when_its_files_are_there() {
+    let mut world = created();
+    let change = DatabaseChange {
+        persistence: Some(Persistence::Snapshot {
+            seconds: 3600,
+            writes: 1,
+        }),
+        ..DatabaseChange::default()
+    };
+    world
+        .request(&Intent::UpdateDatabase {
+            database: DB,
+            change: Box::new(change),
+        })
+        .unwrap();
+    world.seen(SHARD).files_pending = true;
+    let waits = |world: &mut World| {
+        world.settle();
+        world.note_waits();
+        world
+            .cluster()
+            .operations
+            .last()
+            .unwrap()
+            .waiting_on
+            .clone()
+    };
+    assert_eq!(
+        waits(&mut world).as_deref(),
+        Some("redis:1: the first files of its persistence are being written")
+    );
+    world.seen(SHARD).error = Some("the disk is full".to_owned());
+    assert_eq!(
+        waits(&mut world).as_deref(),
+        Some("redis:1: the disk is full")
+    );
+    let seen = world.seen(SHARD);
+    (seen.files_pending, seen.error) = (false, None);
+    insta::assert_snapshot!(world.settle(), @"store: database db:1 is served by every proxy");
+}
+
 #[test]
 fn deletion_removes_engines_first() {
     let mut world = created();

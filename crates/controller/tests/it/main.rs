@@ -6,6 +6,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod beside_the_dead;
 mod busy;
 mod coming_back;
 mod executor;

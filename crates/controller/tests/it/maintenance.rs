@@ -390,21 +390,6 @@ fn a_node_leaves_though_a_change_waits_for_another() {
     both_have_left(&world, [node, dead]);
 }
 
-/// It is not a change that waits, but the removal of the other one itself.
-#[test]
-fn a_dead_node_leaves_though_the_removal_of_another_waits_for_it() {
-    let (mut world, node, dead) = without_a_replica();
-    ask(&mut world, &remove(node)).unwrap();
-    let story = world.settle();
-    assert!(
-        story.contains(&format!("waits: node:{dead} is not heard")),
-        "{story}"
-    );
-    ask(&mut world, &remove(dead)).unwrap();
-    world.settle();
-    both_have_left(&world, [node, dead]);
-}
-
 #[test]
 fn a_node_does_not_leave_before_its_clients() {
     let mut world = World::with_nodes(5);

@@ -562,6 +562,7 @@ pub(crate) fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         keeper: None,
         data_written: None,
         stall: None,
+        files_pending: false,
     }
 }
 

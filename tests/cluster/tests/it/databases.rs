@@ -192,6 +192,46 @@ fn an_engine_that_dies_comes_back_with_what_its_persistence_keeps() {
     assert_eq!(restarts, 2, "{events:?}");
 }
 
+/// What was there before is kept from the moment at which the change is done.
+#[test]
+fn a_change_of_persistence_is_done_when_its_files_are_there() {
+    let cluster = Cluster::start(1).unwrap();
+    for (port, persistence) in [("12001", "snapshot"), ("12002", "aof")] {
+        let words = [persistence, "memory_size", "256MB", "port", port];
+        cluster.create_db(&words).unwrap();
+        let mut connection = served(&cluster, 0, port.parse().unwrap());
+        set(&mut connection, "key", "kept");
+        // Enough that the files take longer than what else a change waits for.
+        let mut fill = redis::pipe();
+        for number in 0..1_000 {
+            let value = vec![b'v'; 100_000];
+            fill.set(format!("more:{number}"), value).ignore();
+        }
+        fill.query::<()>(&mut connection).unwrap();
+        let shard = shards(&cluster, 0)
+            .into_iter()
+            .find(|shard| shard.bdb_name == persistence)
+            .unwrap();
+        let words = ["tune", "db", persistence, "persistence", persistence];
+        let output = cluster.nodes[0].rladmin(&words).unwrap();
+        let pid = rustix::process::Pid::from_raw(shard.pid.unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        assert!(output.status.success(), "{}", seen(&output));
+        wait::until("a new process serves", Duration::from_secs(30), || {
+            let all = shards(&cluster, 0);
+            let now = all.iter().find(|now| now.uid == shard.uid).unwrap();
+            match now.epoch > shard.epoch && now.detailed_status == "ok" {
+                true => Ok(()),
+                false => Err(format!("{now:?}")),
+            }
+        })
+        .unwrap();
+        let mut connection = served(&cluster, 0, port.parse().unwrap());
+        let kept = get(&mut connection, "key");
+        assert_eq!(kept.as_deref(), Some("kept"), "{persistence}");
+    }
+}
+
 #[test]
 fn everything_stopped_and_started_again() {
     let mut cluster = Cluster::start(3).unwrap();
