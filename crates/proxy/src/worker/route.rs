@@ -10,6 +10,7 @@ use super::lanes::{Flow, Sending};
 use super::queued::Inside;
 use super::session::{Transaction, Watch};
 use crate::accepted::{ALL, View};
+use crate::bounds;
 use crate::stats::ErrorKind;
 use crate::texts;
 use resp::command::{Class, Subscription, classify};
@@ -234,6 +235,9 @@ impl Worker {
             }
             Route::Refuse(text) => self.refuse(index, &text),
             Route::Inside(Inside::Refuse(text)) => self.refuse(index, &text),
+            Route::Local(_) | Route::Inside(_) if part.len() <= bounds::OWN_COMMAND_MAX => {
+                return Flow::More;
+            }
             Route::Local(_) | Route::Inside(_) => {
                 self.refuse(index, b"-ERR the command is too long\r\n")
             }

@@ -298,6 +298,35 @@ fn a_hundred_thousand_commands_that_are_not_read() {
     }
 }
 
+/// What the proxy answers itself is held as a whole in however many pieces it comes: over one shard up to 64 KiB.
+#[test]
+fn long_commands_that_no_shard_gets() {
+    let in_pieces = |client: &mut Client, other: &mut Client, frame: &[u8]| {
+        for piece in frame.chunks(20_000) {
+            client.send(piece);
+            // It has been looked at.
+            assert!(other.pings() && other.pings());
+        }
+    };
+    let named = |length: usize| words(&format!("CLIENT SETNAME {}", "n".repeat(length)));
+    for node in nodes() {
+        let (mut client, mut other) = (node.client(), node.client());
+        in_pieces(&mut client, &mut other, &named(60_000));
+        assert_eq!(client.raw(), b"+OK\r\n");
+        let name = client.text("CLIENT GETNAME");
+        assert!(name.starts_with("$60000\r\n"), "{name}");
+    }
+    let node = Node::start();
+    let (mut client, mut other) = (node.client(), node.client());
+    in_pieces(&mut client, &mut other, &named(100_000));
+    let refused = String::from_utf8(client.raw()).unwrap();
+    assert!(
+        refused.starts_with("-ERR the command is too long"),
+        "{refused}"
+    );
+    assert!(client.pings());
+}
+
 /// Commands with very many keys, and very large ones, over several shards.
 #[test]
 fn commands_that_are_split_into_much() {

@@ -333,6 +333,10 @@ fn many_ask_at_once() {
     node.threads(2);
     let mut clients: Vec<Client> = (0..40).map(|_| node.client()).collect();
     for client in &mut clients {
+        // A worker takes its new clients in its own time: one that was answered is on its list.
+        assert!(client.pings());
+    }
+    for client in &mut clients {
         client.send(&words("CLIENT LIST TYPE normal"));
     }
     let all = clients.len();

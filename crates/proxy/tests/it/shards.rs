@@ -673,7 +673,7 @@ fn a_long_command_is_looked_into_seldom() {
         .log()
         .matches("not known yet where a long command goes")
         .count();
-    // Each time twice as much is known, from 64 KiB on.
-    let most = (frame.len() >> 16).ilog2() as usize + 1;
+    // Each time twice as much is known, from 32 KiB on.
+    let most = (frame.len() >> 15).ilog2() as usize + 1;
     assert!((1..=most).contains(&looks), "{looks} looks, {most} at most");
 }
