@@ -19,8 +19,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After how long without traffic a shard on another node is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// After how long without traffic the host of a shard on another node is asked whether it is there, and how often.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
+/// After how long without an acknowledgement from that host a connection is lost: what is sent into a network that was
+/// cut comes to no end by itself for minutes. An engine that computes or hangs is not meant, its kernel acknowledges
+/// for it; but that also stops when its buffers are full, so while ours are it is given more time.
+const UNHEARD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(15));
 
 /// A socket to a shard.
 #[derive(Debug)]
@@ -38,7 +42,10 @@ impl ShardStream {
                 let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
                 socket.set_nonblocking(true)?;
                 socket.set_tcp_nodelay(true)?;
-                socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
+                let (idle, again) = KEEPALIVE;
+                let keepalive = socket2::TcpKeepalive::new();
+                socket.set_tcp_keepalive(&keepalive.with_time(idle).with_interval(again))?;
+                socket.set_tcp_user_timeout(Some(UNHEARD.0))?;
                 if address.is_ipv4() == source.is_ipv4() {
                     socket.bind(&std::net::SocketAddr::new(source, 0).into())?;
                 }
@@ -86,6 +93,10 @@ impl ShardStream {
         token: Token,
         writable: bool,
     ) -> io::Result<()> {
+        if let Self::Tcp(stream) = self {
+            let unheard = if writable { UNHEARD.1 } else { UNHEARD.0 };
+            socket2::SockRef::from(&*stream).set_tcp_user_timeout(Some(unheard))?;
+        }
         let interest = if writable {
             Interest::READABLE | Interest::WRITABLE
         } else {

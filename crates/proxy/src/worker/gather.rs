@@ -300,9 +300,10 @@ impl Worker {
                 }
                 Question::Pause => {}
                 Question::Unblock(_, error) => {
-                    let part = self.blocked_part(index);
-                    if self.unblock(part, error) {
-                        self.promise(part, gather);
+                    for part in self.blocked_parts(index) {
+                        if self.unblock(part, error) {
+                            self.promise(part, gather);
+                        }
                     }
                 }
             }
@@ -361,9 +362,9 @@ impl Worker {
             (None, Question::Pause) => texts::OK.to_vec(),
             (None, Question::Kill(_, KillStyle::Address)) if found.count > 0 => texts::OK.to_vec(),
             (None, Question::Kill(_, KillStyle::Address)) => b"-ERR No such client\r\n".to_vec(),
-            (None, Question::Unblock(..) | Question::Kill(..)) => {
-                format!(":{}\r\n", found.count).into_bytes()
-            }
+            // Its command may block at several shards.
+            (None, Question::Unblock(..)) => format!(":{}\r\n", found.count.min(1)).into_bytes(),
+            (None, Question::Kill(..)) => format!(":{}\r\n", found.count).into_bytes(),
         };
         let itself = match &gather.question {
             Question::Kill(filter, _) => filter.takes(&self.clients[index]),

@@ -117,10 +117,11 @@ impl Worker {
         true
     }
 
-    /// The part of a client whose command blocks: itself, or one of its legs.
-    pub(super) fn blocked_part(&self, index: usize) -> usize {
+    /// The parts of a client whose command blocks: itself, or legs of it; `WAIT` does at every shard.
+    pub(super) fn blocked_parts(&self, index: usize) -> Vec<usize> {
         let blocks = |part: &usize| self.clients[*part].blocking > 0;
-        self.legs_of(index).find(blocks).unwrap_or(index)
+        let parts = std::iter::once(index).chain(self.legs_of(index));
+        parts.filter(blocks).collect()
     }
 
     /// Asks the engine to let the blocking command of a client go; `false`: it has none.

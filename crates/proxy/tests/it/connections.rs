@@ -102,6 +102,31 @@ fn unblock() {
     }
 }
 
+/// `WAIT` blocks at every shard: one call frees all of them.
+#[test]
+fn unblock_of_what_blocks_at_several_shards() {
+    for engine in ENGINES {
+        let node = Node::sharded(engine, 4);
+        let (mut client, mut other) = (node.client(), node.client());
+        let number = id(&mut client);
+        for how in ["", " TIMEOUT", " ERROR"] {
+            client.send(&words("WAIT 9 0"));
+            let unblock = format!("CLIENT UNBLOCK {number}{how}");
+            until("it is blocked", || {
+                other.text("INFO clients").contains("blocked_clients:4")
+            });
+            assert_eq!(other.text(&unblock), ":1\r\n", "{engine}");
+            let answer = String::from_utf8(client.raw()).unwrap();
+            match how {
+                " ERROR" => assert!(answer.starts_with("-UNBLOCKED"), "{engine}: {answer}"),
+                _ => assert_eq!(answer, ":0\r\n", "{engine}"),
+            }
+            assert!(client.pings());
+            assert_eq!(other.text(&unblock), ":0\r\n");
+        }
+    }
+}
+
 /// Two proxies of a cluster: what one of them calls a client means nobody at the other, before and after both were
 /// replaced.
 #[test]

@@ -23,6 +23,7 @@ mod outages;
 mod quorum;
 mod replicas;
 mod shards;
+mod silent_network;
 mod slave_ha;
 mod storms;
 mod story;
