@@ -28,6 +28,8 @@ pub(crate) struct EngineInfo {
     pub(crate) rewriting: bool,
     /// Whether the last one was written well.
     pub(crate) rewrite_ok: bool,
+    /// Whether it could not append to it last.
+    pub(crate) append_failed: bool,
     /// Whether a snapshot is being written, or about to be.
     pub(crate) saving: bool,
     /// Whether the last one was written well.
@@ -80,6 +82,7 @@ impl EngineInfo {
             "aof_enabled" => self.append_only = value == "1",
             "aof_rewrite_in_progress" | "aof_rewrite_scheduled" => self.rewriting |= value == "1",
             "aof_last_bgrewrite_status" => self.rewrite_ok = value == "ok",
+            "aof_last_write_status" => self.append_failed = value != "ok",
             "rdb_bgsave_in_progress" => self.saving = value == "1",
             "rdb_last_bgsave_status" => self.save_ok = value == "ok",
             _ if is_database(name) => {

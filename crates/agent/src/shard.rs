@@ -4,6 +4,7 @@
 mod acks;
 mod adopt;
 mod checks;
+mod disk;
 mod follow;
 mod hand_over;
 mod keeper;
@@ -142,6 +143,8 @@ pub(crate) struct ShardTask {
     retiring: Option<retire::Retiring>,
     /// Whether a snapshot was asked for, to complete a change of persistence.
     snapshot_asked: bool,
+    /// Whether its append-only file is to be written anew.
+    holed: Option<disk::Holed>,
     failures: Option<Failures>,
     /// Length of the log when the process was started.
     log_mark: u64,
@@ -177,6 +180,7 @@ impl ShardTask {
             keeper: keeper::Keeper::new(),
             retiring: None,
             snapshot_asked: false,
+            holed: None,
             failures: None,
             log_mark: 0,
         }

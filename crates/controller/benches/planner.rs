@@ -303,5 +303,6 @@ fn of_shard(state: &ClusterState, shard: &Shard, silent: Option<NodeUid>) -> Sha
         data_written: None,
         stall: None,
         files_pending: false,
+        refuses_writes: None,
     }
 }

@@ -148,6 +148,9 @@ pub struct ShardObservation {
     /// a start loads what it had before. Up to 1.1.0 no agent tells.
     #[serde(default)]
     pub files_pending: bool,
+    /// Why its engine refuses writes though it runs: it cannot write to its disk. Up to 1.1.0 no agent tells.
+    #[serde(default)]
+    pub refuses_writes: Option<String>,
 }
 
 impl ShardObservation {
@@ -529,6 +532,7 @@ mod tests {
         assert_eq!(told(&json!({ "state": "unresponsive" })).stall, None);
         // What does not tell is not waited for.
         assert!(!told(&json!({})).files_pending);
+        assert_eq!(told(&json!({})).refuses_writes, None);
         let newer = json!({ "stall": {
             "kind": "lame", "milliseconds": 1, "questions": 0, "process_state": "S",
             "cpu_ticks": null, "more": 1

@@ -303,7 +303,7 @@ object! {
         pub assigned_slots: String,
         /// `active` or `inactive`.
         pub status: String,
-        /// `ok`, `loading`, `down`, `timeout`, `unknown`.
+        /// `ok`, `loading`, `no_writes` (it refuses them, and serves all else), `down`, `timeout`, `unknown`.
         pub detailed_status: String,
         /// Ours: why it is not `ok`.
         pub error: Option<String>,

@@ -53,6 +53,7 @@ impl ShardTask {
             keeper: self.keeper.seen(),
             data_written: self.data_written(),
             stall: self.stall.clone(),
+            refuses_writes: self.refuses_writes().filter(|_| answers),
             files_pending: self.engine.is_some() && self.files_pending(),
         })
     }
@@ -110,6 +111,7 @@ impl ShardTask {
             data_written: None,
             stall: None,
             files_pending: false,
+            refuses_writes: None,
         })
     }
 }

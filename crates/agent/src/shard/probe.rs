@@ -32,6 +32,7 @@ impl ShardTask {
                     self.error = Some(refusal.to_string());
                 } else if self.state == EngineState::Running {
                     self.settle_persistence().await;
+                    self.fill_holes().await;
                     self.finish().await;
                 }
             }

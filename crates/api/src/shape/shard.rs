@@ -44,7 +44,7 @@ pub fn info(view: &ClusterView, shard: &Shard) -> ShardInfo {
     }
 }
 
-/// One of `ok`, `loading`, `down`, `timeout`, `unknown`, and why it is not `ok`.
+/// One of `ok`, `loading`, `no_writes`, `down`, `timeout`, `unknown`, and why it is not `ok`.
 fn detailed_status(
     view: &ClusterView,
     shard: &Shard,
@@ -81,7 +81,10 @@ fn detailed_status(
             let judged = shard.stalled.as_ref().map(|stalled| stalled.reason.clone());
             match judged.or_else(|| unanswered(seen)) {
                 Some(reason) => ("timeout", Some(reason)),
-                None => ("ok", None),
+                None => match &seen.refuses_writes {
+                    Some(reason) => ("no_writes", Some(reason.clone())),
+                    None => ("ok", None),
+                },
             }
         }
     }

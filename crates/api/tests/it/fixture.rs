@@ -318,6 +318,7 @@ pub(crate) fn shard_observation() -> ShardObservation {
         data_written: None,
         stall: None,
         files_pending: false,
+        refuses_writes: None,
         loading_percent: 0.0,
         error: None,
     }

@@ -44,7 +44,13 @@ pub async fn maintenance_on(context: &Context, invocation: &Invocation) -> Resul
         ));
     }
     if !flag(invocation, "keep_slave_shards").unwrap_or(false) {
-        tell_what_stays(context, node).await;
+        let all = |shard: &ShardInfo| shard.node_uid == node;
+        let stays = what_stays(context, all).await;
+        if !stays.is_empty() {
+            context.screen.warn(&format!(
+                "no other node takes {stays}: still on node:{node}, and not served while that is away."
+            ));
+        }
     }
     Ok(())
 }
@@ -69,22 +75,16 @@ pub async fn maintenance_off(context: &Context, invocation: &Invocation) -> Resu
     Ok(())
 }
 
-/// Replicas without another place stay, which who is about to switch a machine off wants to know. Nothing depends on it
-/// if it cannot be told.
-async fn tell_what_stays(context: &Context, node: NodeUid) {
+/// What stays on a node, which who is about to switch a machine off wants to know. Nothing depends on it if it cannot be
+/// told.
+async fn what_stays(context: &Context, stays: impl Fn(&ShardInfo) -> bool) -> String {
     let shards = context.rest.get::<Vec<ShardInfo>>("/v1/shards").await;
+    let shards = shards.unwrap_or_default().into_iter();
     let stays: Vec<String> = shards
-        .unwrap_or_default()
-        .iter()
-        .filter(|shard| shard.node_uid == node)
+        .filter(|shard| stays(shard))
         .map(|shard| format!("redis:{} of db:{}", shard.uid, shard.bdb_uid))
         .collect();
-    if !stays.is_empty() {
-        context.screen.warn(&format!(
-            "no other node takes {}: still on node:{node}, and not served while that is away.",
-            stays.join(", ")
-        ));
-    }
+    stays.join(", ")
 }
 
 /// Whether a node is in maintenance mode; `false` too if that cannot be told: nothing depends on it.
@@ -105,7 +105,17 @@ pub async fn enslave(context: &Context, invocation: &Invocation) -> Result<(), F
         demote_node: flag(invocation, "demote_node"),
         ..paced(invocation)
     };
-    act(context, invocation, "enslave_node", &request).await
+    act(context, invocation, "enslave_node", &request).await?;
+    let node = node(invocation)?;
+    let masters = |shard: &ShardInfo| shard.node_uid == node && shard.role == "master";
+    let stays = what_stays(context, masters).await;
+    if !stays.is_empty() {
+        context.screen.warn(&format!(
+            "still masters on node:{node}, since no synced slave elsewhere takes their role: {stays}. `rladmin migrate` \
+             brings them away."
+        ));
+    }
+    Ok(())
 }
 
 /// `node <node> rack_id set <rack>`.

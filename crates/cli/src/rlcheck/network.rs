@@ -4,7 +4,7 @@ use super::Subject;
 use super::report::Findings;
 use client::internode::{DecodedCertificates, NodeCertificates};
 use model::node_config::NodeConfig;
-use model::rest::{NodeInfo, NodeStatus};
+use model::rest::{ClusterInfo, NodeInfo, NodeStatus};
 use model::{ApiError, NodeUid};
 use rustls::pki_types::ServerName;
 use std::collections::BTreeMap;
@@ -41,6 +41,15 @@ pub async fn tcp_connectivity(subject: &Subject) -> Findings {
     let ports = &subject.config.ports;
     let source = subject.config.address;
     let mut tries = JoinSet::new();
+    // Who is not heard is not tried below: where too few are, that itself is what is wrong.
+    let cluster = subject.rest.get::<ClusterInfo>("/v1/cluster").await;
+    if cluster.is_ok_and(|cluster| !cluster.has_quorum) {
+        findings.fail(
+            "too few nodes are heard from here: there is no quorum. `rladmin status` names those that are not: see to \
+             them, and to the network between them and this node"
+                .to_owned(),
+        );
+    }
     for node in nodes {
         let known = status.get(&node.uid).map(|s| s.node_status.as_str());
         if known != Some("OK") {

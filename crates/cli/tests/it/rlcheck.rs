@@ -66,6 +66,19 @@ fn a_node_that_was_removed() {
     );
 }
 
+/// Who is not heard is not tried: that there are too few is a finding of its own.
+#[test]
+fn a_node_without_a_quorum() {
+    let node = Installed::new();
+    node.in_a_cluster();
+    let mut cluster = Cluster::well();
+    cluster.info.has_quorum = false;
+    cluster.show(&node.node);
+    let (code, out, _) = node.run(&[NODE_ALONE, "--continue-on-error"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("there is no quorum"), "{out}");
+}
+
 #[test]
 fn retries() {
     let node = Installed::new();

@@ -465,7 +465,7 @@ impl<'a> Telling<'a> {
                 .then(|| self.with_its_node(shard, outage))
                 .flatten();
         }
-        self.does_not_start(shard)
+        self.fails(shard)
     }
 
     /// A primary on a node that is down, whose place nobody takes.
@@ -511,8 +511,8 @@ impl<'a> Telling<'a> {
         sets.next().map_or_else(Vec::new, |set| set.replicas)
     }
 
-    /// An engine that has ended and does not come back, on a node that is heard.
-    fn does_not_start(&self, shard: &Stored<Shard>) -> Option<Down> {
+    /// An engine that has ended and does not come back, or that refuses writes, on a node that is heard.
+    fn fails(&self, shard: &Stored<Shard>) -> Option<Down> {
         let Known {
             observed, instant, ..
         } = self.known;
@@ -528,6 +528,7 @@ impl<'a> Telling<'a> {
             EngineState::Stopped => STARTED_WITHIN,
             EngineState::Failed if !is_primary || replaced() => REPLACED_WITHIN,
             EngineState::Failed => FAILS_FOR,
+            EngineState::Running if seen.refuses_writes.is_some() => FAILS_FOR,
             _ => return None,
         };
         if failing < patience {
@@ -535,8 +536,24 @@ impl<'a> Telling<'a> {
         }
         let served = observed.served_ago(shard.uid, instant);
         let since = served.filter(|_| is_primary).unwrap_or(failing);
+        let (uid, node) = (shard.uid, shard.node);
         let why = seen.error.as_deref().unwrap_or("no reason known");
-        let uid = shard.uid;
+        let (cause, remedy) = match &seen.refuses_writes {
+            Some(why) => (
+                format!("redis:{uid}: {why}"),
+                format!(
+                    "make room on the disk of node:{node}, or mend what redis-{uid}.log says there: it takes writes by itself \
+                     then"
+                ),
+            ),
+            None => (
+                format!("redis:{uid} does not start: {why}"),
+                format!(
+                    "see redis-{uid}.log on node:{node}. Its start is tried again and again: it serves as soon as what keeps it \
+                     from starting is mended"
+                ),
+            ),
+        };
         Some(Down {
             since: self.before(since.max(failing)),
             severity: if is_primary {
@@ -544,12 +561,8 @@ impl<'a> Telling<'a> {
             } else {
                 Severity::Warning
             },
-            cause: format!("redis:{uid} does not start: {why}"),
-            remedy: format!(
-                "see redis-{uid}.log on node:{}. Its start is tried again and again: it serves as soon as what keeps it \
-                 from starting is mended",
-                shard.node
-            ),
+            cause,
+            remedy,
         })
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     nodes: BTreeMap<NodeUid, Heard>,
-    /// Shards whose engines are not there, and since when none has run.
+    /// Shards whose engines are not there, or refuse writes, and since when none has run that takes them.
     failing: BTreeMap<ShardUid, Instant>,
     proxies: BTreeMap<NodeUid, Proxy>,
 }
@@ -96,6 +96,9 @@ impl Watched {
             EngineState::Stopped | EngineState::Failed => {
                 self.failing.entry(seen.shard).or_insert(now);
             }
+            EngineState::Running if seen.refuses_writes.is_some() => {
+                self.failing.entry(seen.shard).or_insert(now);
+            }
             EngineState::Running => {
                 self.failing.remove(&seen.shard);
             }
@@ -112,7 +115,7 @@ impl Watched {
         Some((span, now.saturating_duration_since(heard.since)))
     }
 
-    /// For how long no engine of a shard has run, if it ended.
+    /// For how long no engine of a shard has run that takes writes, if it ended or refuses them.
     #[must_use]
     pub fn failing_for(&self, shard: ShardUid, now: Instant) -> Option<Duration> {
         let since = self.failing.get(&shard)?;

@@ -162,6 +162,33 @@ fn a_node_with_the_only_copy_of_a_database_dies_and_is_back() {
     assert_eq!(times, (back, &json!(died)));
 }
 
+/// An engine that runs and refuses writes, since its disk is full.
+#[test]
+fn a_master_refuses_writes_and_takes_them_again() {
+    let (mut world, mut leader) = created(false);
+    leader.hears(&mut world, 5);
+    let full = || Some("it refuses writes: it cannot write its append-only file".to_owned());
+    seen(&mut world, PRIMARY, |shard| shard.refuses_writes = full());
+    leader.hears(&mut world, 4);
+    assert_eq!(told(&world), [""; 0]);
+    leader.hears(&mut world, 60);
+    assert_eq!(told(&world), ["Critical shard_down"]);
+    let facts = last(&world, "shard_down").facts;
+    assert_eq!(
+        facts["cause"],
+        "redis:1: it refuses writes: it cannot write its append-only file"
+    );
+    assert!(
+        facts["remedy"]
+            .as_str()
+            .unwrap()
+            .starts_with("make room on the disk of node:1")
+    );
+    seen(&mut world, PRIMARY, |shard| shard.refuses_writes = None);
+    leader.hears(&mut world, 20);
+    assert_eq!(told(&world)[1..], ["Info shard_serves_again"]);
+}
+
 #[test]
 fn a_node_that_comes_and_goes_is_told_of_once() {
     let (mut world, mut leader) = created(false);

@@ -563,6 +563,7 @@ pub(crate) fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         data_written: None,
         stall: None,
         files_pending: false,
+        refuses_writes: None,
     }
 }
 
