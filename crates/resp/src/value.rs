@@ -57,8 +57,12 @@ impl Value {
     /// # Errors
     /// It is not whole, not a reply, or nested more than 32 deep.
     pub fn decode(input: &[u8]) -> Result<(Self, usize), NotAReply> {
-        let mut reader = Reader { input, at: 0 };
-        let value = reader.value(0)?;
+        let mut reader = Reader {
+            input,
+            at: 0,
+            whole: 0,
+        };
+        let value = reader.value(0, false)?;
         Ok((value, reader.at))
     }
 
@@ -163,16 +167,22 @@ fn all(kind: u8, items: &[Value], version: u8, out: &mut Vec<u8>) {
 struct Reader<'a> {
     input: &'a [u8],
     at: usize,
+    /// Type of the whole reply, as soon as it is known: attributes may come before it.
+    whole: u8,
 }
 
 impl Reader<'_> {
-    fn value(&mut self, depth: usize) -> Result<Value, NotAReply> {
+    /// `inside`: it is a part of another one.
+    fn value(&mut self, depth: usize, inside: bool) -> Result<Value, NotAReply> {
         if depth > DEPTH_MAX {
             return Err(NotAReply);
         }
         let kind = *self.input.get(self.at).ok_or(NotAReply)?;
         self.at += 1;
         let text = self.line()?;
+        if !inside && kind != b'|' {
+            self.whole = kind;
+        }
         Ok(match kind {
             b'+' => Value::Simple(text),
             b'-' => Value::Error(text),
@@ -187,16 +197,16 @@ impl Reader<'_> {
             b'=' => Value::Verbatim(self.body(&text)?),
             b'*' => Value::Array(self.items(&text, depth)?),
             b'~' => Value::Set(self.items(&text, depth)?),
-            b'>' if depth == 0 => Value::Push(self.items(&text, depth)?),
             // A message between the elements of a reply is none of them.
-            b'>' => {
+            b'>' if inside && self.whole != b'>' => {
                 self.items(&text, depth)?;
-                self.value(depth + 1)?
+                self.value(depth + 1, inside)?
             }
+            b'>' => Value::Push(self.items(&text, depth)?),
             b'%' => Value::Map(self.pairs(&text, depth)?),
             b'|' => {
                 self.pairs(&text, depth)?;
-                self.value(depth + 1)?
+                self.value(depth + 1, inside)?
             }
             _ => return Err(NotAReply),
         })
@@ -229,13 +239,13 @@ impl Reader<'_> {
     // No capacity is reserved from a count that the other side named.
     fn items(&mut self, text: &[u8], depth: usize) -> Result<Vec<Value>, NotAReply> {
         (0..Self::count(text)?)
-            .map(|_| self.value(depth + 1))
+            .map(|_| self.value(depth + 1, true))
             .collect()
     }
 
     fn pairs(&mut self, text: &[u8], depth: usize) -> Result<Vec<(Value, Value)>, NotAReply> {
         (0..Self::count(text)?)
-            .map(|_| Ok((self.value(depth + 1)?, self.value(depth + 1)?)))
+            .map(|_| Ok((self.value(depth + 1, true)?, self.value(depth + 1, true)?)))
             .collect()
     }
 }

@@ -8,25 +8,44 @@ const DEPTH_MAX: usize = 16;
 /// The length of the whole reply at the start of `input`; `None`: it is none, or nested deeper than
 /// anybody nests.
 pub(crate) fn reply(input: &[u8]) -> Option<usize> {
-    value(input, 0, DEPTH_MAX)
+    value(input, 0, DEPTH_MAX, Place::Whole)
+}
+
+/// Where a value is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// It is the reply.
+    Whole,
+    /// It is a part of a reply, or of an attribute before it, in which a message may be that is none of its parts.
+    Inside,
+    /// It is a part of a message.
+    InMessage,
 }
 
 /// The end of the value at `at`.
-fn value(input: &[u8], at: usize, depth: usize) -> Option<usize> {
+fn value(input: &[u8], at: usize, depth: usize, place: Place) -> Option<usize> {
     let depth = depth.checked_sub(1)?;
     let (kind, text, end) = line(input, at)?;
+    let parts = match (place, kind) {
+        (Place::InMessage, _) | (Place::Whole, b'>') => Place::InMessage,
+        _ => Place::Inside,
+    };
     match kind {
         b'+' | b'-' | b',' | b'(' | b'#' | b'_' => Some(end),
         b':' => strict_i64(text).map(|_| end),
         b'$' | b'*' if text == b"-1" => Some(end),
         b'$' if text == b"?" => chunks(input, end),
         b'$' | b'!' | b'=' => body(input, end, number(text)?),
-        b'*' | b'~' | b'>' | b'%' if text == b"?" => streamed(input, end, depth),
-        b'*' | b'~' | b'>' => values(input, end, number(text)?, depth),
-        b'%' => values(input, end, number(text)?.checked_mul(2)?, depth),
+        b'*' | b'~' | b'>' | b'%' if text == b"?" => streamed(input, end, depth, parts),
+        b'>' if matches!(place, Place::Inside) => {
+            let after = values(input, end, number(text)?, depth, parts)?;
+            value(input, after, depth, place)
+        }
+        b'*' | b'~' | b'>' => values(input, end, number(text)?, depth, parts),
+        b'%' => values(input, end, number(text)?.checked_mul(2)?, depth, parts),
         b'|' => {
-            let after = values(input, end, number(text)?.checked_mul(2)?, depth)?;
-            value(input, after, depth)
+            let after = values(input, end, number(text)?.checked_mul(2)?, depth, parts)?;
+            value(input, after, depth, place)
         }
         _ => None,
     }
@@ -48,16 +67,16 @@ fn body(input: &[u8], at: usize, length: usize) -> Option<usize> {
     input.get(at..end)?.ends_with(b"\r\n").then_some(end)
 }
 
-fn values(input: &[u8], mut at: usize, count: usize, depth: usize) -> Option<usize> {
+fn values(input: &[u8], mut at: usize, count: usize, depth: usize, place: Place) -> Option<usize> {
     for _ in 0..count {
-        at = value(input, at, depth)?;
+        at = value(input, at, depth, place)?;
     }
     Some(at)
 }
 
-fn streamed(input: &[u8], mut at: usize, depth: usize) -> Option<usize> {
+fn streamed(input: &[u8], mut at: usize, depth: usize, place: Place) -> Option<usize> {
     while !input.get(at..)?.starts_with(b".\r\n") {
-        at = value(input, at, depth)?;
+        at = value(input, at, depth, place)?;
     }
     Some(at + 3)
 }
