@@ -312,8 +312,9 @@ pub(crate) struct Backend {
     pub(crate) passed_on: bool,
     /// Part of a command has been sent, the rest follows.
     pub(crate) half_sent: bool,
-    /// The last client that was too slow here while others waited behind its replies.
-    pub(crate) held_up_by: Option<ClientId>,
+    /// The last client that was too slow here while others waited behind its replies, and since when there has been
+    /// one: µs of the worker's clock.
+    pub(crate) held_up: Option<(ClientId, u64)>,
     /// It will be looked whether a script keeps it.
     pub(crate) script_watched: bool,
     /// Clients that wait for room in `out`.

@@ -318,7 +318,7 @@ impl Worker {
             user: user.into(),
             passed_on: false,
             half_sent: false,
-            held_up_by: None,
+            held_up: None,
             script_watched: false,
             stalled: Vec::new(),
             ended: false,

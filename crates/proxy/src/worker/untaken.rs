@@ -11,6 +11,14 @@ use super::client::{ClientId, Wait};
 use super::timers::Timer;
 use crate::bounds;
 use crate::stats::ErrorKind;
+use std::time::Duration;
+
+/// How long a client may keep others waiting at a connection that has been held up for so long already, by it or by
+/// those before it: what others wait is bounded for all of them together, but each has a moment.
+fn patience(held: Duration) -> Duration {
+    let left = bounds::IN_THE_WAY.saturating_sub(held);
+    left.max(bounds::IN_THE_WAY / 20)
+}
 
 impl Worker {
     /// A client took bytes: those that waited for that go on.
@@ -117,13 +125,16 @@ impl Worker {
     /// all that is before what others wait for, however often the connection is read again meanwhile.
     pub(super) fn is_in_the_way(&mut self, client: usize, backend: usize) {
         let id = self.client_id(client);
-        if self.backends[backend].held_up_by == Some(id) || !self.others_wait(client, backend) {
+        let before = self.backends[backend].held_up;
+        if before.is_some_and(|(last, _)| last == id) || !self.others_wait(client, backend) {
             return;
         }
-        self.backends[backend].held_up_by = Some(id);
+        let since = before.map_or(self.clock, |(_, since)| since);
+        self.backends[backend].held_up = Some((id, since));
+        let patience = patience(Duration::from_micros(self.clock.saturating_sub(since)));
         let generation = self.backends[backend].generation;
         self.timers
-            .set(bounds::IN_THE_WAY, Timer::Stuck(id, backend, generation));
+            .set(patience, Timer::Stuck(id, backend, generation));
     }
 
     /// Whether replies of others come behind those of a client over a connection.
@@ -148,5 +159,20 @@ impl Worker {
         tracing::warn!(%peer, left, "a client is closed: it takes its replies too slowly, and others have waited behind them for too long");
         self.count_error(index, ErrorKind::Unread);
         self.close_client(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_together_may_hold_others_up_for_hardly_longer_than_one() {
+        assert_eq!(patience(Duration::ZERO), bounds::IN_THE_WAY);
+        let mut held = Duration::ZERO;
+        for _ in 0..12 {
+            held += patience(held);
+        }
+        assert!(held < 2 * bounds::IN_THE_WAY, "{held:?}");
     }
 }

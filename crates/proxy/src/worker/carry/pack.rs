@@ -240,7 +240,7 @@ impl Worker {
             passed_on,
             half_sent,
             // Nobody waits behind a client that goes.
-            held_up_by: _,
+            held_up: _,
             script_watched: _,
             stalled: _,
             ended: _,

@@ -297,7 +297,7 @@ impl Worker {
             user: user.into(),
             passed_on,
             half_sent,
-            held_up_by: None,
+            held_up: None,
             script_watched: false,
             stalled: Vec::new(),
             ended: false,
