@@ -34,7 +34,10 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let done = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("{} is still mounted", self.0.display());
+        }
     }
 }
 
