@@ -196,6 +196,11 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("REPLICAOF", ROLES),
     refused("RESTORE-ASKING", INSIDE),
     refused("SAVE", SAVING),
+    different(
+        "SCAN",
+        "the cursor is another number than the engine's: it carries a mark, by which a scan begins anew when the primary has moved since, so that it misses nothing; keys may come twice then, as they may at any time. So with `HSCAN`, `SSCAN` and `ZSCAN`. A cursor that the endpoint did not give out begins anew. The command is at most 64 KiB long. Inside a script the cursors are the engine's",
+        "another process has its tables in another order: a cursor of the last one would skip keys",
+    ),
     refused("SCRIPT DEBUG", INSIDE),
     refused("SHUTDOWN", ROLES),
     refused("SLAVEOF", ROLES),

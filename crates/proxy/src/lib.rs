@@ -34,6 +34,7 @@ mod buffer;
 mod client_ids;
 pub mod compatibility;
 mod control;
+mod cursor;
 pub mod environment;
 mod gates;
 mod handover;

@@ -47,6 +47,7 @@ mod client;
 mod client_command;
 mod conceal;
 mod config_set;
+mod cursors;
 mod depart;
 mod divided;
 mod effects;

@@ -72,6 +72,8 @@ pub enum Class {
     /// `SCRIPT` or `FUNCTION`: `KILL` must not queue behind what it is to kill. `EVAL`, `FCALL` and their like: they
     /// run a script, which may take as long as it likes.
     Script,
+    /// `SCAN`, `HSCAN`, `SSCAN`, `ZSCAN`: the cursor is a place in the tables of one process.
+    Cursor,
     /// About the engine itself: it goes there, but some of it is not for clients, so the engine's
     /// refusal is replaced.
     Guarded,
@@ -167,6 +169,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("FCALL_RO", Class::Script),
     ("FUNCTION", Class::Script),
     ("HELLO", Class::Hello),
+    ("HSCAN", Class::Cursor),
     ("HOST:", Class::Foreign),
     ("LASTSAVE", Class::Guarded),
     ("LATENCY", Class::Guarded),
@@ -186,11 +189,13 @@ const CLASSES: &[(&str, Class)] = &[
     ("RESET", Class::Reset),
     ("RESTORE-ASKING", Class::Guarded),
     ("SAVE", Class::Refused),
+    ("SCAN", Class::Cursor),
     ("SCRIPT", Class::Script),
     ("SELECT", Class::Select),
     ("SHUTDOWN", Class::Refused),
     ("SLAVEOF", Class::Refused),
     ("SLOWLOG", Class::Guarded),
+    ("SSCAN", Class::Cursor),
     ("SSUBSCRIBE", Class::Subscribe(Subscription::Shard)),
     ("SUBSCRIBE", Class::Subscribe(Subscription::Channel)),
     ("SUNSUBSCRIBE", Class::Unsubscribe(Subscription::Shard)),
@@ -202,6 +207,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("WATCH", Class::Watch),
     ("XREAD", Class::BlockingOption),
     ("XREADGROUP", Class::BlockingOption),
+    ("ZSCAN", Class::Cursor),
 ];
 
 #[cfg(test)]

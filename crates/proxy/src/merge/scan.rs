@@ -1,10 +1,12 @@
 //! `SCAN` over several shards, one after the other.
 //!
-//! The client's cursor is `engine cursor * shards + shard`. A shard that is done is followed by the
+//! The client's cursor is `cursor at the shard * shards + shard`; that of the shard tells under which epoch it was given
+//! ([`crate::cursor`]). A shard that is done is followed by the
 //! next one from its start (cursor 0); 0 as a whole begins with the first shard, and ends. So each
 //! shard is scanned from 0 to 0, and what the engine promises of a scan holds for all keys.
 
 use super::{Merge, Part, Plan, walk};
+use crate::cursor::number;
 use resp::request::{Args, encode};
 
 const BAD_CURSOR: &[u8] = b"-ERR invalid cursor\r\n";
@@ -17,7 +19,7 @@ pub(super) fn plan(frame: &[u8], shards: u16) -> Plan {
     let Some(text) = words.get(1) else {
         return Plan::Anywhere;
     };
-    let Some(cursor) = cursor(text) else {
+    let Some(cursor) = number(text) else {
         return Plan::Refuse(BAD_CURSOR.to_vec());
     };
     let count = u64::from(shards.max(1));
@@ -29,14 +31,6 @@ pub(super) fn plan(frame: &[u8], shards: u16) -> Plan {
     Plan::Parts(vec![Part { shard, frame }], Merge::Scan { shard, shards })
 }
 
-/// Digits only, as every cursor is that was ever given out.
-fn cursor(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
 /// Puts the client's cursor into the shard's reply.
 pub(super) fn combine(reply: &[u8], shard: u16, shards: u16, out: &mut Vec<u8>) -> Option<()> {
     let (2, rest) = walk::aggregate(reply)? else {
@@ -46,7 +40,7 @@ pub(super) fn combine(reply: &[u8], shard: u16, shards: u16, out: &mut Vec<u8>) 
     if !walk::is_whole(keys) {
         return None;
     }
-    let engine = cursor(walk::bulk(first)?)?;
+    let engine = number(walk::bulk(first)?)?;
     let next = match engine {
         0 if shard.saturating_add(1) < shards => Some(u64::from(shard) + 1),
         0 => Some(0),

@@ -5,6 +5,7 @@ use super::gate::Moving;
 use super::link::LinkId;
 use crate::accepted::View;
 use crate::buffer::OutBuffer;
+use crate::cursor::Mark;
 use crate::leases::Until;
 use crate::stats::slow::Head;
 use crate::stats::{Answered, ErrorKind, Tally, WorkerStats};
@@ -239,6 +240,8 @@ pub(crate) enum Rewrite {
     Exec,
     /// It tells the newest entry of a stream; the number is that of the stream in its command.
     LastId(usize),
+    /// It begins with a cursor of the engine, which is marked; the rest is passed on as it comes.
+    Cursor(Mark),
 }
 
 /// A run of replies for one client: one entry of the order book.
@@ -269,6 +272,19 @@ pub(crate) struct Seen {
 }
 
 impl Run {
+    /// Whether the reply is looked into as a whole.
+    pub(crate) fn captured(&self) -> bool {
+        !matches!(self.rewrite, Rewrite::None | Rewrite::Cursor(_))
+    }
+
+    /// The mark for the cursor that the client gets.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        match self.rewrite {
+            Rewrite::Cursor(mark) if !self.discard => Some(mark),
+            _ => None,
+        }
+    }
+
     /// Whether the replies are passed on as they are, and change nothing.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
@@ -359,7 +375,8 @@ impl Backend {
             | Rewrite::Commands(_)
             | Rewrite::Guard(_)
             | Rewrite::Exec
-            | Rewrite::LastId(_) => ErrorKind::Engine,
+            | Rewrite::LastId(_)
+            | Rewrite::Cursor(_) => ErrorKind::Engine,
         }
     }
 

@@ -264,6 +264,8 @@ impl Worker {
             Rewrite::None | Rewrite::Exec | Rewrite::LastId(_) => {
                 self.give(client, &captured, bytes)
             }
+            // The client has it.
+            Rewrite::Cursor(_) => {}
             Rewrite::Text(text) => self.give(client, &text, bytes),
             Rewrite::Guard(text) if captured.starts_with(b"-NOPERM") => {
                 self.give(client, &text, bytes);

@@ -244,7 +244,7 @@ impl Worker {
     }
 
     /// The epoch under which a shard is sent to now, or would be.
-    fn epoch_of(&self, served: usize, shard: usize) -> Option<Epoch> {
+    pub(super) fn epoch_of(&self, served: usize, shard: usize) -> Option<Epoch> {
         let known = &self.served[served];
         let links = &known.shards[shard];
         match &links.target {

@@ -13,6 +13,7 @@ use super::filter::Generation;
 use super::lanes::{Flow, Sending};
 use super::session::{ReplyMode, Transaction, Watch};
 use crate::accepted::{ALL, View};
+use crate::cursor::Mark;
 use crate::merge::items;
 use crate::texts;
 use resp::command::{self, Class, classify};
@@ -47,6 +48,8 @@ pub(super) enum What {
     ConfigGet,
     /// What clients cannot use is left out.
     Commands(View),
+    /// Its cursor is marked.
+    Cursor,
 }
 
 impl Later {
@@ -76,6 +79,8 @@ pub(crate) struct Exec {
     reply: Vec<u8>,
     /// Its elements that are not given yet.
     items: VecDeque<Range<usize>>,
+    /// What cursors in it are marked with.
+    mark: Option<Mark>,
     done: usize,
     out: Vec<u8>,
     /// What the engine sent behind its reply.
@@ -133,6 +138,7 @@ impl Worker {
                 Inside::Refuse(texts::arity("config|get"))
             }
             Class::Config if is(b"GET") => Inside::Pass(Sending::plain(), Some(What::ConfigGet)),
+            Class::Cursor => Inside::Pass(Sending::plain(), Some(What::Cursor)),
             Class::Acl if is(b"WHOAMI") => {
                 if seven && args.left() > 1 {
                     Inside::Refuse(texts::arity("acl|whoami"))
@@ -207,7 +213,7 @@ impl Worker {
         }
     }
 
-    /// Does with a command of a one-shard database what was found.
+    /// Does with a command of a one-shard database, or of the leg that has the transaction, what was found.
     pub(super) fn queue_inside(&mut self, index: usize, inside: Inside, frame: &[u8]) -> Flow {
         let at = self.clients[index].in_transaction;
         let (flow, what) = match inside {
@@ -225,7 +231,7 @@ impl Worker {
             }
         };
         if flow == Flow::Next {
-            self.note_later(index, at, what);
+            self.note_later(self.front_of(index), at, what);
         }
         flow
     }
@@ -298,6 +304,7 @@ impl Worker {
             later: std::mem::take(&mut client.later),
             reply: Vec::new(),
             items: VecDeque::new(),
+            mark: None,
             done: 0,
             out: Vec::new(),
             behind: Vec::new(),
@@ -309,6 +316,7 @@ impl Worker {
     /// The engine's reply to an `EXEC` has come, over a connection of this client or leg.
     pub(super) fn exec_came(&mut self, carrier: usize, reply: Vec<u8>, head: &Head) {
         let index = self.front_of(carrier);
+        let mark = self.mark_of(carrier);
         let Some(exec) = &mut self.clients[index].exec else {
             return;
         };
@@ -333,6 +341,7 @@ impl Worker {
             }
         }
         exec.out = reply[..header].to_vec();
+        exec.mark = Some(mark);
         exec.reply = reply;
         for effect in effects {
             self.take_effect(carrier, effect, head);
@@ -383,6 +392,12 @@ impl Worker {
                     let (item, resp) = (exec.reply[item].to_vec(), client.session.resp);
                     let shown = settings_shown(&item, resp, self.has_several_shards(index));
                     self.keep_for_exec(index, &shown);
+                }
+                Some(What::Cursor) if heard => {
+                    let reply = &exec.reply[item];
+                    let marked = exec.mark.map(|mark| Self::marked(reply, mark));
+                    let marked = marked.unwrap_or_else(|| reply.to_vec());
+                    exec.out.extend_from_slice(&marked);
                 }
                 _ if heard => exec.out.extend_from_slice(&exec.reply[item]),
                 _ => {}

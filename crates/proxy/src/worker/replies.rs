@@ -243,7 +243,11 @@ impl Worker {
             return Ok(());
         }
         let id = run.client;
-        if run.rewrite != Rewrite::None {
+        if let Some(mark) = run.mark() {
+            if let Some(client) = self.find(id) {
+                self.deliver_cursor(index, client, mark, bytes, range, complete)?;
+            }
+        } else if run.captured() {
             capture(backend, &bytes[range])?;
         } else if !run.discard
             && let Some(client) = self.find(id)
@@ -306,19 +310,21 @@ impl Worker {
             };
         }
         let backend = &mut self.backends[index];
+        let mark = backend.book.front().and_then(|run| run.mark());
         match backend.book.front() {
             // A message is not what is asked for.
             Some(run)
-                if asked
-                    && run.rewrite != Rewrite::None
-                    && !(session.subscribed_in_resp2() && kind == b'*') =>
+                if asked && run.captured() && !(session.subscribed_in_resp2() && kind == b'*') =>
             {
                 capture(backend, &bytes[range])?;
             }
             // Messages are arrays too, and are wanted in any case.
             Some(run)
                 if asked && run.discard && !(session.subscribed_in_resp2() && kind == b'*') => {}
-            _ => self.deliver_part(index, client, bytes, range, complete)?,
+            _ => match mark.filter(|_| asked) {
+                Some(mark) => self.deliver_cursor(index, client, mark, bytes, range, complete)?,
+                None => self.deliver_part(index, client, bytes, range, complete)?,
+            },
         }
         if complete {
             self.own_done(index, client, bytes)?;

@@ -11,6 +11,7 @@ use super::queued::Inside;
 use super::session::{Transaction, Watch};
 use crate::accepted::{ALL, View};
 use crate::bounds;
+use crate::cursor;
 use crate::stats::ErrorKind;
 use crate::texts;
 use resp::command::{Class, Subscription, classify};
@@ -20,6 +21,8 @@ use resp::request::{Args, Shape, encode};
 /// A command that the engine does not know: inside a transaction it makes `EXEC` refuse, and its
 /// error is replaced by ours.
 pub(super) const UNKNOWN_COMMAND: &[u8] = b"*1\r\n$16\r\nMAINSTAY.REFUSED\r\n";
+
+const TOO_LONG: &[u8] = b"-ERR the command is too long\r\n";
 
 /// What is to be done with a command.
 enum Route {
@@ -83,6 +86,23 @@ impl Worker {
         if class == Class::Script && client.session.authenticated {
             self.learn_script(index, name, &args);
         }
+        if class == Class::Cursor
+            && let Some(frame) = cursor::to_engine(frame, self.mark_of(index))
+        {
+            return self.at_lane(index, class, (name, args), &frame);
+        }
+        self.at_lane(index, class, (name, args), frame)
+    }
+
+    /// Sends a command of a client of one shard, or of a leg, or answers it.
+    #[inline]
+    fn at_lane(
+        &mut self,
+        index: usize,
+        class: Class,
+        (name, args): (&[u8], Args<'_>),
+        frame: &[u8],
+    ) -> Flow {
         let client = &self.clients[index];
         if class == Class::Plain
             && client.session.authenticated
@@ -215,7 +235,13 @@ impl Worker {
             return self.begin_fan_stream(index, class, part);
         }
         self.note_write(index, class, part);
+        // Its cursor may be still to come.
+        let held = class == Class::Cursor;
+        if held && part.len() <= bounds::OWN_COMMAND_MAX {
+            return Flow::More;
+        }
         let flow = match self.route(index, class, name, &args, false) {
+            Route::Any(_) | Route::Inside(_) if held => self.refuse(index, TOO_LONG),
             Route::Any(sending)
             | Route::Own(sending)
             | Route::Inside(Inside::Pass(sending, None)) => {
@@ -238,9 +264,7 @@ impl Worker {
             Route::Local(_) | Route::Inside(_) if part.len() <= bounds::OWN_COMMAND_MAX => {
                 return Flow::More;
             }
-            Route::Local(_) | Route::Inside(_) => {
-                self.refuse(index, b"-ERR the command is too long\r\n")
-            }
+            Route::Local(_) | Route::Inside(_) => self.refuse(index, TOO_LONG),
             Route::Hold => Flow::Hold,
         };
         if flow == Flow::Next {
@@ -288,6 +312,9 @@ impl Worker {
             Class::Watch => Route::Any(Sending::plain()),
             Class::Unwatch => Route::Any(Sending::effect(Effect::Unwatch)),
             Class::Script => script(name, args.clone()),
+            Class::Cursor if self.clients[index].lane == Lane::Shared => {
+                Route::Any(self.cursor_sending(index))
+            }
             Class::Guarded => Route::Any(guarded(name, args)),
             // The engine says that the arguments are too many.
             Class::Reset if args.left() > 0 && self.clients[index].session.authenticated => {
@@ -333,6 +360,7 @@ impl Worker {
         match class {
             Class::Subscribe(kind) | Class::Unsubscribe(kind) => Route::Own(confirmed(kind, args)),
             Class::Monitor => Route::Own(Sending::effect(Effect::Monitor)),
+            Class::Cursor => Route::Any(self.cursor_sending(index)),
             Class::Command => match View::of(sub, args.left().saturating_sub(1)) {
                 Some(View::Count) => {
                     Route::Other(ALL, Sending::rewritten(Rewrite::Commands(View::Count)))

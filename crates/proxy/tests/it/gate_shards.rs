@@ -7,6 +7,7 @@ use crate::support::until;
 use model::gate::GateOrder;
 use model::{Epoch, ShardUid};
 use resp::value::Value;
+use std::collections::BTreeSet;
 
 /// The second of three shards gets a new epoch under a gate; the engine stays.
 struct Moves {
@@ -223,4 +224,42 @@ fn the_end_of_a_subscription_is_refused() {
         subscriber.send(&words("UNSUBSCRIBE a"));
         assert!(subscriber.raw().ends_with(b":1\r\n"));
     }
+}
+
+/// The shard that got another epoch is scanned anew, the others are not.
+#[test]
+fn a_scan_begins_anew_at_the_shard_that_moved() {
+    let mut moves = Moves::start();
+    let mut client = moves.node.client();
+    let keys: BTreeSet<String> = (0..3_000).map(|number| format!("key{number}")).collect();
+    for key in &keys {
+        assert_eq!(client.text(&format!("SET {key} x")), "+OK\r\n");
+    }
+    let shard_of = |key: &str| usize::from(resp::slot::key_slot(key.as_bytes())) * 3 / 16_384;
+    let (mut cursor, mut found, mut twice) = (0_u64, BTreeSet::new(), [0; 3]);
+    let mut turned = false;
+    loop {
+        let Value::Array(reply) = client.ask(&format!("SCAN {cursor} COUNT 50")) else {
+            panic!("SCAN gives an array");
+        };
+        let text = |value: &Value| String::from_utf8(value.text().unwrap().to_vec()).unwrap();
+        cursor = text(&reply[0]).parse().unwrap();
+        let Value::Array(page) = &reply[1] else {
+            panic!("with an array");
+        };
+        for key in page.iter().map(text) {
+            let shard = shard_of(&key);
+            twice[shard] += usize::from(!found.insert(key));
+        }
+        let middle = found.iter().filter(|key| shard_of(key) == 1).count() > 500;
+        if middle && !std::mem::replace(&mut turned, true) {
+            moves.turn(|| {});
+        }
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert!(turned && found == keys, "{}", found.len());
+    assert!(twice[1] >= 500, "{twice:?}");
+    assert!(twice[0] < 100 && twice[2] < 100, "{twice:?}");
 }

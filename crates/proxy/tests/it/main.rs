@@ -51,6 +51,7 @@ mod odd_orders;
 mod other_proxies;
 mod own_connection;
 mod pause;
+mod scans;
 mod seen;
 mod sessions;
 mod shards;

@@ -72,7 +72,9 @@ pub(super) fn write_rewrite(rewrite: Rewrite) -> Option<RewriteRecord> {
         Rewrite::ConfigGet => RewriteRecord::ConfigGet,
         Rewrite::Guard(text) => RewriteRecord::Guard(Bytes(text.into())),
         Rewrite::Text(text) => RewriteRecord::Text(Bytes(text.into())),
-        Rewrite::Commands(_) | Rewrite::Exec | Rewrite::LastId(_) => return None,
+        Rewrite::Commands(_) | Rewrite::Exec | Rewrite::LastId(_) | Rewrite::Cursor(_) => {
+            return None;
+        }
     })
 }
 
@@ -84,7 +86,7 @@ pub(super) fn may_go(run: &Run) -> bool {
         && !unheard
         && !matches!(
             run.rewrite,
-            Rewrite::Commands(_) | Rewrite::Exec | Rewrite::LastId(_)
+            Rewrite::Commands(_) | Rewrite::Exec | Rewrite::LastId(_) | Rewrite::Cursor(_)
         )
 }
 
@@ -161,6 +163,8 @@ pub(super) fn write_later(later: Later) -> LaterRecord {
             What::ConfigGet => WhatRecord::ConfigGet,
             // Who has one does not go: an older release would not know what that is.
             What::Commands(_) => WhatRecord::Effect(EffectRecord::None),
+            // Nor would it know this; without a mark the scan begins anew.
+            What::Cursor => WhatRecord::Effect(EffectRecord::None),
         },
     }
 }

@@ -176,6 +176,7 @@ impl Worker {
         }
         let goes = match class {
             Class::Plain
+            | Class::Cursor
             | Class::Blocking
             | Class::BlockingOption
             | Class::Script
@@ -264,6 +265,10 @@ impl Worker {
         frame: &[u8],
         args: &Args<'_>,
     ) -> Flow {
+        // The reply to its `EXEC` is looked into: by then nothing else may be due.
+        if class == Class::Cursor && !self.barrier(front) {
+            return Flow::Hold;
+        }
         let leg = self.leg(front, shard);
         let looked_into = class == Class::Exec && self.looks_into_exec(front, leg);
         let flow = if looked_into {

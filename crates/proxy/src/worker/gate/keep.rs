@@ -7,6 +7,7 @@ use crate::stats::Tally;
 use crate::worker::Worker;
 use crate::worker::backend::{Effect, Next, Phase, Rewrite, Run, Seen, Use};
 use crate::worker::client::Lane;
+use crate::worker::cursors::said_again;
 use crate::worker::lanes::{Flow, Sending};
 use crate::worker::own_words::{encode_again, encode_own};
 use crate::worker::session::{Db, Transaction};
@@ -111,7 +112,9 @@ impl Keep {
             self.queue = Vec::new();
             self.overflow = true;
         } else {
-            self.queue.extend_from_slice(frame);
+            let again = said_again(frame);
+            self.queue
+                .extend_from_slice(again.as_deref().unwrap_or(frame));
             self.queued += 1;
         }
     }
