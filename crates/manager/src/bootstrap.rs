@@ -93,6 +93,7 @@ pub fn status(exec: &Exec) -> BootstrapStatus {
         host: exec.agent.host(),
         address: exec.program.config.address.to_string(),
         ca_fingerprint: member.and_then(|m| join::pem_fingerprint(&m.ca_certificate).ok()),
+        removed: member.is_some_and(|m| m.is_removed()),
     }
 }
 
@@ -114,6 +115,9 @@ async fn begin<'a>(
         )
     })?;
     if let Ok(member) = exec.member() {
+        if member.is_removed() {
+            return Err(crate::primary::removed(member));
+        }
         return Err(ApiError::new(
             ErrorCode::AlreadyMember,
             format!(

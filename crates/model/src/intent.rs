@@ -524,4 +524,7 @@ pub struct BootstrapStatus {
     pub address: String,
     /// SHA-256 of the CA's certificate, hex with colons, once there is one.
     pub ca_fingerprint: Option<String>,
+    /// It was removed from the cluster that it was a member of.
+    #[serde(default)]
+    pub removed: bool,
 }

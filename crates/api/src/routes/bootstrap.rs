@@ -92,7 +92,11 @@ pub async fn validate(
 
 async fn checked(app: &App, action: &str, request: &BootstrapRequest) -> Result<Wanted, Failure> {
     let wanted = wanted(action, request, &app.config)?;
-    if app.exec.bootstrap().await?.state == "completed" {
+    let status = app.exec.bootstrap().await?;
+    if status.removed {
+        return Err(ErrorCode::NodeRemoved.into());
+    }
+    if status.state == "completed" {
         return Err(ErrorCode::AlreadyMember.into());
     }
     Ok(wanted)

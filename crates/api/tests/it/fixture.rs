@@ -468,6 +468,7 @@ pub(crate) fn bootstrap(state: &str) -> BootstrapStatus {
         host: host(),
         address: "127.0.1.1".to_owned(),
         ca_fingerprint: None,
+        removed: false,
     }
 }
 
