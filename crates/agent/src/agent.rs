@@ -410,6 +410,7 @@ fn shard_of(command: &AgentCommand) -> ShardUid {
         | AgentCommand::SettleMove { shard, .. }
         | AgentCommand::AbortHandOver { shard, .. }
         | AgentCommand::KillEngine { shard, .. }
+        | AgentCommand::SetAside { shard, .. }
         | AgentCommand::RemoveEngine { shard, .. } => *shard,
     }
 }

@@ -19,6 +19,8 @@ const MIB: u64 = 1024 * 1024;
 /// Names of an engine's data files. 6.2 keeps one append-only file, later ones a folder of them.
 const SNAPSHOT: &str = "dump.rdb";
 const APPEND_ONLY: [&str; 2] = ["appendonly.aof", "appendonlydir"];
+/// All of them.
+pub(crate) const DATA_FILES: [&str; 3] = [SNAPSHOT, APPEND_ONLY[0], APPEND_ONLY[1]];
 
 /// How an engine must be started so that it loads what it should and nothing else.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -57,6 +57,9 @@ pub struct Ledger {
     /// How old the data were that the process loaded which was started last.
     #[serde(default)]
     pub loaded: Option<LoadedData>,
+    /// Which decision to set the files aside was carried out last.
+    #[serde(default)]
+    pub set_aside: Option<Timestamp>,
     /// Whether `spec` was changed and the running process has not taken all of it over yet.
     #[serde(default)]
     pub unapplied: bool,
@@ -215,6 +218,7 @@ impl Ledger {
             settled: Epoch(0),
             loads_from: DataSource::Nothing,
             loaded: None,
+            set_aside: None,
             unapplied: false,
             extra: Map::new(),
         }

@@ -4,6 +4,7 @@
 mod acks;
 mod adopt;
 mod checks;
+mod damage;
 mod disk;
 mod follow;
 mod hand_over;
@@ -146,6 +147,8 @@ pub(crate) struct ShardTask {
     /// Whether its append-only file is to be written anew.
     holed: Option<disk::Holed>,
     failures: Option<Failures>,
+    /// Starts in a row that failed since the files are damaged.
+    load_failures: u32,
     /// Length of the log when the process was started.
     log_mark: u64,
 }
@@ -182,6 +185,7 @@ impl ShardTask {
             snapshot_asked: false,
             holed: None,
             failures: None,
+            load_failures: 0,
             log_mark: 0,
         }
     }
@@ -331,6 +335,12 @@ impl ShardTask {
             AgentCommand::KillEngine {
                 generation, run_id, ..
             } => self.kill_engine(generation, &run_id).await,
+            AgentCommand::SetAside {
+                generation,
+                epoch,
+                decided,
+                ..
+            } => self.set_aside(generation, epoch, decided).await,
             role => self.execute_role(role, arrived).await,
         };
         (result, Life::GoesOn)
@@ -406,6 +416,7 @@ impl ShardTask {
             | AgentCommand::Configure { .. }
             | AgentCommand::RemoveEngine { .. }
             | AgentCommand::KillEngine { .. }
+            | AgentCommand::SetAside { .. }
             | AgentCommand::PressAcks { .. } => not_yet("it is no order about a role"),
         }
     }

@@ -7,6 +7,7 @@
 //! | `redis.pid` | the engine's own pid file |
 //! | `redis.conf`, `users.acl` | generated before each start |
 //! | `dump.rdb`, `appendonly*` | the engine's data |
+//! | `set-aside-*` | data of a replica that could not be loaded any more, see [`crate::shard`]; at most one |
 
 use crate::ledger::{Ledger, LedgerError};
 use model::ShardUid;

@@ -304,5 +304,7 @@ fn of_shard(state: &ClusterState, shard: &Shard, silent: Option<NodeUid>) -> Sha
         stall: None,
         files_pending: false,
         refuses_writes: None,
+        load_failures: 0,
+        set_aside: None,
     }
 }

@@ -407,6 +407,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         trouble: None,
         stalled: None,
         ended: Vec::new(),
+        set_aside: None,
         moving: None,
         fence: None,
         removed_by: None,

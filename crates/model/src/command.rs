@@ -6,6 +6,7 @@ use crate::ids::{DatabaseUid, Epoch, Generation, OperationUid, ShardUid};
 use crate::release::EngineId;
 use crate::replication::{HandOverTarget, PrimaryAddress, SyncedRecord};
 use crate::secret::Secret;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// An order to one node's agent. All are idempotent.
@@ -166,6 +167,19 @@ pub enum AgentCommand {
         generation: Generation,
         /// The process that is meant; another one is left alone.
         run_id: String,
+    },
+    /// A replica's files cannot be loaded, again and again, and its primary has the data: keep them beside, and start
+    /// without any the next time. Refused while an engine runs, or by one that knows of no such failures, or of a
+    /// role that this epoch does not end.
+    SetAside {
+        /// Which.
+        shard: ShardUid,
+        /// Generation that it was started from.
+        generation: Generation,
+        /// Epoch in which its primary serves.
+        epoch: Epoch,
+        /// When it was decided; what was decided before or at the same time is done no second time.
+        decided: Timestamp,
     },
     /// Stop the process and delete its folder. Only on behalf of an operation.
     RemoveEngine {

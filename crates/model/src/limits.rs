@@ -65,6 +65,10 @@ pub const ENGINE_STALLED_LOW: Duration = Duration::from_secs(15);
 /// How many questions in a row an engine that hangs must have left without an answer: time alone may have
 /// passed while its agent was stopped.
 pub const HANG_QUESTIONS: u32 = 3;
+/// How many starts in a row must have failed since its files are damaged before those of a replica are set aside.
+pub const LOAD_FAILURES: u32 = 3;
+/// How often that is done with a replica at most: what is damaged again so soon has another cause.
+pub const SET_ASIDE_EVERY: Duration = Duration::from_secs(600);
 /// How long the agent of an engine that hangs may take to end it; after that its primary is replaced as if
 /// it were not heard. Longer than an agent waits for the end of a process.
 pub const KILL_WITHIN: Duration = Duration::from_secs(15);

@@ -151,6 +151,12 @@ pub struct ShardObservation {
     /// Why its engine refuses writes though it runs: it cannot write to its disk. Up to 1.1.0 no agent tells.
     #[serde(default)]
     pub refuses_writes: Option<String>,
+    /// How many starts in a row have failed since its files are damaged, as its engine says. Up to 1.1.0 no agent tells.
+    #[serde(default)]
+    pub load_failures: u32,
+    /// Which decision to set its files aside was carried out last, by the time that the order names.
+    #[serde(default)]
+    pub set_aside: Option<Timestamp>,
 }
 
 impl ShardObservation {

@@ -261,6 +261,7 @@ impl ShardTask {
         ));
         if never_ran {
             self.state = EngineState::Failed;
+            self.note_damage();
             self.count_failure();
         }
         tracing::warn!(

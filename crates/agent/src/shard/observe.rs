@@ -55,6 +55,8 @@ impl ShardTask {
             stall: self.stall.clone(),
             refuses_writes: self.refuses_writes().filter(|_| answers),
             files_pending: self.engine.is_some() && self.files_pending(),
+            load_failures: self.load_failures,
+            set_aside: ledger.set_aside,
         })
     }
 
@@ -112,6 +114,8 @@ impl ShardTask {
             stall: None,
             files_pending: false,
             refuses_writes: None,
+            load_failures: 0,
+            set_aside: None,
         })
     }
 }

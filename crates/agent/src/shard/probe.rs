@@ -122,6 +122,7 @@ impl ShardTask {
             self.stall = None;
             self.ran = true;
             self.failures = None;
+            self.load_failures = 0;
         }
         self.error = None;
         self.info = Some(info);

@@ -310,6 +310,7 @@ impl ShardTask {
         let how = self
             .bury()
             .map_or_else(String::new, |how| format!(" ({how})"));
+        self.note_damage();
         let address = self.shared.config.node.address;
         AgentRefusal::failed(format!(
             "the engine ended at its start on {address}:{port}{how}; its log ends with: {}",
@@ -402,8 +403,8 @@ impl ShardTask {
     }
 }
 
-/// The last lines of a log that say something: warnings if there are any, else whatever is last.
-fn read_last_words(path: &Path, mark: u64) -> Option<String> {
+/// The end of a log, as far as it is after the mark.
+pub(super) fn read_end(path: &Path, mark: u64) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
     // Rotated meanwhile: all of it is newer.
@@ -412,7 +413,12 @@ fn read_last_words(path: &Path, mark: u64) -> Option<String> {
         .ok()?;
     let mut bytes = Vec::new();
     file.take(LAST_WORDS).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The last lines of a log that say something: warnings if there are any, else whatever is last.
+fn read_last_words(path: &Path, mark: u64) -> Option<String> {
+    let text = read_end(path, mark)?;
     // What it says of the host's settings at each start explains nothing; a line of its
     // configuration may hold a password.
     let advice = |line: &&str| line.contains(" # WARNING") || line.contains("masterauth");

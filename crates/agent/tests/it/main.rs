@@ -7,6 +7,7 @@
 
 mod adoption;
 mod bench;
+mod damaged_files;
 mod full_disk;
 mod hand_over;
 mod keeper;

@@ -189,6 +189,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         trouble: None,
         stalled: None,
         ended: Vec::new(),
+        set_aside: None,
         moving: None,
         fence: None,
         removed_by: None,
@@ -319,6 +320,8 @@ pub(crate) fn shard_observation() -> ShardObservation {
         stall: None,
         files_pending: false,
         refuses_writes: None,
+        load_failures: 0,
+        set_aside: None,
         loading_percent: 0.0,
         error: None,
     }

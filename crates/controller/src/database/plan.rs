@@ -12,7 +12,7 @@ use crate::observed::{self, Observations};
 use crate::operation::{ending, plan as operation};
 use crate::placement::plan::proxies;
 use crate::replica_set::{self, ReplicaSet};
-use crate::replication::{hanging, plan as replication};
+use crate::replication::{damaged, hanging, plan as replication};
 use crate::slave_ha::plan as slave_ha;
 use crate::state::{Change, ClusterState, Stored};
 use crate::switchover::execute;
@@ -392,7 +392,7 @@ impl View<'_> {
                     // It is not waited for.
                     None if self.is_lost(replica) => return Need::Nothing,
                     None if self.is_replaced(replica) => return Need::Nothing,
-                    None => return self.hung_need(both).unwrap_or(*engine),
+                    None => return self.out_of_order(both).unwrap_or(*engine),
                 }
             }
         };
@@ -406,8 +406,11 @@ impl View<'_> {
         }
     }
 
-    fn hung_need(&self, both: (&ReplicaSet<'_>, &Stored<Shard>)) -> Option<Need> {
-        let need = hanging::need(self.state, self.observed, both, self.instant, self.now)?;
+    /// What a replica needs besides a start: its engine hangs, or cannot load its files.
+    fn out_of_order(&self, both: (&ReplicaSet<'_>, &Stored<Shard>)) -> Option<Need> {
+        let known = (self.state, self.observed);
+        let hangs = hanging::need(known.0, known.1, both, self.instant, self.now);
+        let need = hangs.or_else(|| damaged::need(known, both, (self.instant, self.now)))?;
         Some(match need {
             // Until it is done, that is what is waited for: it may never be.
             replication::Need::Order(command, reason) => {

@@ -9,6 +9,7 @@
 mod beside_the_dead;
 mod busy;
 mod coming_back;
+mod damaged_files;
 mod executor;
 mod failed_moves;
 mod failover;

@@ -382,6 +382,10 @@ impl World {
                 self.crash(uid);
                 "ends"
             }
+            AgentCommand::SetAside { epoch, decided, .. } => {
+                self.sets_aside(uid, epoch, decided);
+                "sets aside"
+            }
             AgentCommand::RemoveEngine { .. } => {
                 shards.retain(|s| s.shard != uid);
                 let txn = deletion::shard_removed(&self.cluster(), uid, self.now);
@@ -536,8 +540,13 @@ fn ensure(shards: &mut Vec<ShardObservation>, spec: EngineSpec, run_id: String) 
         }
         _ => {}
     }
+    let before = shards.iter().find(|s| s.shard == spec.shard);
+    let set_aside = before.and_then(|seen| seen.set_aside);
     shards.retain(|s| s.shard != spec.shard);
-    shards.push(started(spec, run_id));
+    shards.push(ShardObservation {
+        set_aside,
+        ..started(spec, run_id)
+    });
     "starts"
 }
 
@@ -564,6 +573,8 @@ pub(crate) fn started(spec: EngineSpec, run_id: String) -> ShardObservation {
         stall: None,
         files_pending: false,
         refuses_writes: None,
+        load_failures: 0,
+        set_aside: None,
     }
 }
 

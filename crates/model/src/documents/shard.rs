@@ -97,6 +97,9 @@ pub struct Shard {
     /// [`crate::limits::FAILOVERS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<Timestamp>,
+    /// Of a replica: when it was decided last that its files, which cannot be loaded, are set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<Timestamp>,
     /// Of a primary: the move of its role that was begun, until it is known how it ended.
     #[serde(default)]
     pub moving: Option<RoleMove>,

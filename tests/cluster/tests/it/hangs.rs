@@ -23,7 +23,7 @@ fn events(cluster: &Cluster, kind: &str) -> Result<Vec<LogEvent>, String> {
     Ok(all.into_iter().filter(|event| event.kind == kind).collect())
 }
 
-fn told(cluster: &Cluster, kind: &str) -> LogEvent {
+pub(crate) fn told(cluster: &Cluster, kind: &str) -> LogEvent {
     wait::until(kind, Duration::from_secs(60), || {
         let event = events(cluster, kind)?.pop();
         event.ok_or_else(|| "not told of yet".to_owned())
@@ -31,7 +31,7 @@ fn told(cluster: &Cluster, kind: &str) -> LogEvent {
     .unwrap()
 }
 
-fn writers(cluster: &Cluster) -> Vec<Writer> {
+pub(crate) fn writers(cluster: &Cluster) -> Vec<Writer> {
     let writers: Vec<Writer> = (0..3)
         .map(|number| writer(cluster, number, PORT, format!("chain:{number}")))
         .collect();
@@ -40,7 +40,7 @@ fn writers(cluster: &Cluster) -> Vec<Writer> {
 }
 
 /// Nothing that was acknowledged is lost.
-fn whole(cluster: &Cluster, writers: Vec<Writer>) {
+pub(crate) fn whole(cluster: &Cluster, writers: Vec<Writer>) {
     let mut connection = served(cluster, 0, PORT);
     for written in stop(writers) {
         let there = value(&mut connection, &written.key);

@@ -10,6 +10,7 @@ mod all_clients;
 mod bootstrap;
 mod cut_moves;
 mod cut_operations;
+mod damaged_files;
 mod databases;
 mod finding;
 mod hangs;

@@ -47,7 +47,7 @@ fn leads(cluster: &Cluster, asked: usize, wanted: usize) {
     .unwrap();
 }
 
-fn append_only(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn append_only(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -270,6 +270,7 @@ fn command_name(command: &AgentCommand) -> &'static str {
         AgentCommand::SettleMove { .. } => "settle",
         AgentCommand::AbortHandOver { .. } => "abort",
         AgentCommand::KillEngine { .. } => "end",
+        AgentCommand::SetAside { .. } => "set aside",
         AgentCommand::RemoveEngine { .. } => "remove",
     }
 }

@@ -3,8 +3,9 @@
 use super::World;
 use controller::replica_set;
 use controller::switchover::plan::Move;
+use jiff::Timestamp;
 use model::documents::{Role, Shard};
-use model::limits::HANG_QUESTIONS;
+use model::limits::{HANG_QUESTIONS, LOAD_FAILURES};
 use model::observation::{EngineStall, EngineState, NodeObservation, ShardObservation, StallKind};
 use model::replication::{ReplicaSeen, ReplicationObservation, SyncedRecord};
 use model::{Epoch, ShardUid};
@@ -123,6 +124,28 @@ impl World {
         assert!(elsewhere, "redis:{uid} is ended, and nobody has its data");
         let recorded = shard.role == Role::Replica && shard.synced.is_some();
         assert!(!recorded, "redis:{uid} is ended, and may be promoted");
+    }
+
+    /// The files of a replica go only while its primary has the data and serves.
+    pub(super) fn sets_aside(&mut self, uid: ShardUid, epoch: Epoch, decided: Timestamp) {
+        let cluster = self.cluster();
+        let shard = cluster.shard(uid).expect("a shard that is there");
+        let set = cluster.shards_of(shard.database);
+        let mut set = set.filter(|other| other.slots == shard.slots && other.removed_by.is_none());
+        let serves =
+            set.any(|other| other.uid != uid && self.takes_writes(other) && other.epoch == epoch);
+        assert!(
+            serves,
+            "the files of redis:{uid} go, and nobody has its data"
+        );
+        let may_be_promoted = shard.role == Role::Primary || shard.synced.is_some();
+        assert!(!may_be_promoted, "redis:{uid} may be needed");
+        self.disk.remove(&uid);
+        let seen = self.seen(uid);
+        assert!(seen.load_failures >= LOAD_FAILURES && seen.pid.is_none());
+        seen.load_failures = 0;
+        seen.state = EngineState::Stopped;
+        seen.set_aside = Some(decided);
     }
 
     /// A shard as its agent sees it.
