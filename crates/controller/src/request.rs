@@ -403,6 +403,7 @@ pub(crate) fn new_shard(uid: ShardUid, database: &Database, users: EngineUsers) 
         synced: None,
         role_since: None,
         lost_since: None,
+        lost_before: false,
         failovers: Vec::new(),
         trouble: None,
         stalled: None,

@@ -185,6 +185,7 @@ pub(crate) fn shard(uid: u64, database: u64, node: u64) -> Shard {
         synced: None,
         role_since: None,
         lost_since: None,
+        lost_before: false,
         failovers: Vec::new(),
         trouble: None,
         stalled: None,

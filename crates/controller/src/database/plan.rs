@@ -3,7 +3,7 @@
 use super::deletion::{self, gone_with_its_node, is_lost};
 use super::restart;
 use crate::failover::plan::{self as failover, Verdict};
-use crate::failover::stall;
+use crate::failover::{stall, times};
 use crate::leases::plan as leases;
 use crate::maintenance::plan as maintenance;
 use crate::migration::back;
@@ -492,8 +492,8 @@ fn role_of(
         let mut doc = shard.doc.clone();
         let mut change = Change::of(state, now);
         let served = set.last_served();
-        let lost = doc.lost_since.take();
-        let promoted = doc.synced.take().is_some() || lost.is_some();
+        let promoted = doc.synced.take().is_some() || doc.lost_since.is_some();
+        times::note(&mut doc, None);
         for replica in set.replicas.iter().filter(|r| r.synced.is_some()) {
             let mut doc = replica.doc.clone();
             replica_set::carry_record(&mut doc, served, shard.epoch);
@@ -504,8 +504,8 @@ fn role_of(
         doc.fence = None;
         change.replace(keys::shard(shard.uid), shard.revision, &doc);
         if promoted {
-            let since = lost.or(shard.role_since);
-            let took = since.map(|since| now.duration_since(since).as_millis());
+            let took =
+                times::nobody_since(shard).map(|since| now.duration_since(since).as_millis());
             change.event(
                 Severity::Info,
                 "shard_promoted",

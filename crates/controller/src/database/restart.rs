@@ -36,10 +36,15 @@ pub(super) fn new_process(
     if has_served && !is_the_same {
         let lost = times::lost_since(observed, set, (instant, now));
         let unserved = times::unserved_for(observed, shard, (instant, now));
-        restarted(state, &mut change, (&doc, seen), (lost, unserved, now));
+        restarted(
+            state,
+            &mut change,
+            (&doc, seen),
+            (lost.since, unserved, now),
+        );
     }
     if !is_the_same {
-        doc.lost_since = None;
+        times::note(&mut doc, None);
     }
     doc.run_id = Some(run_id.to_owned());
     doc.synced = None;

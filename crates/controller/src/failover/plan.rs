@@ -18,6 +18,7 @@
 //! stored that no proxy may use it, its agent ends it, and then it is gone. An agent that does not get that
 //! done is not waited for without end: the primary is replaced as one that is not heard.
 
+use super::times::Lost;
 use super::{restarted, stall, times};
 use crate::observed::{self, Observations};
 use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
@@ -201,7 +202,7 @@ fn replace_by_restarted(
     }
     let as_primary = AsPrimary {
         run_id: Some(next.run_id.to_owned()),
-        lost_since: Some(times::lost_since(observed, set, times)),
+        lost: Some(times::lost_since(observed, set, times)),
         ..AsPrimary::default()
     };
     let mut change = new_primary(state, set, new, as_primary, times.1);
@@ -315,11 +316,11 @@ impl Loss {
 fn withhold(
     state: &ClusterState,
     set: &ReplicaSet<'_>,
-    (cause, lost): (&str, Timestamp),
+    (cause, lost): (&str, Lost),
     now: Timestamp,
 ) -> Verdict {
     let mut doc = set.primary.doc.clone();
-    doc.lost_since = Some(lost);
+    times::note(&mut doc, Some(lost));
     doc.fence = Some(Fence::Withheld { since: now });
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
@@ -356,6 +357,12 @@ fn back(
     if !(set.primary.is_withheld() || held && there()) {
         return Verdict::Stays;
     }
+    if let Fate::Alive(seen) = replica_set::fate(observed, set.primary, instant)
+        && seen.run_id.is_none()
+    {
+        // It is being started, and may be another process.
+        return Verdict::Stays;
+    }
     if let Fate::Unknown(reason) = replica_set::fate(observed, set.primary, instant)
         && set.replicas.iter().any(|replica| replica.synced.is_some())
         && !replica_set::is_heard_by_a_replica(observed, set, instant)
@@ -365,7 +372,7 @@ fn back(
     let mut doc = set.primary.doc.clone();
     doc.fence = None;
     doc.trouble = None;
-    doc.lost_since = None;
+    times::note(&mut doc, None);
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
     let reason = format!("redis:{} is heard again", doc.uid);
@@ -391,7 +398,8 @@ fn held(
     }
     let mut doc = set.primary.doc.clone();
     // Whoever ends the wait knows when it began, be it another primary node.
-    doc.lost_since = Some(times::lost_since(observed, set, (instant, now)));
+    let lost = times::lost_since(observed, set, (instant, now));
+    times::note(&mut doc, Some(lost));
     doc.trouble = Some(reason.clone());
     let mut change = Change::of(state, now);
     change.replace(keys::shard(doc.uid), set.primary.revision, &doc);
@@ -424,7 +432,7 @@ fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestam
         server.uid
     );
     let as_primary = AsPrimary {
-        lost_since: set.primary.lost_since,
+        lost: times::stored(set.primary),
         ..AsPrimary::default()
     };
     let mut change = new_primary(state, set, server, as_primary, now);
@@ -456,12 +464,12 @@ fn promotion(
     let cause = loss.cause();
     let record = best.shard.synced.as_ref();
     let lost = times::lost_since(observed, set, (instant, now));
-    let from = times::unproven_from(observed, best.shard, lost, (instant, now));
+    let from = times::unproven_from(observed, best.shard, lost.since, (instant, now));
     let as_primary = AsPrimary {
         run_id: record.map(|record| record.run_id.clone()),
         history: Some(&best.history),
         fence: loss.may_live().then_some(Fence::Promises),
-        lost_since: Some(lost),
+        lost: Some(lost),
     };
     let mut change = new_primary(state, set, best.shard, as_primary, now);
     let last_heard = observed.last_offset(set.primary.uid);
@@ -500,8 +508,8 @@ struct AsPrimary<'a> {
     history: Option<&'a str>,
     /// What it must wait for.
     fence: Option<Fence>,
-    /// See [`Shard::lost_since`].
-    lost_since: Option<Timestamp>,
+    /// When the one before it was lost.
+    lost: Option<Lost>,
 }
 
 /// Gives the role to another shard, in the next epoch of the set. Records stay: until the new primary
@@ -526,11 +534,11 @@ fn new_primary(
         doc.trouble = None;
         doc.stalled = None;
         doc.fence = None;
-        doc.lost_since = None;
+        times::note(&mut doc, None);
         if member.uid == next.uid {
             doc.role = Role::Primary;
             doc.fence.clone_from(&known.fence);
-            doc.lost_since = known.lost_since;
+            times::note(&mut doc, known.lost);
             // A record of another process says nothing of this one.
             let run_id = known.run_id.as_ref();
             doc.synced = doc.synced.filter(|record| Some(&record.run_id) == run_id);

@@ -471,6 +471,9 @@ impl<'a> Telling<'a> {
     /// A primary on a node that is down, whose place nobody takes.
     fn with_its_node(&self, shard: &Stored<Shard>, outage: &NodeOutage) -> Option<Down> {
         let silence = self.is_down(shard.node)?;
+        if self.is_served(shard) {
+            return None;
+        }
         let replicas = self.replicas(shard);
         if replicas.iter().any(|replica| replica.synced.is_some()) && silence < REPLACED_WITHIN {
             return None;
@@ -498,6 +501,34 @@ impl<'a> Telling<'a> {
             remedy: format!(
                 "bring node:{node} back: the shard serves then with what is on its disk"
             ),
+        })
+    }
+
+    /// Whether others reach a primary whose node does not reach this one: it serves on. Its replicas hear it, or a proxy on
+    /// another node has connections to it, which end within seconds when nobody answers there.
+    fn is_served(&self, shard: &Shard) -> bool {
+        let Known {
+            state,
+            observed,
+            instant,
+            ..
+        } = self.known;
+        if !shard.is_usable() {
+            return false;
+        }
+        let Some(database) = state.database(shard.database) else {
+            return false;
+        };
+        let mut sets = replica_set::of_database(state, database).into_iter();
+        let set = sets.find(|set| set.primary.uid == shard.uid);
+        if set.is_some_and(|set| replica_set::is_heard_by_a_replica(observed, &set, instant)) {
+            return true;
+        }
+        let mut others = state.nodes.iter().filter(|node| node.uid != shard.node);
+        others.any(|node| {
+            let seen = self.fresh(node.uid).and_then(|seen| seen.proxy.as_ref());
+            let mut served = seen.into_iter().flat_map(|proxy| &proxy.databases);
+            served.any(|one| one.database == shard.database && one.shards_connected)
         })
     }
 

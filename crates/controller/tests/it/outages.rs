@@ -116,7 +116,17 @@ fn since(event: &Event) -> Timestamp {
     event.facts["since"].as_str().unwrap().parse().unwrap()
 }
 
+/// A node dies: others' proxies lose their connections to it, too.
 fn silent(world: &mut World, node: u64) {
+    cut(world, node);
+    let others: Vec<u64> = world.nodes.keys().map(|uid| uid.0).collect();
+    for other in others.into_iter().filter(|other| *other != node) {
+        connected(world, other, false);
+    }
+}
+
+/// The primary node does not hear it any more; others do.
+fn cut(world: &mut World, node: u64) {
     world.silent.push(NodeUid(node));
 }
 
@@ -213,6 +223,43 @@ fn a_primary_whose_replica_takes_its_place_is_not_down() {
     assert!(story.contains("redis:2 becomes primary"), "{story}");
     leader.hears(&mut world, 60);
     assert_eq!(told(&world), ["Error node_down"]);
+}
+
+/// The network is cut between the primary node and the one with the master: others reach that as before.
+#[test]
+fn a_primary_that_others_reach_serves_on() {
+    let (mut world, mut leader) = created(true);
+    for uid in [2, 3] {
+        connected(&mut world, uid, false);
+    }
+    cut(&mut world, 1);
+    leader.hears(&mut world, 60);
+    assert_eq!(told(&world), ["Error node_down"], "its replica hears it");
+    world.link(REPLICA, false, false);
+    leader.hears(&mut world, 20);
+    assert_eq!(told(&world)[1..], ["Critical shard_down"]);
+
+    let (mut world, mut leader) = created(false);
+    connected(&mut world, 2, true);
+    connected(&mut world, 3, false);
+    cut(&mut world, 1);
+    leader.hears(&mut world, 60);
+    assert_eq!(told(&world), ["Error node_down"], "a proxy reaches it");
+    connected(&mut world, 2, false);
+    leader.hears(&mut world, 1);
+    assert_eq!(told(&world)[1..], ["Critical shard_down"]);
+}
+
+/// Whether the proxy of a node has connections to the shards of the only database.
+fn connected(world: &mut World, node: u64, is: bool) {
+    let database = world.cluster().databases[0].uid;
+    let seen = world.nodes.get_mut(&NodeUid(node)).unwrap();
+    let proxy = seen.proxy.get_or_insert_default();
+    proxy.databases = vec![model::observation::ProxyDatabaseObservation {
+        database,
+        shards_connected: is,
+        ..Default::default()
+    }];
 }
 
 #[test]

@@ -290,3 +290,90 @@ fn a_restart_tells_for_how_long_nobody_could_write() {
         assert_eq!(took, heard.then_some(7_300));
     }
 }
+
+/// All nodes were powered off. Who has the newest data is not heard at first, and a failover waits: nobody knows for how
+/// long nobody could write, and the beginning of the wait is not when that began.
+#[test]
+fn a_wait_after_a_power_cut_is_not_when_it_began() {
+    let mut world = persistent(Persistence::AofEverySecond);
+    let start = Instant::now();
+    let mut observed = Observations::default();
+    observed.in_term(7, start);
+    world.crash(PRIMARY);
+    let node = |world: &World, uid| world.nodes[&shard(world, uid).node].clone();
+    observed.record(node(&world, PRIMARY), start);
+    stores(&mut world, &observed, start);
+    only(&world, "failover_waits");
+    let waits = shard(&world, PRIMARY);
+    assert_eq!(
+        (waits.lost_since, waits.lost_before),
+        (Some(world.now), true)
+    );
+
+    // The other one was started again too, so nothing is waited for any more.
+    world.restart(REPLICA);
+    passes(&mut world, 3);
+    let then = start + Duration::from_secs(3);
+    let seen = world.seen(PRIMARY);
+    seen.state = EngineState::Starting;
+    for uid in [PRIMARY, REPLICA] {
+        observed.record(node(&world, uid), then);
+    }
+    stores(&mut world, &observed, then);
+    let seen = world.seen(PRIMARY);
+    seen.state = EngineState::Running;
+    seen.run_id = Some("another".to_owned());
+    observed.record(node(&world, PRIMARY), then);
+    stores(&mut world, &observed, then);
+    let took = only(&world, "shard_restarted")["milliseconds"].clone();
+    assert_eq!(took, Value::Null);
+    assert!(!shard(&world, PRIMARY).lost_before);
+}
+
+/// A wait of which the primary node knew when it began is told by the next one, also when the engine was seen starting.
+#[test]
+fn a_wait_that_another_primary_node_began_tells_for_how_long() {
+    let mut world = created();
+    let start = Instant::now();
+    let mut observed = Observations::default();
+    observed.in_term(1, start);
+    let node = |world: &World, uid| world.nodes[&shard(world, uid).node].clone();
+    for uid in [PRIMARY, REPLICA] {
+        observed.record(node(&world, uid), start);
+    }
+    let (lost, at) = (world.now, start + Duration::from_secs(5));
+    passes(&mut world, 5);
+    world.crash(PRIMARY);
+    observed.record(node(&world, PRIMARY), at);
+    stores(&mut world, &observed, at);
+    only(&world, "failover_waits");
+    let waits = shard(&world, PRIMARY);
+    assert_eq!((waits.lost_since, waits.lost_before), (Some(lost), false));
+
+    let mut observed = Observations::default();
+    observed.in_term(2, at);
+    world.restart(REPLICA);
+    world.seen(PRIMARY).state = EngineState::Starting;
+    passes(&mut world, 55);
+    for uid in [PRIMARY, REPLICA] {
+        observed.record(node(&world, uid), at);
+    }
+    stores(&mut world, &observed, at);
+    let seen = world.seen(PRIMARY);
+    seen.state = EngineState::Running;
+    seen.run_id = Some("another".to_owned());
+    observed.record(node(&world, PRIMARY), at);
+    stores(&mut world, &observed, at);
+    let took = only(&world, "shard_restarted")["milliseconds"].as_u64();
+    assert_eq!(took, Some(60_000));
+}
+
+/// Writes what a primary node plans that has heard this.
+fn stores(world: &mut World, observed: &Observations, instant: Instant) {
+    let plan = plan::plan(&world.cluster(), observed, instant, world.now);
+    for step in plan.steps {
+        if let Step::Store { txn, .. } = step {
+            world.apply(&txn);
+        }
+    }
+}

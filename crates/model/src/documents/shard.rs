@@ -83,6 +83,9 @@ pub struct Shard {
     /// predecessor, was last known to take writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Timestamp>,
+    /// Whether nobody knew when that was: it is when it was found out then, and may have been long before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost_before: bool,
     /// The last automatic failovers of its replica set, oldest first, at most
     /// [`crate::limits::FAILOVERS_KEPT`].
     #[serde(default)]
