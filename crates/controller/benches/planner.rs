@@ -248,6 +248,7 @@ fn of_node(state: &ClusterState, node: NodeUid, silent: Option<NodeUid>) -> Node
         }),
         services: Vec::new(),
         stopping: false,
+        disk_full: false,
         upgrade: model::upgrade::UpgradeObservation::default(),
         applied: state.revision,
         state_hash: String::new(),

@@ -5,6 +5,7 @@ use crate::levels;
 use crate::member::Member;
 use crate::primary::{self, Primary};
 use crate::view;
+use model::NodeUid;
 use model::limits::HEARTBEAT_EVERY;
 use model::observation::{NodeObservation, ServiceObservation};
 use std::sync::Arc;
@@ -96,18 +97,40 @@ async fn beat(member: &Member, services: &[ServiceObservation]) -> jiff::Timesta
             }
         }
         Some(Primary::Other(node, address)) => {
-            match member.internode.heartbeat(&address, &observation).await {
-                Ok(answer) if answer.primary == Some(node) => {
-                    member.controller.led(node);
-                    member.remember(answer.observed);
+            let _ = tell_one(member, &observation, node, &address).await;
+        }
+        // A store that cannot write does not learn who leads now: who it is takes it in.
+        None if observation.disk_full => {
+            let voters = member.store.status().voters.into_iter();
+            for other in voters.map(|voter| voter.member) {
+                let is_other = other.uid != observation.node;
+                if is_other && tell_one(member, &observation, other.uid, &other.address).await {
+                    break;
                 }
-                Ok(_) => tracing::debug!(%node, "no longer the primary node"),
-                Err(error) => tracing::debug!(%node, %error, "heartbeat not delivered"),
             }
         }
         None => tracing::debug!("no primary node to tell"),
     }
     taken
+}
+
+/// Tells one node, which may be the primary node. Whether it is.
+async fn tell_one(
+    member: &Member,
+    observation: &NodeObservation,
+    node: NodeUid,
+    address: &str,
+) -> bool {
+    match member.internode.heartbeat(address, observation).await {
+        Ok(answer) if answer.primary == Some(node) => {
+            member.controller.led(node);
+            member.remember(answer.observed);
+            return true;
+        }
+        Ok(_) => tracing::debug!(%node, "no longer the primary node"),
+        Err(error) => tracing::debug!(%node, %error, "heartbeat not delivered"),
+    }
+    false
 }
 
 /// What this node knows of itself.
@@ -128,6 +151,7 @@ pub fn observe(member: &Member, services: &[ServiceObservation]) -> NodeObservat
         proxy: member.proxies.latest().borrow().clone(),
         services: services.to_vec(),
         stopping: member.is_stopping(),
+        disk_full: member.store.status().disk_full,
         upgrade: levels::observe(member),
         applied: state.revision,
         state_hash: state.hash(),

@@ -82,7 +82,21 @@ pub fn removed(member: &Member) -> ApiError {
 }
 
 fn no_quorum(member: &Member) -> ApiError {
-    let voters = member.store.status().voters.len();
+    let status = member.store.status();
+    let voters = status.voters.len();
+    if !status.no_quorum && !status.answering.is_empty() {
+        let me = member.identity.node;
+        let names = status.answering.iter().map(|uid| format!("node:{uid}"));
+        let names: Vec<String> = names.collect();
+        return ApiError::new(
+            ErrorCode::NoQuorum,
+            format!(
+                "no primary node is reached from node:{me}, but these voters of the configuration are: {}. Run it \
+                 on one of them, and see the network between node:{me} and the others",
+                names.join(", "),
+            ),
+        );
+    }
     ApiError::new(
         ErrorCode::NoQuorum,
         format!(

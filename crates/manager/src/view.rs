@@ -7,7 +7,7 @@ use controller::reconcile::store_error;
 use controller::state::ClusterState;
 use model::limits::HEARTBEAT_LOST;
 use model::view::{ClusterView, Observed};
-use model::{ApiError, ErrorCode};
+use model::{ApiError, ErrorCode, NodeUid};
 use std::time::{Duration, Instant};
 use store::State;
 
@@ -44,7 +44,9 @@ pub fn build(member: &Member, state: &State, confirmed: bool) -> Result<ClusterV
     let observed = if status.is_leader {
         observed(&member.controller.observations(), now)
     } else {
-        with_own(aged(member, now), member)
+        let mut known = aged(member, now);
+        answer(&mut known, &status.answering);
+        with_own(known, member)
     };
     Ok(ClusterView {
         revision: state.revision,
@@ -118,6 +120,16 @@ fn merged(heard: &Observations, before: &LastKnown, now: Instant) -> Vec<Observe
     }
     all.sort_by_key(|one| one.observation.node);
     all
+}
+
+/// Who answers this node is heard by it, though no primary node tells so: where only the way to that is cut, it alone is not
+/// heard.
+fn answer(observed: &mut [Observed], answering: &[NodeUid]) {
+    for one in observed {
+        if answering.contains(&one.observation.node) {
+            one.age_ms = 0;
+        }
+    }
 }
 
 /// A node knows itself, whoever hears of it.

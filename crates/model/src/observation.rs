@@ -39,6 +39,10 @@ pub struct NodeObservation {
     /// Whether it is being stopped: it is no place for a primary.
     #[serde(default)]
     pub stopping: bool,
+    /// Whether what its configuration store is to write waits for room on its disk: it does not vote until then. Up to
+    /// 1.1.0 no node tells: its `cnm_exec` ends instead.
+    #[serde(default)]
+    pub disk_full: bool,
     /// For upgrades.
     #[serde(default)]
     pub upgrade: UpgradeObservation,

@@ -283,6 +283,9 @@ object! {
         /// Ours: whether it leaves the cluster when nothing is on it any more.
         #[serde(default)]
         pub leaving: bool,
+        /// Ours: whether its disk is full, so that it does not vote on the configuration.
+        #[serde(default)]
+        pub disk_full: bool,
     }
 }
 

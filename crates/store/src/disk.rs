@@ -1,8 +1,9 @@
 //! Log, vote and snapshot in SQLite: one connection, on a thread of its own.
 //!
 //! Every write is a transaction that has reached the disk (`synchronous=FULL`) before it is
-//! acknowledged; appends that wait together share one. A failure to read or write is fatal for the
-//! process: the hook of [`StoreConfig`] is called and nothing is done any more.
+//! acknowledged; appends that wait together share one. A disk that is full is waited for, as for one that is slow without
+//! end ([`room`]). Any other failure to read or write is fatal for the process: the hook of [`StoreConfig`] is called and
+//! nothing is done any more.
 
 use crate::config::{FatalHook, StoreConfig};
 use crate::error::StoreError;
@@ -18,7 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
+mod room;
 mod thread;
+
+pub(crate) use room::Room;
 
 /// So many requests may wait for the disk.
 const QUEUE: usize = 256;
@@ -69,6 +73,8 @@ enum Job {
 pub(crate) struct Disk {
     jobs: mpsc::Sender<Job>,
     slow: Slow,
+    /// Whether there is room for what is to be written.
+    pub(crate) room: Arc<Room>,
 }
 
 /// The fault point: a slow disk. Always so slow, or, in debug builds, for as many milliseconds as a test writes into
@@ -103,13 +109,14 @@ impl Disk {
             .map_err(|error| StoreError::Storage(format!("{}: {error}", config.dir.display())))?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let slow = Slow::of(config);
-        let of_thread = slow.clone();
+        let room = Arc::new(Room::default());
+        let of_thread = (slow.clone(), room.clone());
         let fatal = config.fatal.clone();
         std::thread::Builder::new()
             .name("store-disk".to_owned())
             .spawn(move || thread::run(connection, queue, of_thread, &fatal))
             .map_err(|error| StoreError::Storage(format!("thread for the disk: {error}")))?;
-        Ok(Self { jobs, slow })
+        Ok(Self { jobs, slow, room })
     }
 
     async fn send(&self, job: Job) -> Result<(), DiskError> {
@@ -136,14 +143,16 @@ impl Disk {
     /// Writes in one transaction.
     async fn write(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), DiskError> {
-        let slow = self.slow.clone();
+        let (slow, room) = (self.slow.clone(), self.room.clone());
         self.call(move |connection| {
             slow.wait();
-            let transaction = connection.transaction()?;
-            work(&transaction)?;
-            Ok(transaction.commit()?)
+            room.wait_for(|| {
+                let transaction = connection.transaction()?;
+                work(&transaction)?;
+                transaction.commit()
+            })
         })
         .await
     }
@@ -256,7 +265,7 @@ impl Disk {
         header: SnapshotHeader,
         body: Arc<Vec<u8>>,
     ) -> Result<(), DiskError> {
-        let slow = self.slow.clone();
+        let (slow, room) = (self.slow.clone(), self.room.clone());
         self.call(move |connection| {
             slow.wait();
             let present = snapshot_header(connection)?;
@@ -264,12 +273,14 @@ impl Disk {
                 return Ok(());
             }
             let record = record::write(SNAPSHOT_HEADER, |to| to.snapshot_header(&header));
-            let transaction = connection.transaction()?;
-            transaction.execute(
-                "INSERT OR REPLACE INTO snapshot (id, header, body) VALUES (1, ?, ?)",
-                params![record, body.as_slice()],
-            )?;
-            Ok(transaction.commit()?)
+            room.wait_for(|| {
+                let transaction = connection.transaction()?;
+                transaction.execute(
+                    "INSERT OR REPLACE INTO snapshot (id, header, body) VALUES (1, ?, ?)",
+                    params![record, body.as_slice()],
+                )?;
+                transaction.commit()
+            })
         })
         .await
     }

@@ -9,7 +9,7 @@
 
 use crate::error::StoreError;
 use crate::raft::{Address, LogId, Metrics};
-use crate::store::{Node, stopped};
+use crate::store::{Node, lock, stopped};
 use crate::transport::{Member, RpcKind};
 use crate::wire::{PreVote, PreVoteAnswer};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -68,7 +68,8 @@ async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Durati
     node.publish_leader(node.has_quorum(metrics).then_some(node.config.node));
     let now = Instant::now();
     if now >= *next_beat {
-        if !node.silent.load(Ordering::Acquire) {
+        // Who cannot write is no leader: the others are to find another one.
+        if !node.silent.load(Ordering::Acquire) && !node.disk.room.is_full() {
             // It fails only if Raft has ended, which the next round sees.
             let _ = node.raft.trigger().heartbeat().await;
         }
@@ -85,6 +86,7 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     };
     if idle < config.election_base {
         node.unanswered.store(0, Ordering::Release);
+        lock(&node.answering).clear();
     }
     let heard = idle < config.leader_silence();
     node.publish_leader(metrics.current_leader.filter(|_| heard).map(NodeUid));
@@ -105,6 +107,7 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     }
     if !alone {
         let answers = ask_all(node, metrics).await;
+        lock(&node.answering).clone_from(&answers.from);
         if answers.answered {
             node.unanswered.store(0, Ordering::Release);
         } else {
@@ -113,6 +116,10 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         if !answers.granted {
             return ASK_AGAIN;
         }
+    }
+    if node.disk.room.is_full() {
+        // Its own vote could not be written.
+        return ASK_AGAIN;
     }
     // The leader may have been heard meanwhile.
     if node.silence().await.is_ok_and(|idle| idle >= window) {
@@ -129,12 +136,14 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
 }
 
 /// What the voters said, this node among them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Answers {
     /// A majority of each set of voters would vote for this node.
     granted: bool,
     /// A majority of each has answered, whatever it was.
     answered: bool,
+    /// Who has answered, but for this node.
+    from: Vec<NodeUid>,
 }
 
 /// Asks the other voters, until a majority of each set of voters would vote for this node.
@@ -182,6 +191,11 @@ async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
     Answers {
         granted: is_majority(&granted),
         answered: is_majority(&answered),
+        from: answered
+            .iter()
+            .map(|uid| NodeUid(*uid))
+            .filter(|uid| *uid != node.config.node)
+            .collect(),
     }
 }
 
@@ -201,7 +215,7 @@ impl Node {
         match metrics.state {
             // One that was elected just now has not asked yet.
             ServerState::Leader => {
-                metrics.millis_since_quorum_ack.is_some() && !self.has_quorum(metrics)
+                metrics.millis_since_quorum_ack.is_some() && !self.is_answered(metrics)
             }
             _ => self.unanswered.load(Ordering::Acquire) >= ROUNDS,
         }
@@ -210,7 +224,8 @@ impl Node {
     /// Whether this node would vote for one whose log ends at `last_log`.
     pub(crate) async fn would_vote(&self, last_log: Option<LogId>) -> Result<bool, StoreError> {
         let metrics = self.metrics();
-        if metrics.state == ServerState::Leader && self.has_quorum(&metrics) {
+        let leads = metrics.state == ServerState::Leader && self.has_quorum(&metrics);
+        if leads || self.disk.room.is_full() {
             return Ok(false);
         }
         let hears_leader = metrics.vote.is_committed() && self.silence().await? < self.config.lease;

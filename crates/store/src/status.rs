@@ -45,4 +45,10 @@ pub struct Status {
     /// This node votes, and knows that no majority of voters answers: not only that nobody leads, as during an election.
     #[serde(default)]
     pub no_quorum: bool,
+    /// Other voters that have just answered this one, which hears no leader.
+    #[serde(default)]
+    pub answering: Vec<NodeUid>,
+    /// What is to be written waits for room on this node's disk: it does not vote and acknowledges nothing until then.
+    #[serde(default)]
+    pub disk_full: bool,
 }

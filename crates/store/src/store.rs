@@ -65,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) silent: AtomicBool,
     /// Rounds of questions in a row that no majority has answered, while no leader is heard.
     pub(crate) unanswered: AtomicU32,
+    /// Other voters that have answered the last round of questions, while no leader is heard.
+    pub(crate) answering: std::sync::Mutex<Vec<NodeUid>>,
     /// One for each request under way at the leader.
     pub(crate) requests: Semaphore,
     /// Held by whoever changes the members, or hands over.
@@ -125,6 +127,7 @@ impl Store {
             paused: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             unanswered: AtomicU32::new(0),
+            answering: std::sync::Mutex::default(),
             requests: Semaphore::new(REQUESTS as usize),
             changing: Mutex::new(()),
             closing: watch::Sender::new(false),
@@ -329,6 +332,8 @@ impl Store {
             snapshot: metrics.snapshot.map(|id| id.index),
             quorum_age_ms: metrics.millis_since_quorum_ack,
             no_quorum: node.lacks_quorum(&metrics),
+            answering: lock(&node.answering).clone(),
+            disk_full: node.disk.room.is_full(),
         }
     }
 
@@ -345,6 +350,7 @@ impl Store {
     /// [`hand_over`](Self::hand_over) first.
     pub async fn shutdown(&self) {
         self.node.closing.send_replace(true);
+        self.node.disk.room.give_up();
         let mut closed = self.node.closed.subscribe();
         // It fails only if the sender is gone, and this handle holds it.
         let _ = closed.wait_for(|closed| *closed).await;
@@ -370,8 +376,14 @@ impl Node {
         Some(Member { uid, address })
     }
 
-    /// Whether a majority answered this leader lately.
+    /// Whether a majority answered this leader lately, and it leads. One that cannot write does not: it may not have
+    /// written down that another one does, and what it last knew of answers stays as it was.
     pub(crate) fn has_quorum(&self, metrics: &Metrics) -> bool {
+        self.is_answered(metrics) && !self.disk.room.is_full()
+    }
+
+    /// Whether a majority answered this leader lately.
+    pub(crate) fn is_answered(&self, metrics: &Metrics) -> bool {
         metrics
             .millis_since_quorum_ack
             .is_some_and(|age| Duration::from_millis(age) < self.config.leader_silence())
@@ -439,6 +451,13 @@ fn raft_config(config: &StoreConfig) -> openraft::Config {
         enable_elect: false,
         ..openraft::Config::default()
     }
+}
+
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing that holds it leaves it half changed.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A disk that fails ends Raft too: the first of them to notice says so.

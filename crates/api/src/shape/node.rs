@@ -173,6 +173,7 @@ pub fn status(view: &ClusterView, node: &Node) -> NodeStatus {
         last_heard_seconds: last_heard_seconds(view, node.uid),
         maintenance_snapshot: maintenance_snapshot(node),
         leaving: node.leaving,
+        disk_full: seen.is_some_and(|o| o.disk_full),
     }
 }
 

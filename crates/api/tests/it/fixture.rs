@@ -276,6 +276,7 @@ fn observation(node: u64) -> NodeObservation {
             start_time: Some(time("2030-01-01T09:00:00Z")),
         }],
         stopping: false,
+        disk_full: false,
         upgrade: model::upgrade::UpgradeObservation::default(),
         applied: Revision(42),
         state_hash: "00".to_owned(),

@@ -62,6 +62,7 @@ pub fn next(known: Known<'_>) -> Option<(Txn, String)> {
     };
     telling.primary_node();
     telling.nodes();
+    telling.disks();
     telling.proxies();
     telling.shards();
     let Telling { doc, told, .. } = telling;
@@ -260,6 +261,42 @@ impl<'a> Telling<'a> {
             ("down_since", json!(outage.since)),
         ];
         self.tell(Severity::Info, "node_up", facts);
+    }
+
+    /// Nodes whose configuration store waits for room.
+    fn disks(&mut self) {
+        let Known { state, now, .. } = self.known;
+        self.doc.full.retain(|uid, _| state.node(*uid).is_some());
+        for node in state.nodes.iter().map(|node| node.uid) {
+            let Some(seen) = self.fresh(node).filter(|_| self.has_room()) else {
+                continue;
+            };
+            let told = self.doc.full.get(&node).copied();
+            let about = ("node_uid", json!(node));
+            match (seen.disk_full, told) {
+                (true, None) => {
+                    self.doc.full.insert(node, now);
+                    let cause = "its disk is full: its configuration store writes nothing, and it does not vote; what it \
+                                 tells of the configuration is what it knew before";
+                    let remedy = format!(
+                        "make room on the file system of node:{node} under its data folder: it goes on by itself then"
+                    );
+                    let facts = vec![
+                        about,
+                        ("since", json!(now)),
+                        ("cause", json!(cause)),
+                        ("remedy", json!(remedy)),
+                    ];
+                    self.tell(Severity::Error, "node_disk_full", facts);
+                }
+                (false, Some(since)) => {
+                    self.doc.full.remove(&node);
+                    let facts = vec![about, ("down_since", json!(since))];
+                    self.tell(Severity::Info, "node_disk_has_room", facts);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn proxies(&mut self) {

@@ -225,6 +225,30 @@ fn a_primary_whose_replica_takes_its_place_is_not_down() {
     assert_eq!(told(&world), ["Error node_down"]);
 }
 
+#[test]
+fn a_node_whose_disk_is_full_is_told_of_once_and_again_when_there_is_room() {
+    let (mut world, mut leader) = created(false);
+    let full = |world: &mut World, is| {
+        world.nodes.get_mut(&NodeUid(2)).unwrap().disk_full = is;
+    };
+    full(&mut world, true);
+    leader.hears(&mut world, 20);
+    assert_eq!(told(&world), ["Error node_disk_full"]);
+    let facts = last(&world, "node_disk_full").facts;
+    assert_eq!(facts["node_uid"], 2);
+    assert!(facts["remedy"].as_str().unwrap().contains("make room"));
+    // It is not heard for a moment, and another primary node hears it next.
+    silent(&mut world, 2);
+    leader.hears(&mut world, 2);
+    world.silent.clear();
+    let mut other = Leader::new(3, 2);
+    other.hears(&mut world, 20);
+    assert_eq!(told(&world).len(), 1);
+    full(&mut world, false);
+    other.hears(&mut world, 20);
+    assert_eq!(told(&world)[1..], ["Info node_disk_has_room"]);
+}
+
 /// The network is cut between the primary node and the one with the master: others reach that as before.
 #[test]
 fn a_primary_that_others_reach_serves_on() {

@@ -652,6 +652,7 @@ fn observation(uid: NodeUid) -> NodeObservation {
         proxy: None,
         services: Vec::new(),
         stopping: false,
+        disk_full: false,
         upgrade: model::upgrade::UpgradeObservation::default(),
         applied: Revision(0),
         state_hash: String::new(),

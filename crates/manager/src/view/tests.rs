@@ -1,5 +1,4 @@
 use super::*;
-use model::NodeUid;
 use model::observation::{HostFacts, NodeObservation};
 use serde_json::json;
 
@@ -56,4 +55,13 @@ fn a_new_primary_node_shows_what_the_one_before_had_heard() {
     assert_eq!(ages(&heard, &LastKnown::default(), now), [(2, 1_000)]);
     // Nothing is planned from it.
     assert!(heard.fresh(NodeUid(1), now).is_none());
+}
+
+/// This node reaches node 3, which follows node 2, but not node 2.
+#[test]
+fn who_answers_is_heard() {
+    let mut known = vec![told(1, 9_000), told(2, 9_000), told(3, 9_400)];
+    answer(&mut known, &[NodeUid(3)]);
+    let ages: Vec<u64> = known.iter().map(|one| one.age_ms).collect();
+    assert_eq!(ages, [9_000, 9_000, 0]);
 }

@@ -21,6 +21,8 @@ pub struct Outages {
     pub shards: BTreeMap<ShardUid, ShardOutage>,
     /// Nodes without a proxy.
     pub proxies: BTreeMap<NodeUid, ProxyOutage>,
+    /// Nodes whose configuration store has no room on its disk, and since when.
+    pub full: BTreeMap<NodeUid, Timestamp>,
     /// Proxies that came without what the one before them had, of which it was told last.
     pub restarted: BTreeMap<NodeUid, ProxyRestart>,
     /// Fields of a newer release.
@@ -36,6 +38,7 @@ impl Default for Outages {
             nodes: BTreeMap::new(),
             shards: BTreeMap::new(),
             proxies: BTreeMap::new(),
+            full: BTreeMap::new(),
             restarted: BTreeMap::new(),
             extra: Map::new(),
         }

@@ -1,11 +1,12 @@
 //! The thread that owns the database.
 
-use super::{DiskError, FatalHook, Job, Slow, set_meta, sql};
+use super::{DiskError, FatalHook, Job, Room, Slow, set_meta, sql};
 use crate::raft::{LogId, Types};
 use crate::record::{self, LOG_ID};
 use openraft::storage::LogFlushed;
 use rusqlite::{Connection, params};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -18,7 +19,7 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub(super) fn run(
     connection: Connection,
     queue: mpsc::Receiver<Job>,
-    slow: Slow,
+    (slow, room): (Slow, Arc<Room>),
     fatal: &FatalHook,
 ) {
     let timer = tokio::runtime::Builder::new_current_thread()
@@ -27,13 +28,17 @@ pub(super) fn run(
     let worker = Worker {
         connection,
         slow,
+        room: room.clone(),
         committed: None,
     };
     let ended = match timer {
         Ok(timer) => timer.block_on(worker.work(queue)),
         Err(error) => Err(DiskError::Failed(format!("runtime for the disk: {error}"))),
     };
-    if let Err(error) = ended {
+    // What was given up since the store is being closed was never acknowledged.
+    if let Err(error) = ended
+        && !room.is_given_up()
+    {
         fatal(&error.to_string());
     }
 }
@@ -41,6 +46,7 @@ pub(super) fn run(
 struct Worker {
     connection: Connection,
     slow: Slow,
+    room: Arc<Room>,
     /// Committed, but not yet on disk.
     committed: Option<LogId>,
 }
@@ -131,18 +137,22 @@ impl Worker {
         if rows.is_empty() && committed.is_none() {
             return Ok(());
         }
-        let transaction = self.connection.transaction()?;
-        {
-            let mut insert = transaction
-                .prepare_cached("INSERT OR REPLACE INTO log (idx, record) VALUES (?, ?)")?;
-            for (index, record) in rows {
-                insert.execute(params![sql(index), record])?;
+        let committed =
+            committed.map(|committed| record::write(LOG_ID, |to| to.log_id(&committed)));
+        let connection = &mut self.connection;
+        self.room.wait_for(|| {
+            let transaction = connection.transaction()?;
+            {
+                let mut insert = transaction
+                    .prepare_cached("INSERT OR REPLACE INTO log (idx, record) VALUES (?, ?)")?;
+                for (index, record) in &rows {
+                    insert.execute(params![sql(*index), record])?;
+                }
             }
-        }
-        if let Some(committed) = committed {
-            let record = record::write(LOG_ID, |to| to.log_id(&committed));
-            set_meta(&transaction, "committed", &record)?;
-        }
-        Ok(transaction.commit()?)
+            if let Some(record) = &committed {
+                set_meta(&transaction, "committed", record)?;
+            }
+            transaction.commit()
+        })
     }
 }

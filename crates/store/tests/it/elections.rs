@@ -94,6 +94,10 @@ async fn a_leader_that_the_majority_hears_stays() {
         cluster.net.sent(2, RpcKind::PreVote) > asked + 5
     })
     .await;
+    // And knows who it is that does not answer.
+    let answering = |uid: u64| cluster.store(uid).status().answering;
+    assert_eq!(answering(3), [NodeUid(2)]);
+    assert_eq!(answering(2), []);
     for n in 0..20u64 {
         cluster.write(put("k", n)).await;
     }

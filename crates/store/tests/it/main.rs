@@ -13,6 +13,7 @@ mod cluster;
 mod crash;
 mod elections;
 mod folder;
+mod full_disk;
 mod hand_over;
 mod members;
 mod partition;

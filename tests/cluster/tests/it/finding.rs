@@ -60,7 +60,7 @@ fn addresses(cluster: &Cluster, nodes: &[usize]) -> Vec<IpAddr> {
 }
 
 /// Waits until a node tells exactly these nodes' addresses, in this order, by both ways.
-fn tells(cluster: &Cluster, asked: usize, name: &str, port: u16, nodes: &[usize]) {
+pub(crate) fn tells(cluster: &Cluster, asked: usize, name: &str, port: u16, nodes: &[usize]) {
     let wanted = addresses(cluster, nodes);
     let first = wanted.first().map(|ip| SocketAddr::new(*ip, port));
     wait::until("the answer", PATIENCE, || {

@@ -13,6 +13,7 @@ mod cut_operations;
 mod damaged_files;
 mod databases;
 mod finding;
+mod full_disk;
 mod hangs;
 mod installed;
 mod kept_clients;

@@ -9,6 +9,8 @@ use model::units::format_size;
 
 /// Of a node that a new primary node waits for.
 const NOT_YET: &str = "UNKNOWN, not heard yet";
+/// Of a node whose configuration store cannot write.
+const DISK_FULL: &str = "DISK FULL, it does not vote";
 
 /// The table.
 #[must_use]
@@ -27,7 +29,7 @@ pub fn table(snapshot: &Snapshot, wanted: Wanted<'_>) -> Table {
     columns.push("STATUS");
     let mut table = Table::new("CLUSTER NODES:", columns);
     for node in &snapshot.nodes {
-        if !(wanted.issues_only && snapshot.is_heard(node)) {
+        if !(wanted.issues_only && snapshot.is_well(node)) {
             table.push(row(snapshot, node, wanted));
         }
     }
@@ -88,7 +90,9 @@ fn row(snapshot: &Snapshot, node: &NodeInfo, wanted: Wanted<'_>) -> Vec<Cell> {
     if wanted.extra("rack_id") {
         row.push(Cell::new(known(&node.rack_id)));
     }
-    row.push(if heard {
+    row.push(if heard && status.disk_full {
+        Cell::new(DISK_FULL).tone(Tone::Bad)
+    } else if heard {
         Cell::new("OK").tone(Tone::Good)
     } else if snapshot.is_awaited(node.uid) {
         Cell::new(NOT_YET).tone(Tone::Warn)

@@ -185,6 +185,13 @@ impl Snapshot {
         }
     }
 
+    /// Whether a node is heard, and tells of nothing that is wrong.
+    #[must_use]
+    pub fn is_well(&self, node: &NodeInfo) -> bool {
+        let status = self.node_status.get(&node.uid);
+        self.is_heard(node) && !status.is_some_and(|status| status.disk_full)
+    }
+
     /// Whether a node has not been heard yet by a primary node that is new: nothing speaks against it.
     #[must_use]
     pub fn is_awaited(&self, node: NodeUid) -> bool {
@@ -240,6 +247,9 @@ impl Snapshot {
             .filter(|node| !self.is_heard(node) && !self.is_awaited(node.uid))
             .map(|node| format!("node:{} DOWN", node.uid))
             .collect();
+        let full = self.nodes.iter();
+        let full = full.filter(|node| self.is_heard(node) && !self.is_well(node));
+        issues.extend(full.map(|node| format!("node:{} DISK FULL", node.uid)));
         let mut count = |number: usize, one: &str, many: &str| match number {
             0 => {}
             1 => issues.push(format!("1 {one}")),
