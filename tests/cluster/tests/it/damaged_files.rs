@@ -60,7 +60,7 @@ fn a_replica_whose_files_are_damaged_comes_back_with_the_data_of_its_primary() {
     let after = masters(&cluster).remove(0);
     assert_eq!((after.uid, after.pid), (before.uid, before.pid));
     assert_eq!(aside(&cluster, &lost).len(), 1);
-    assert_eq!(aside(&cluster, &before), [PathBuf::new(); 0]);
+    assert!(aside(&cluster, &before).is_empty());
 
     // The primary's are damaged next: who has the data is its replica.
     go_on(&writers, "they write");
@@ -97,6 +97,6 @@ fn the_files_of_a_primary_that_nobody_can_replace_stay() {
     let cause = down.facts["cause"].to_string();
     assert!(cause.contains("does not start"), "{cause}");
     for shard in [&master, &slave] {
-        assert_eq!(aside(&cluster, shard), [PathBuf::new(); 0], "{shard:?}");
+        assert!(aside(&cluster, shard).is_empty(), "{shard:?}");
     }
 }
