@@ -10,7 +10,7 @@ pub const REPLY_RECEIVE: usize = 256 * 1024;
 /// than [`RECEIVE`]: of a value of 100 KiB the first receive is not kept until the rest has come, and behind those of
 /// others (docs/benchmarks.md).
 pub const STREAM_ABOVE: usize = 32 * 1024;
-/// Longest command that the proxy answers itself.
+/// Longest command that the proxy answers itself, or whose cursor it changes.
 pub const OWN_COMMAND_MAX: usize = 64 * 1024;
 /// Unsent replies of a client that are never too many. Above, it is looked up what its database says:
 /// `client_buffer`, which is 16 MiB and 1 MiB unless an operator changed it.

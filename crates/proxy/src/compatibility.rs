@@ -198,7 +198,7 @@ pub const DIFFERENCES: &[Difference] = &[
     refused("SAVE", SAVING),
     different(
         "SCAN",
-        "the cursor is another number than the engine's: it carries a mark, by which a scan begins anew when the primary has moved since, so that it misses nothing; keys may come twice then, as they may at any time. So with `HSCAN`, `SSCAN` and `ZSCAN`. A cursor that the endpoint did not give out begins anew. The command is at most 64 KiB long. Inside a script the cursors are the engine's",
+        "the cursor is another number than the engine's: it carries a mark, by which a scan begins anew when the primary has moved since, so that it misses nothing; keys may come twice then, as they may at any time. So with `HSCAN`, `SSCAN` and `ZSCAN`. A cursor that the endpoint did not give out begins anew. The command is at most 64 KiB long. Over several shards a blank or a sign before the number is an error, with every engine. Inside a script the cursors are the engine's",
         "another process has its tables in another order: a cursor of the last one would skip keys",
     ),
     refused("SCRIPT DEBUG", INSIDE),
@@ -249,7 +249,10 @@ const WIRE: &str = "\n## Requests\n\nHow a request is written is read in the sam
      2147483647 arguments are announced (Redis 6.2: 1048576); behind an argument there must be CR LF (Redis and Valkey 8.0 do \
      not look); an inline command has 64 KiB at most, in however many pieces it comes; nothing but a blank follows a closing \
      quote in it (Valkey 9.1: anything may), and a NUL does not end it. Before `AUTH` everything but `AUTH`, `HELLO`, `QUIT` \
-     and `RESET` is `NOAUTH`, commands that there are not, too.\n";
+     and `RESET` is `NOAUTH`, commands that there are not, too.\n\nA client with more than a megabyte of replies \
+     that it has not taken (*soft* of `client_buffer`) is not read. One that writes a pipeline of some ten megabytes whose replies are as \
+     large, and reads nothing before it has written everything, gets no further, and is closed after a minute; an engine keeps all its replies in \
+     memory. Such a client sends shorter pipelines, or reads meanwhile, or its database gets a larger `client_buffer`.\n";
 
 /// `docs/compatibility.md`.
 #[must_use]

@@ -612,9 +612,9 @@ pub const COMMANDS: &[Command] = &[
             "No client loses its connection. Above a rate the proxies read commands later: nothing is \
              refused. A rate is shared evenly among the proxies that serve the database.",
             "client_buffer: above 'soft' bytes of unread replies a client's commands are not read, above \
-             'hard' its replies stay with the shard; if others wait behind them, it is closed unless it \
-             takes them within so many seconds. 16MB:1MB:10 unless changed; one size alone is \
-             'hard', 'soft' is then a sixteenth.",
+             'hard' its replies stay with the shard. If others wait behind them, up to 64 MiB more are kept, \
+             and then it is closed within a second. One that takes nothing is closed after six times so many \
+             seconds. 16MB:1MB:10 unless changed; one size alone is 'hard', 'soft' is then a sixteenth.",
         ],
     },
     Command {

@@ -59,6 +59,7 @@ impl Head {
     fn shown(&self) -> (String, Option<String>) {
         let mut words = Words {
             rest: &self.bytes[..usize::from(self.len)],
+            cut: false,
         };
         words.line(b'*');
         let name = words.next().unwrap_or_default();
@@ -81,6 +82,8 @@ impl Head {
             }
             KeyRule::Keyless | KeyRule::Channels(..) | KeyRule::Migrate | KeyRule::Stralgo => None,
         };
+        // A part of a key that looks like another key is worse than none.
+        let key = key.filter(|key| !words.cut || key.len() >= SLOW_TEXT_MAX);
         (command.name.to_owned(), key.map(text))
     }
 }
@@ -88,6 +91,8 @@ impl Head {
 /// The arguments at the beginning of a command. The last one may be cut.
 struct Words<'a> {
     rest: &'a [u8],
+    /// The one that came last is.
+    cut: bool,
 }
 
 impl<'a> Words<'a> {
@@ -106,6 +111,7 @@ impl<'a> Iterator for Words<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let length = self.line(b'$')?;
+        self.cut = length > self.rest.len();
         let word = &self.rest[..length.min(self.rest.len())];
         let end = length.saturating_add(2).min(self.rest.len());
         self.rest = &self.rest[end..];
@@ -293,6 +299,11 @@ mod tests {
         assert_eq!(shown(&[b"EVAL", b"return 1", b"0", b"secret"]).1, None);
         let script = [b'x'; 300];
         assert_eq!(shown(&[b"EVAL", &script, b"1", b"key"]).1, None);
+        // Nor is a part of a key, however much of it is remembered.
+        for length in 0..=HEAD {
+            let key = shown(&[b"EVAL", &script[..length], b"1", b"slowkey"]).1;
+            assert!(key.is_none_or(|key| key == "slowkey"), "{length}");
+        }
         assert_eq!(Head::EMPTY.shown(), (String::new(), None));
     }
 

@@ -23,6 +23,8 @@ use resp::request::{Args, Shape, encode};
 pub(super) const UNKNOWN_COMMAND: &[u8] = b"*1\r\n$16\r\nMAINSTAY.REFUSED\r\n";
 
 const TOO_LONG: &[u8] = b"-ERR the command is too long\r\n";
+/// See [`bounds::OWN_COMMAND_MAX`].
+const CURSOR_TOO_LONG: &[u8] = b"-ERR a command with a cursor is at most 64 KiB long\r\n";
 
 /// What is to be done with a command.
 enum Route {
@@ -85,6 +87,11 @@ impl Worker {
         }
         if class == Class::Script && client.session.authenticated {
             self.learn_script(index, name, &args);
+        }
+        let held = class == Class::Cursor && self.clients[index].session.authenticated;
+        if held && frame.len() > bounds::OWN_COMMAND_MAX {
+            // However its bytes came.
+            return self.refuse(index, CURSOR_TOO_LONG);
         }
         if class == Class::Cursor
             && let Some(frame) = cursor::to_engine(frame, self.mark_of(index))
@@ -241,7 +248,7 @@ impl Worker {
             return Flow::More;
         }
         let flow = match self.route(index, class, name, &args, false) {
-            Route::Any(_) | Route::Inside(_) if held => self.refuse(index, TOO_LONG),
+            Route::Any(_) | Route::Inside(_) if held => self.refuse(index, CURSOR_TOO_LONG),
             Route::Any(sending)
             | Route::Own(sending)
             | Route::Inside(Inside::Pass(sending, None)) => {

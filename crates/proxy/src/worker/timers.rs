@@ -164,7 +164,7 @@ impl Worker {
             self.watch_unread(index, looks + 1);
         } else {
             let peer = client.session.peer;
-            tracing::warn!(%peer, left, "a client is closed: it takes no replies");
+            tracing::warn!(%peer, left, "a client is closed: it takes no replies, or sends a pipeline whose replies it reads only at the end (client_buffer)");
             self.count_error(index, ErrorKind::Unread);
             self.close_client(index);
         }

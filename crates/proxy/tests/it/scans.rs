@@ -6,6 +6,8 @@ use crate::support::pair::Pair;
 use resp::value::Value;
 use std::collections::BTreeSet;
 
+const TOO_LONG: &[u8] = b"-ERR a command with a cursor is at most 64 KiB long\r\n";
+
 /// Members of each collection, and keys beside them: enough for many pages, and for tables instead of lists.
 const COUNT: usize = 2_000;
 
@@ -236,7 +238,7 @@ fn a_page_of_many_megabytes() {
 #[test]
 fn cursors_of_nobody() {
     let pair = Pair::start(VALKEY);
-    let mut client = pair.node.client();
+    let (mut client, mut other) = (pair.node.client(), pair.node.client());
     client.ask("SADD set a b");
     for cursor in ["1", "77", "18446744073709551615"] {
         let page = client.text(&format!("SSCAN set {cursor}"));
@@ -251,12 +253,26 @@ fn cursors_of_nobody() {
     let pattern = "y".repeat(40 * 1024);
     let page = client.text(&format!("SCAN 0 MATCH {pattern}"));
     assert_eq!(page, "*2\r\n$1\r\n0\r\n*0\r\n");
-    let pattern = "y".repeat(200 * 1024);
+    for length in [64 * 1024, 200 * 1024] {
+        let pattern = "y".repeat(length);
+        let long = words(&format!("SSCAN set 0 MATCH {pattern}"));
+        let (head, tail) = long.split_at(40 * 1024);
+        client.send(&long);
+        assert_eq!(client.raw(), TOO_LONG);
+        client.send(head);
+        // By the time that another one has got its answer, this has come.
+        assert_eq!(other.text("PING"), "+PONG\r\n");
+        client.send(tail);
+        assert_eq!(client.raw(), TOO_LONG);
+    }
     client.send(&words("MULTI"));
-    client.send(&words(&format!("SSCAN set 0 MATCH {pattern}")));
+    client.send(&words(&format!(
+        "SSCAN set 0 MATCH {}",
+        "y".repeat(200 * 1024)
+    )));
     client.send(&words("EXEC"));
     assert_eq!(client.raw(), b"+OK\r\n");
-    assert_eq!(client.raw(), b"-ERR the command is too long\r\n");
+    assert_eq!(client.raw(), TOO_LONG);
     assert!(client.raw().starts_with(b"-EXECABORT"));
     assert_eq!(client.text("PING"), "+PONG\r\n");
 }

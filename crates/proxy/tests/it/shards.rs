@@ -677,3 +677,17 @@ fn a_long_command_is_looked_into_seldom() {
     let most = (frame.len() >> 15).ilog2() as usize + 1;
     assert!((1..=most).contains(&looks), "{looks} looks, {most} at most");
 }
+
+/// One of several keys on different shards that the engine does not have is no question of slots.
+#[test]
+fn a_command_that_the_engine_does_not_know() {
+    let node = Node::sharded("redis-6.2.", SHARDS);
+    let mut client = node.client();
+    assert_eq!(client.text("PING"), "+PONG\r\n");
+    for line in ["LMPOP 2 a b LEFT", "ZINTERCARD 2 a b"] {
+        let reply = client.text(line);
+        assert!(reply.starts_with("-ERR unknown command"), "{reply}");
+    }
+    let reply = client.text("SINTER a b c d e f");
+    assert!(reply.starts_with("-CROSSSLOT"), "{reply}");
+}

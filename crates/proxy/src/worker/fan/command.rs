@@ -215,6 +215,10 @@ impl Worker {
             Place::Unclear => self.at_shard(front, FIRST, frame),
             Place::Several => match self.common_shard(front, frame) {
                 Some(shard) => self.at_shard(front, shard, frame),
+                // The engine says so.
+                None if self.is_unknown(front, name) => {
+                    self.at_shard(front, self.any_shard(front), frame)
+                }
                 None => self.fan_split(front, name, frame),
             },
             Place::Anywhere if may_publish(name) => self.at_shard(front, FIRST, frame),

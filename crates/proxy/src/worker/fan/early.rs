@@ -188,6 +188,11 @@ impl Worker {
         meant(name, args).is_none() && self.engine_is_listed(front)
     }
 
+    /// Whether the client's engine surely has no such command.
+    pub(super) fn is_unknown(&self, front: usize, name: &[u8]) -> bool {
+        find(name).is_some_and(|command| self.engine_knows(front, command) == Some(false))
+    }
+
     /// Whether it is known what commands the client's engine has.
     pub(super) fn engine_is_listed(&self, front: usize) -> bool {
         find(b"PING").is_some_and(|ping| self.engine_knows(front, ping).is_some())
