@@ -115,6 +115,7 @@ mod tests {
             "nodes": {"2": {"since": "2026-11-27T20:00:01Z", "stopped": true, "by": "root"}},
             "shards": {"12": {"since": "2026-11-27T20:00:02Z", "primary": true}},
             "proxies": {"1": {"since": "2026-11-27T20:00:03Z"}},
+            "full": {"2": "2026-11-27T20:00:03Z"},
             "restarted": {"1": {"pid": 4711, "told": "2026-11-27T20:00:04Z"}},
             "disks": {"1": "full"},
         });
