@@ -73,6 +73,14 @@ impl StoreConfig {
             .saturating_add(self.election_step.saturating_mul(rank))
     }
 
+    /// The same after so many terms in a row in which nobody came to lead: each time twice as long, up to eight times. Votes
+    /// count when they are on disk; who stands again sooner than that takes gives up a term that it would win, and whose
+    /// vote it takes loses one.
+    pub(crate) fn window_after(&self, rank: usize, lost: u64) -> Duration {
+        let doublings = u32::try_from(lost).unwrap_or(u32::MAX).min(3);
+        self.window(rank).saturating_mul(1 << doublings)
+    }
+
     /// After this silence nobody is called a leader any more, by others or by itself.
     pub(crate) fn leader_silence(&self) -> Duration {
         self.window(7)

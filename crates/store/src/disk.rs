@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 mod room;
@@ -28,6 +28,8 @@ pub(crate) use room::Room;
 const QUEUE: usize = 256;
 /// The name of the database in the store's folder.
 const FILE: &str = "store.db";
+/// A write that takes longer is logged: elections begin to take longer than usual then.
+const LONG: Duration = Duration::from_millis(200);
 /// How long a predecessor that still ends may hold the database.
 const BUSY: Duration = Duration::from_secs(3);
 
@@ -93,12 +95,23 @@ impl Slow {
         }
     }
 
-    fn wait(&self) {
+    /// Writes, and logs if it took long.
+    fn write<T>(&self, write: impl FnOnce() -> T) -> T {
+        let before = Instant::now();
         let told = || std::fs::read_to_string(self.file.as_ref()?).ok();
         let now = || told()?.parse().ok().map(Duration::from_millis);
         if let Some(delay) = self.always.or_else(now) {
             std::thread::sleep(delay);
         }
+        let result = write();
+        let took = before.elapsed();
+        if took > LONG {
+            tracing::warn!(
+                ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "the disk took long to write the configuration: changes and elections wait for it"
+            );
+        }
+        result
     }
 }
 
@@ -147,11 +160,12 @@ impl Disk {
     ) -> Result<(), DiskError> {
         let (slow, room) = (self.slow.clone(), self.room.clone());
         self.call(move |connection| {
-            slow.wait();
-            room.wait_for(|| {
-                let transaction = connection.transaction()?;
-                work(&transaction)?;
-                transaction.commit()
+            slow.write(|| {
+                room.wait_for(|| {
+                    let transaction = connection.transaction()?;
+                    work(&transaction)?;
+                    transaction.commit()
+                })
             })
         })
         .await
@@ -267,19 +281,20 @@ impl Disk {
     ) -> Result<(), DiskError> {
         let (slow, room) = (self.slow.clone(), self.room.clone());
         self.call(move |connection| {
-            slow.wait();
             let present = snapshot_header(connection)?;
             if present.is_some_and(|present| present.meta.last_log_id > header.meta.last_log_id) {
                 return Ok(());
             }
             let record = record::write(SNAPSHOT_HEADER, |to| to.snapshot_header(&header));
-            room.wait_for(|| {
-                let transaction = connection.transaction()?;
-                transaction.execute(
-                    "INSERT OR REPLACE INTO snapshot (id, header, body) VALUES (1, ?, ?)",
-                    params![record, body.as_slice()],
-                )?;
-                transaction.commit()
+            slow.write(|| {
+                room.wait_for(|| {
+                    let transaction = connection.transaction()?;
+                    transaction.execute(
+                        "INSERT OR REPLACE INTO snapshot (id, header, body) VALUES (1, ?, ?)",
+                        params![record, body.as_slice()],
+                    )?;
+                    transaction.commit()
+                })
             })
         })
         .await

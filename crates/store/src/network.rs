@@ -194,7 +194,7 @@ pub(crate) async fn handle(node: &Node, rpc: RpcKind, body: &[u8]) -> Result<Byt
             Ok(wire::answer(&PreVoteAnswer { granted }))
         }
         RpcKind::Vote => vote(&node.raft, wire::read_request(me, body)?).await,
-        RpcKind::Append => append(&node.raft, wire::read_request(me, body)?).await,
+        RpcKind::Append => append(node, wire::read_request(me, body)?).await,
         RpcKind::Snapshot => snapshot(&node.raft, wire::read_request(me, body)?).await,
         RpcKind::TakeOver => {
             let asked: TakeOver = wire::read_request(me, body)?;
@@ -214,14 +214,15 @@ async fn vote(raft: &Raft, asked: VoteRequest) -> Result<Bytes, StoreError> {
     }))
 }
 
-async fn append(raft: &Raft, asked: Append) -> Result<Bytes, StoreError> {
+async fn append(node: &Node, asked: Append) -> Result<Bytes, StoreError> {
+    let _heard = node.hearing.begin(asked.vote >= node.metrics().vote);
     let request = AppendEntriesRequest {
         vote: asked.vote,
         prev_log_id: asked.previous,
         entries: asked.entries,
         leader_commit: asked.committed,
     };
-    let answer = match raft.append_entries(request).await.map_err(stopped)? {
+    let answer = match node.raft.append_entries(request).await.map_err(stopped)? {
         AppendEntriesResponse::Success => AppendAnswer::Success,
         AppendEntriesResponse::PartialSuccess(matched) => AppendAnswer::Partial(matched),
         AppendEntriesResponse::Conflict => AppendAnswer::Conflict,

@@ -6,18 +6,23 @@
 //! do not overlap. First it asks the others whether they would vote for it; they would not as long
 //! as they hear a leader, or if its log is behind theirs. So a node that was cut off does not raise
 //! the term, and does not depose anybody when it is back.
+//!
+//! Votes are written to disk before they count, and a disk may be slow. So those who would vote are then asked for their
+//! votes in the term that comes next, as often as it takes: who has written it once answers at once. Only with a majority
+//! of them does the library stand for election; it asks once, and waits for hardly more than 300 ms. And all are the more
+//! patient the more terms have had no leader.
 
 use crate::error::StoreError;
-use crate::raft::{Address, LogId, Metrics};
+use crate::raft::{Address, LogId, Metrics, Vote};
 use crate::store::{Node, lock, stopped};
 use crate::transport::{Member, RpcKind};
-use crate::wire::{PreVote, PreVoteAnswer};
+use crate::wire::{Message, PreVote, PreVoteAnswer, VoteAnswer, VoteRequest};
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::NodeUid;
 use openraft::ServerState;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -81,9 +86,13 @@ async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Durati
 /// Stands for election if it is time. Returns how long to wait.
 async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     let config = &node.config;
-    let Ok(idle) = node.silence().await else {
+    let Ok(Heard { vote, idle, state }) = node.heard().await else {
         return config.heartbeat;
     };
+    if state == ServerState::Leader {
+        // It became the leader meanwhile.
+        return ASK_AGAIN;
+    }
     if idle < config.election_base {
         node.unanswered.store(0, Ordering::Release);
         lock(&node.answering).clear();
@@ -97,16 +106,23 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     };
     // Alone, there is nobody to wait for; but let an election that is under way end.
     let alone = voters.len() == 1;
-    let window = match metrics.state {
-        ServerState::Candidate => config.window(rank),
-        _ if alone => Duration::ZERO,
-        _ => config.window(rank),
+    let window = if alone && state != ServerState::Candidate {
+        Duration::ZERO
+    } else {
+        config.window_after(rank, lost_terms(&vote, node.last_log()))
     };
     if idle < window {
         return window - idle;
     }
     if !alone {
-        let answers = ask_all(node, metrics).await;
+        let asked = PreVote {
+            last_log: node.last_log(),
+        };
+        let answers = ask_all(node, metrics, RpcKind::PreVote, &asked, |answer| {
+            let answer: PreVoteAnswer = answer;
+            answer.granted
+        })
+        .await;
         lock(&node.answering).clone_from(&answers.from);
         if answers.answered {
             node.unanswered.store(0, Ordering::Release);
@@ -117,15 +133,19 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
             return ASK_AGAIN;
         }
     }
-    if node.disk.room.is_full() {
-        // Its own vote could not be written.
+    // With a full disk its own vote could not be written.
+    if node.disk.room.is_full() || !(alone || gather_votes(node, metrics, &vote).await) {
         return ASK_AGAIN;
     }
-    // The leader may have been heard meanwhile.
-    if node.silence().await.is_ok_and(|idle| idle >= window) {
+    // A leader, or somebody who stands for election, may have been heard meanwhile.
+    if node
+        .heard()
+        .await
+        .is_ok_and(|now| now.vote == vote && now.idle >= window)
+    {
         tracing::info!(
             node = config.node.0,
-            term = metrics.current_term + 1,
+            term = vote.leader_id().term + 1,
             silent_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
             "no leader is heard, standing for election"
         );
@@ -133,6 +153,33 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         let _ = node.raft.trigger().elect().await;
     }
     config.heartbeat
+}
+
+/// The terms since the last one whose leader this node has followed.
+fn lost_terms(vote: &Vote, last_log: Option<LogId>) -> u64 {
+    if vote.is_committed() {
+        return 0;
+    }
+    let led = last_log.map_or(0, |last| last.leader_id.term);
+    vote.leader_id().term.saturating_sub(led)
+}
+
+/// Has the voters write their votes for this node in the term that comes next; to be called again if it takes too long.
+/// Returns whether it is time to stand for election: a majority has, or somebody votes for another one, of which Raft learns by
+/// standing. Nothing depends on these answers: Raft asks for each vote again.
+async fn gather_votes(node: &Node, metrics: &Metrics, mine: &Vote) -> bool {
+    let asked = VoteRequest {
+        vote: Vote::new(mine.leader_id().term + 1, node.config.node.0),
+        last_log: node.last_log(),
+    };
+    let overtaken = AtomicBool::new(false);
+    let answers = ask_all(node, metrics, RpcKind::Vote, &asked, |answer| {
+        let answer: VoteAnswer = answer;
+        overtaken.fetch_or(answer.vote > asked.vote, Ordering::Relaxed);
+        answer.granted
+    })
+    .await;
+    answers.granted || overtaken.load(Ordering::Relaxed)
 }
 
 /// What the voters said, this node among them.
@@ -146,12 +193,15 @@ struct Answers {
     from: Vec<NodeUid>,
 }
 
-/// Asks the other voters, until a majority of each set of voters would vote for this node.
-async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
+/// Asks the other voters, until a majority of each set of voters grants it.
+async fn ask_all<A: Message>(
+    node: &Node,
+    metrics: &Metrics,
+    kind: RpcKind,
+    asked: &impl Message,
+    is_granted: impl Fn(A) -> bool,
+) -> Answers {
     let membership = metrics.membership_config.membership();
-    let asked = PreVote {
-        last_log: node.last_log(),
-    };
     let mut answers: FuturesUnordered<_> = membership
         .voter_ids()
         .filter(|uid| *uid != node.config.node.0)
@@ -161,13 +211,11 @@ async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
                 uid: NodeUid(uid),
                 address: address.clone(),
             };
-            let asked = &asked;
             async move {
                 let answer = node
                     .network
-                    .call::<PreVoteAnswer>(&member, RpcKind::PreVote, asked, node.config.lease)
-                    .await;
-                (uid, answer.ok().map(|answer| answer.granted))
+                    .call::<A>(&member, kind, asked, node.config.lease);
+                (uid, answer.await.ok())
             }
         })
         .collect();
@@ -177,11 +225,10 @@ async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
         let mut sets = membership.get_joint_config().iter();
         sets.all(|voters| voters.intersection(these).count() * 2 > voters.len())
     };
-    while let Some((uid, would)) = answers.next().await {
-        if would.is_some() {
-            answered.insert(uid);
-        }
-        if would == Some(true) {
+    while let Some((uid, answer)) = answers.next().await {
+        let Some(answer) = answer else { continue };
+        answered.insert(uid);
+        if is_granted(answer) {
             granted.insert(uid);
         }
         if is_majority(&granted) {
@@ -199,15 +246,63 @@ async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
     }
 }
 
+/// When a leader was heard last. What it sent is heard until it is answered: if that is to be written to a slow disk, the leader
+/// can send nothing else meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Hearing(std::sync::Mutex<(usize, Option<Instant>)>);
+
+impl Hearing {
+    /// A message has come, of the leader as far as is known or not. It is being heard until what this returns is dropped.
+    pub(crate) fn begin(&self, of_leader: bool) -> Option<impl Drop> {
+        of_leader.then(|| {
+            lock(&self.0).0 += 1;
+            Heeded(self)
+        })
+    }
+
+    /// For how long none was heard, if one ever was.
+    fn idle(&self) -> Duration {
+        match *lock(&self.0) {
+            (0, None) => Duration::MAX,
+            (0, Some(last)) => last.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// A message of the leader that is not answered yet.
+struct Heeded<'a>(&'a Hearing);
+
+impl Drop for Heeded<'_> {
+    fn drop(&mut self) {
+        let mut heard = lock(&self.0.0);
+        *heard = (heard.0 - 1, Some(Instant::now()));
+    }
+}
+
+/// What Raft itself says, which the metrics lag behind by as long as it writes to the disk.
+struct Heard {
+    /// The vote of this node.
+    vote: Vote,
+    /// For how long no leader was heard, and nobody who stood for election.
+    idle: Duration,
+    /// The part of this node.
+    state: ServerState,
+}
+
 impl Node {
-    /// For how long no leader and no candidate was heard.
-    pub(crate) async fn silence(&self) -> Result<Duration, StoreError> {
-        let heard = self
-            .raft
-            .with_raft_state(|state| state.vote_last_modified())
+    /// Asks Raft, which answers nothing while it writes a vote.
+    async fn heard(&self) -> Result<Heard, StoreError> {
+        let asked = self.raft.with_raft_state(|state| {
+            let heard = state.vote_last_modified();
+            (*state.vote_ref(), heard, state.server_state)
+        });
+        let (vote, heard, state) = asked
             .await
             .map_err(|error| stopped(openraft::error::RaftError::<u64>::Fatal(error)))?;
-        Ok(heard.map_or(Duration::MAX, |heard| heard.elapsed()))
+        let idle = heard.map_or(Duration::MAX, |heard| heard.elapsed());
+        let idle = idle.min(self.hearing.idle());
+        Ok(Heard { vote, idle, state })
     }
 
     /// Whether it is known that no majority of voters answers this one.
@@ -228,7 +323,12 @@ impl Node {
         if leads || self.disk.room.is_full() {
             return Ok(false);
         }
-        let hears_leader = metrics.vote.is_committed() && self.silence().await? < self.config.lease;
+        // Who writes a vote, another's or its own, gives no other one.
+        let Ok(heard) = tokio::time::timeout(self.config.lease / 2, self.heard()).await else {
+            return Ok(false);
+        };
+        let Heard { vote, idle, .. } = heard?;
+        let hears_leader = vote.is_committed() && idle < self.config.lease;
         Ok(!hears_leader && last_log >= self.last_log())
     }
 

@@ -7,7 +7,7 @@ use crate::history::Changes;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::network::{self, Network};
-use crate::pacemaker;
+use crate::pacemaker::{self, Hearing};
 use crate::raft::{Address, LogId, Metrics, Raft};
 use crate::state::State;
 use crate::status::{MemberStatus, Status};
@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) paused: AtomicBool,
     /// Leadership is being handed over: no heartbeats, so that the voters are free to vote.
     pub(crate) silent: AtomicBool,
+    /// Whether a leader is being heard.
+    pub(crate) hearing: Hearing,
     /// Rounds of questions in a row that no majority has answered, while no leader is heard.
     pub(crate) unanswered: AtomicU32,
     /// Other voters that have answered the last round of questions, while no leader is heard.
@@ -126,6 +128,7 @@ impl Store {
             leadership: watch::Sender::new(None),
             paused: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            hearing: Hearing::default(),
             unanswered: AtomicU32::new(0),
             answering: std::sync::Mutex::default(),
             requests: Semaphore::new(REQUESTS as usize),

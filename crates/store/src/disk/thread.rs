@@ -120,8 +120,8 @@ impl Worker {
                 Err(_) => break,
             }
         }
-        self.slow.wait();
-        let written = self.append(rows);
+        let slow = self.slow.clone();
+        let written = slow.write(|| self.append(rows));
         for waiting in done {
             waiting.log_io_completed(match &written {
                 Ok(()) => Ok(()),

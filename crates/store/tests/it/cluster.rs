@@ -165,6 +165,12 @@ impl Cluster {
         store.shutdown().await;
     }
 
+    /// Has each write of a node to its disk take so many ms longer.
+    pub(crate) fn slow_down(&self, uid: u64, ms: u64) {
+        let file = self.folders[&uid].path().join("slow-disk");
+        std::fs::write(file, ms.to_string()).unwrap();
+    }
+
     pub(crate) async fn stop_all(&self) {
         for uid in self.running() {
             self.stop(uid).await;

@@ -63,6 +63,7 @@ fn kill_while_writing(folder: &std::path::Path, from: u64) -> u64 {
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut acknowledged = None;
+    let mut killed = false;
     for line in lines {
         // The test harness may have written its own words before it on the same line.
         let line = line.unwrap();
@@ -70,11 +71,13 @@ fn kill_while_writing(folder: &std::path::Path, from: u64) -> u64 {
             continue;
         };
         acknowledged = Some(number.parse::<u64>().unwrap());
-        if acknowledged >= Some(from + WRITES) {
-            break;
+        // What it acknowledged before the signal came is read to its end.
+        if !killed && acknowledged >= Some(from + WRITES) {
+            child.kill().unwrap();
+            killed = true;
         }
     }
-    child.kill().unwrap();
+    assert!(killed, "the child ended by itself");
     child.wait().unwrap();
     acknowledged.expect("the child wrote something")
 }

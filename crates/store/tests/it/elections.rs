@@ -203,3 +203,41 @@ async fn a_slow_disk_slows_down_and_no_more() {
     cluster.write(put("k", 9)).await;
     assert_eq!(get(&*cluster.converge().await, "k"), Some(9));
 }
+
+/// Of three nodes the leader is lost, while each write takes so many ms at the survivors: who stands first, and the other.
+async fn a_leader_is_found_while_writes_take(first_ms: u64, other_ms: u64) {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    // Node 1, which stands before the others, is to be one of the survivors.
+    cluster.stop(1).await;
+    cluster.leader_among(&[2, 3]).await;
+    cluster.start(1).await;
+    cluster.write(put("k", 1)).await;
+    cluster.converge().await;
+    let leads = cluster.store(2).status().is_leader;
+    let (leader, other) = if leads { (2, 3) } else { (3, 2) };
+    cluster.slow_down(1, first_ms);
+    cluster.slow_down(other, other_ms);
+    cluster.stop(leader).await;
+    cluster.write(put("k", 2)).await;
+    assert_eq!(get(&*cluster.converge().await, "k"), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_is_found_with_a_slow_disk_at_who_stands_first() {
+    a_leader_is_found_while_writes_take(450, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_is_found_with_a_slow_disk_at_who_only_votes() {
+    a_leader_is_found_while_writes_take(0, 450).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_is_found_with_slow_disks_everywhere() {
+    a_leader_is_found_while_writes_take(250, 250).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_is_found_with_slower_disks_everywhere() {
+    a_leader_is_found_while_writes_take(350, 350).await;
+}
