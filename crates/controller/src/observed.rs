@@ -36,6 +36,8 @@ pub struct Observations {
     served: BTreeMap<ShardUid, Instant>,
     /// The node that was the primary node last, other than this one, and when it answered last.
     led: Option<(NodeUid, Instant)>,
+    /// When nodes were admitted, of those that were while this node was the primary node.
+    admitted: BTreeMap<NodeUid, Instant>,
     /// How far each node's clock is ahead of this one's, ms.
     clocks: BTreeMap<NodeUid, i64>,
     /// Leases that proxies hold.
@@ -54,6 +56,11 @@ impl Observations {
             self.offsets.clear();
             self.outages.clear();
         }
+    }
+
+    /// A node was admitted to the cluster: its silence counts from now on.
+    pub fn admitted(&mut self, node: NodeUid, now: Instant) {
+        self.admitted.insert(node, now);
     }
 
     /// Takes in a heartbeat. One that comes after a later one counts for nothing: what it does not tell of may have
@@ -214,6 +221,8 @@ impl Observations {
     pub fn silence(&self, node: NodeUid, now: Instant) -> Option<Duration> {
         let passed = |since: Instant| now.saturating_duration_since(since);
         let leads = self.leases.since().map(passed);
+        let admitted = self.admitted.get(&node).copied().map(passed);
+        let leads = leads.map(|leads| admitted.map_or(leads, |admitted| leads.min(admitted)));
         let led = self.led.filter(|(led, _)| *led == node);
         let answered = led.map(|(_, at)| passed(at));
         let heard = [self.age(node, now), answered].into_iter().flatten().min();
@@ -332,5 +341,8 @@ mod tests {
         let later = start + 3_600 * SECOND;
         assert_eq!(observed.silence(OLD, later), Some(HEARTBEAT_EVERY));
         assert_eq!(observed.silence(OTHER, later), Some(Duration::ZERO));
+        observed.admitted(OTHER, later + 5 * SECOND);
+        let later = later + 6 * SECOND;
+        assert_eq!(observed.silence(OTHER, later), Some(SECOND));
     }
 }

@@ -105,6 +105,14 @@ impl Controller {
         }
     }
 
+    /// A node was admitted to the cluster.
+    pub fn admitted(&self, node: NodeUid) {
+        self.observed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .admitted(node, Instant::now());
+    }
+
     /// What was heard of all nodes.
     #[must_use]
     pub fn observations(&self) -> Observations {

@@ -595,6 +595,7 @@ pub async fn admit_here(member: &Member, request: JoinRequest) -> Result<JoinGra
         change.cluster().next_node = uid.next();
         change.create(keys::node(uid), &new_node(uid, &request));
         change.event(Severity::Info, "node_joined", &[("node_uid", json!(uid))]);
+        member.controller.admitted(uid);
         match member
             .store
             .txn(change.into_txn())

@@ -141,15 +141,36 @@ pub async fn view(member: &Member, consistency: Consistency) -> Result<ClusterVi
     Ok(view)
 }
 
+/// The view as the primary node has it. While the part of it passes to another node, it is asked again.
 async fn confirmed_view(member: &Member) -> Result<ClusterView, ApiError> {
-    match find(member).await? {
-        Primary::Me => here(member).await,
-        Primary::Other(_, address) => {
-            let mut view = member.internode.view(&address).await?;
-            view.local_node = member.identity.node;
-            Ok(view)
+    let deadline = Instant::now() + ELECTION_WAIT;
+    loop {
+        let result = match find(member).await? {
+            Primary::Me => here(member).await,
+            Primary::Other(_, address) => match member.internode.view(&address).await {
+                Err(CallError::Unreachable { .. }) => Err(no_quorum(member)),
+                other => other.map_err(ApiError::from),
+            },
+        };
+        match result {
+            Err(error) if is_passing(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            other => {
+                let me = member.identity.node;
+                return other.map(|view| ClusterView {
+                    local_node: me,
+                    ..view
+                });
+            }
         }
     }
+}
+
+/// Whether an election may be all that is in the way. Nothing was changed then: who was asked was not
+/// reached, or is not the primary node.
+fn is_passing(error: &ApiError) -> bool {
+    matches!(error.error_code, ErrorCode::NoPrimary | ErrorCode::NoQuorum)
 }
 
 /// The view of this node, if it is the primary node.
@@ -175,12 +196,8 @@ pub async fn intent(member: &Member, intent: &Intent) -> Result<IntentOutcome, A
                 other => other.map_err(ApiError::from),
             },
         };
-        // Not made for sure: the asked node was not reached, or not the primary node.
-        let passing = |error: &ApiError| {
-            matches!(error.error_code, ErrorCode::NoPrimary | ErrorCode::NoQuorum)
-        };
         match result {
-            Err(error) if passing(&error) && Instant::now() < deadline => {
+            Err(error) if is_passing(&error) && Instant::now() < deadline => {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             other => return other,

@@ -44,12 +44,17 @@ pub async fn maintenance_on(context: &Context, invocation: &Invocation) -> Resul
         ));
     }
     if !flag(invocation, "keep_slave_shards").unwrap_or(false) {
-        let all = |shard: &ShardInfo| shard.node_uid == node;
-        let stays = what_stays(context, all).await;
-        if !stays.is_empty() {
-            context.screen.warn(&format!(
-                "no other node takes {stays}: still on node:{node}, and not served while that is away."
-            ));
+        for (role, meaning) in [
+            ("master", "not served while that is away"),
+            ("slave", "a copy less while that is away"),
+        ] {
+            let these = |shard: &ShardInfo| shard.node_uid == node && shard.role == role;
+            let stays = what_stays(context, these).await;
+            if !stays.is_empty() {
+                context.screen.warn(&format!(
+                    "no other node takes {stays}: still on node:{node}, and {meaning}."
+                ));
+            }
         }
     }
     Ok(())

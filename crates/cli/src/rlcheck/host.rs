@@ -6,6 +6,7 @@ use super::services::running_services;
 use model::limits;
 use std::fs;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 /// Connections that a listener must be able to hold until they are accepted.
 const SOMAXCONN_MIN: u64 = 1_024;
@@ -79,6 +80,10 @@ fn covers(reserved: &str, ports: RangeInclusive<u16>) -> bool {
     next > u32::from(*ports.end())
 }
 
+/// Free space below which a node runs out of room soon, and below which it has next to none, bytes.
+const ROOM_ADVISED: u64 = 1 << 30;
+const ROOM_MIN: u64 = 16 << 20;
+
 /// What is read of the host.
 #[derive(Clone, Debug, Default)]
 struct Settings {
@@ -87,6 +92,8 @@ struct Settings {
     huge_pages: Option<String>,
     /// Hard limit of descriptors of each daemon, and of this process as a stand-in.
     descriptors: Vec<(String, u64)>,
+    /// The folder of logs, databases and configuration, and what its file system has left, bytes.
+    room: Option<(PathBuf, u64)>,
 }
 
 /// `verify_host_settings`.
@@ -97,6 +104,7 @@ pub async fn settings(subject: &Subject) -> Findings {
         overcommit: number("/proc/sys/vm/overcommit_memory"),
         huge_pages: fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok(),
         descriptors: Vec::new(),
+        room: room(&subject.config.var_dir),
     };
     for service in running_services(subject).await.unwrap_or_default() {
         if let Some(limit) = service.pid.and_then(descriptor_limit) {
@@ -109,6 +117,13 @@ pub async fn settings(subject: &Subject) -> Findings {
         settings.descriptors.push(("this shell".to_owned(), limit));
     }
     judge(&settings)
+}
+
+/// What the file system under a folder has left.
+fn room(folder: &Path) -> Option<(PathBuf, u64)> {
+    let system = rustix::fs::statvfs(folder).ok()?;
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    Some((folder.to_owned(), free))
 }
 
 /// Hard limit of open files of a process.
@@ -152,6 +167,19 @@ fn judge(settings: &Settings) -> Findings {
              echo never > /sys/kernel/mm/transparent_hugepage/enabled"
                 .to_owned(),
         );
+    }
+    if let Some((folder, free)) = &settings.room {
+        let text = format!(
+            "the file system of {} has {} MiB left: make room, or engines refuse writes and the node \
+             does not vote",
+            folder.display(),
+            free >> 20
+        );
+        match *free {
+            ..ROOM_MIN => findings.fail(text),
+            ROOM_MIN..ROOM_ADVISED => findings.warnings.push(text),
+            _ => {}
+        }
     }
     for (whose, limit) in &settings.descriptors {
         if *limit < DESCRIPTORS_ADVISED {
@@ -202,6 +230,7 @@ mod tests {
             overcommit: Some(1),
             huge_pages: Some("always madvise [never]\n".to_owned()),
             descriptors: vec![("dmcproxy".to_owned(), 65_536)],
+            room: Some((PathBuf::from("/var/opt"), ROOM_ADVISED)),
         };
         assert_eq!(judge(&good), Findings::default());
         let poor = Settings {
@@ -209,18 +238,24 @@ mod tests {
             overcommit: Some(0),
             huge_pages: Some("[always] madvise never".to_owned()),
             descriptors: vec![("dmcproxy".to_owned(), 1024)],
+            room: Some((PathBuf::from("/var/opt"), ROOM_MIN)),
         };
         let findings = judge(&poor);
-        assert_eq!((findings.failures.len(), findings.warnings.len()), (1, 3));
+        assert_eq!((findings.failures.len(), findings.warnings.len()), (1, 4));
         for text in findings.failures.iter().chain(&findings.warnings) {
             assert!(
-                ["sysctl", "echo never", "ulimit"]
+                ["sysctl", "echo never", "ulimit", "make room"]
                     .iter()
                     .any(|command| text.contains(command)),
                 "{text}"
             );
         }
         assert!(!judge(&Settings::default()).failures.is_empty());
+        let full = Settings {
+            room: Some((PathBuf::from("/var/opt"), ROOM_MIN - 1)),
+            ..good
+        };
+        assert_eq!(judge(&full).failures.len(), 1);
     }
 
     #[test]

@@ -536,7 +536,8 @@ impl<'a> Telling<'a> {
             },
             cause: format!("{cause}, and {others}"),
             remedy: format!(
-                "bring node:{node} back: the shard serves then with what is on its disk"
+                "bring node:{node} back: if its host or the engine is down, the shard serves then with what is on its disk; \
+                 if its cnm_exec alone hangs or is cut off, it may have served all the while"
             ),
         })
     }

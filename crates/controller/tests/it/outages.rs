@@ -1,7 +1,7 @@
 //! What goes down and comes back is told once, whoever is the primary node; what is stopped in order is no failure.
 
 use crate::failover::{PRIMARY, REPLICA, spec};
-use crate::world::World;
+use crate::world::{World, node};
 use controller::observed::Observations;
 use controller::outages::plan::{Known, next};
 use jiff::{SignedDuration, Timestamp};
@@ -211,6 +211,24 @@ fn a_node_that_comes_and_goes_is_told_of_once() {
     assert_eq!(told(&world), ["Error node_down"]);
     leader.hears(&mut world, 10);
     assert_eq!(told(&world), ["Error node_down", "Info node_up"]);
+}
+
+#[test]
+fn a_node_that_joins_is_down_only_if_it_is_never_heard() {
+    let (mut world, mut leader) = created(false);
+    leader.hears(&mut world, 60);
+    let joined = world.now;
+    let fourth = NodeUid(4);
+    world.commit(&Txn {
+        put: vec![(keys::node(fourth), json!(node(fourth)))],
+        ..Txn::default()
+    });
+    leader.observed.admitted(fourth, leader.instant);
+    leader.hears(&mut world, 20);
+    assert_eq!(told(&world), [""; 0]);
+    leader.hears(&mut world, 20);
+    assert_eq!(told(&world), ["Error node_down"]);
+    assert_eq!(since(&last(&world, "node_down")), joined);
 }
 
 #[test]

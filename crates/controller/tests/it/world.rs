@@ -614,7 +614,7 @@ fn make_primary(seen: &mut ShardObservation, epoch: Epoch, run_id: &str, offset:
     });
 }
 
-fn node(uid: NodeUid) -> Node {
+pub(crate) fn node(uid: NodeUid) -> Node {
     Node {
         schema: 1,
         uid,
