@@ -143,7 +143,12 @@ pub async fn view(member: &Member, consistency: Consistency) -> Result<ClusterVi
 
 /// The view as the primary node has it. While the part of it passes to another node, it is asked again.
 async fn confirmed_view(member: &Member) -> Result<ClusterView, ApiError> {
-    let deadline = Instant::now() + ELECTION_WAIT;
+    tokio::time::timeout(ELECTION_WAIT, confirm(member))
+        .await
+        .unwrap_or_else(|_| Err(no_quorum(member)))
+}
+
+async fn confirm(member: &Member) -> Result<ClusterView, ApiError> {
     loop {
         let result = match find(member).await? {
             Primary::Me => here(member).await,
@@ -153,9 +158,7 @@ async fn confirmed_view(member: &Member) -> Result<ClusterView, ApiError> {
             },
         };
         match result {
-            Err(error) if is_passing(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            Err(error) if is_passing(&error) => tokio::time::sleep(LOOK_AGAIN).await,
             other => {
                 let me = member.identity.node;
                 return other.map(|view| ClusterView {

@@ -81,6 +81,11 @@ impl StoreConfig {
         self.window(rank).saturating_mul(1 << doublings)
     }
 
+    /// How long an answer to a vote counts at the most: nobody waits longer before it stands again.
+    pub(crate) fn vote_timeout(&self) -> Duration {
+        self.window_after(7, u64::MAX)
+    }
+
     /// After this silence nobody is called a leader any more, by others or by itself.
     pub(crate) fn leader_silence(&self) -> Duration {
         self.window(7)

@@ -15,6 +15,7 @@
 //! | `machine`, `log`, `disk` | state machine, log and SQLite under Raft |
 //! | `record`, `wire` | the bytes on disk and between nodes, versioned, with golden tests |
 //! | `network`, `pacemaker` | RPCs out; heartbeats and elections |
+//! | `raft`, `runtime` | the types of the Raft library; tokio as it uses it |
 //! | `membership`, `handover` | changes of members one at a time; moving the leadership |
 //!
 //! Elections are started by our own `pacemaker`: each voter has its own window by rank, and asks
@@ -34,6 +35,7 @@ mod network;
 mod pacemaker;
 mod raft;
 mod record;
+mod runtime;
 pub mod state;
 pub mod status;
 pub mod store;

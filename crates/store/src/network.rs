@@ -44,6 +44,7 @@ pub(crate) enum CallError {
 pub(crate) struct Network {
     transport: Arc<dyn Transport>,
     me: NodeUid,
+    vote_timeout: Duration,
 }
 
 impl Network {
@@ -51,6 +52,7 @@ impl Network {
         Self {
             transport,
             me: config.node,
+            vote_timeout: config.vote_timeout(),
         }
     }
 
@@ -140,15 +142,17 @@ impl RaftNetwork<Types> for Link {
         Err(RPCError::Unreachable(Unreachable::new(&error)))
     }
 
+    /// The library's own limit is tied to the lease: a vote may take longer to be written.
     async fn vote(
         &mut self,
         rpc: openraft::raft::VoteRequest<u64>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Answer<openraft::raft::VoteResponse<u64>> {
         let message = VoteRequest {
             vote: rpc.vote,
             last_log: rpc.last_log_id,
         };
+        let option = RPCOption::new(self.network.vote_timeout);
         let answer: VoteAnswer = self.ask(RpcKind::Vote, &message, &option).await?;
         Ok(openraft::raft::VoteResponse {
             vote: answer.vote,

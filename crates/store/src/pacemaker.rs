@@ -7,22 +7,20 @@
 //! as they hear a leader, or if its log is behind theirs. So a node that was cut off does not raise
 //! the term, and does not depose anybody when it is back.
 //!
-//! Votes are written to disk before they count, and a disk may be slow. So those who would vote are then asked for their
-//! votes in the term that comes next, as often as it takes: who has written it once answers at once. Only with a majority
-//! of them does the library stand for election; it asks once, and waits for hardly more than 300 ms. And all are the more
-//! patient the more terms have had no leader.
+//! Votes are written to disk before they count, and a disk may be slow. So all are the more patient the more terms have had
+//! no leader, and Raft itself is asked where it stands: what it published before it began to write is old.
 
 use crate::error::StoreError;
 use crate::raft::{Address, LogId, Metrics, Vote};
 use crate::store::{Node, lock, stopped};
 use crate::transport::{Member, RpcKind};
-use crate::wire::{Message, PreVote, PreVoteAnswer, VoteAnswer, VoteRequest};
+use crate::wire::{PreVote, PreVoteAnswer};
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::NodeUid;
 use openraft::ServerState;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -93,7 +91,7 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         // It became the leader meanwhile.
         return ASK_AGAIN;
     }
-    if idle < config.election_base {
+    if idle < config.election_base && vote.is_committed() {
         node.unanswered.store(0, Ordering::Release);
         lock(&node.answering).clear();
     }
@@ -115,14 +113,7 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         return window - idle;
     }
     if !alone {
-        let asked = PreVote {
-            last_log: node.last_log(),
-        };
-        let answers = ask_all(node, metrics, RpcKind::PreVote, &asked, |answer| {
-            let answer: PreVoteAnswer = answer;
-            answer.granted
-        })
-        .await;
+        let answers = ask_all(node, metrics).await;
         lock(&node.answering).clone_from(&answers.from);
         if answers.answered {
             node.unanswered.store(0, Ordering::Release);
@@ -133,8 +124,8 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
             return ASK_AGAIN;
         }
     }
-    // With a full disk its own vote could not be written.
-    if node.disk.room.is_full() || !(alone || gather_votes(node, metrics, &vote).await) {
+    if node.disk.room.is_full() {
+        // Its own vote could not be written.
         return ASK_AGAIN;
     }
     // A leader, or somebody who stands for election, may have been heard meanwhile.
@@ -164,24 +155,6 @@ fn lost_terms(vote: &Vote, last_log: Option<LogId>) -> u64 {
     vote.leader_id().term.saturating_sub(led)
 }
 
-/// Has the voters write their votes for this node in the term that comes next; to be called again if it takes too long.
-/// Returns whether it is time to stand for election: a majority has, or somebody votes for another one, of which Raft learns by
-/// standing. Nothing depends on these answers: Raft asks for each vote again.
-async fn gather_votes(node: &Node, metrics: &Metrics, mine: &Vote) -> bool {
-    let asked = VoteRequest {
-        vote: Vote::new(mine.leader_id().term + 1, node.config.node.0),
-        last_log: node.last_log(),
-    };
-    let overtaken = AtomicBool::new(false);
-    let answers = ask_all(node, metrics, RpcKind::Vote, &asked, |answer| {
-        let answer: VoteAnswer = answer;
-        overtaken.fetch_or(answer.vote > asked.vote, Ordering::Relaxed);
-        answer.granted
-    })
-    .await;
-    answers.granted || overtaken.load(Ordering::Relaxed)
-}
-
 /// What the voters said, this node among them.
 #[derive(Clone, Debug)]
 struct Answers {
@@ -193,15 +166,12 @@ struct Answers {
     from: Vec<NodeUid>,
 }
 
-/// Asks the other voters, until a majority of each set of voters grants it.
-async fn ask_all<A: Message>(
-    node: &Node,
-    metrics: &Metrics,
-    kind: RpcKind,
-    asked: &impl Message,
-    is_granted: impl Fn(A) -> bool,
-) -> Answers {
+/// Asks the other voters, until a majority of each set of voters would vote for this node.
+async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
     let membership = metrics.membership_config.membership();
+    let asked = PreVote {
+        last_log: node.last_log(),
+    };
     let mut answers: FuturesUnordered<_> = membership
         .voter_ids()
         .filter(|uid| *uid != node.config.node.0)
@@ -211,11 +181,13 @@ async fn ask_all<A: Message>(
                 uid: NodeUid(uid),
                 address: address.clone(),
             };
+            let asked = &asked;
             async move {
                 let answer = node
                     .network
-                    .call::<A>(&member, kind, asked, node.config.lease);
-                (uid, answer.await.ok())
+                    .call::<PreVoteAnswer>(&member, RpcKind::PreVote, asked, node.config.lease)
+                    .await;
+                (uid, answer.ok().map(|answer| answer.granted))
             }
         })
         .collect();
@@ -225,10 +197,11 @@ async fn ask_all<A: Message>(
         let mut sets = membership.get_joint_config().iter();
         sets.all(|voters| voters.intersection(these).count() * 2 > voters.len())
     };
-    while let Some((uid, answer)) = answers.next().await {
-        let Some(answer) = answer else { continue };
-        answered.insert(uid);
-        if is_granted(answer) {
+    while let Some((uid, would)) = answers.next().await {
+        if would.is_some() {
+            answered.insert(uid);
+        }
+        if would == Some(true) {
             granted.insert(uid);
         }
         if is_majority(&granted) {
