@@ -30,10 +30,6 @@ impl Room {
         self.given_up.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Acquire)
-    }
-
     /// Writes, as soon as there is room. One try is one transaction: it leaves all or nothing. Blocks.
     pub(super) fn wait_for(
         &self,
@@ -43,7 +39,11 @@ impl Room {
         loop {
             let result = write();
             match &result {
-                Err(error) if lacks_room(error) && !self.is_given_up() => {
+                // What is given up was never acknowledged.
+                Err(error) if lacks_room(error) && self.given_up.load(Ordering::Acquire) => {
+                    return Err(DiskError::Closed);
+                }
+                Err(error) if lacks_room(error) => {
                     if !self.full.swap(true, Ordering::AcqRel) {
                         tracing::error!(
                             "the disk of the configuration store is full: nothing is written, and this node does not \

@@ -28,17 +28,14 @@ pub(super) fn run(
     let worker = Worker {
         connection,
         slow,
-        room: room.clone(),
+        room,
         committed: None,
     };
     let ended = match timer {
         Ok(timer) => timer.block_on(worker.work(queue)),
         Err(error) => Err(DiskError::Failed(format!("runtime for the disk: {error}"))),
     };
-    // What was given up since the store is being closed was never acknowledged.
-    if let Err(error) = ended
-        && !room.is_given_up()
-    {
+    if let Err(error @ DiskError::Failed(_)) = ended {
         fatal(&error.to_string());
     }
 }
