@@ -10,10 +10,11 @@ cargo nextest run --package cluster-tests --run-ignored only somebody_else_at_ea
 printf '==> a backend that is lost at every byte of a reply, and much of everything hostile\n'
 MAINSTAY_THOROUGH=1 cargo nextest run --package proxy
 for round in $(seq 1 20); do
-  # Sequences of commands that nobody has sent before.
-  export MAINSTAY_FUZZ_SEED=$((round * 100000))
+  # Sequences of commands that nobody has sent before, and faults in another order.
+  export MAINSTAY_FUZZ_SEED=$((round * 100000)) STORE_CHAOS_SEED=$RANDOM PROPTEST_RNG_SEED=$RANDOM
+  printf '==> seeds: %s, %s, %s\n' "$MAINSTAY_FUZZ_SEED" "$STORE_CHAOS_SEED" "$PROPTEST_RNG_SEED"
   printf '==> round %s of 20\n' "$round"
-  cargo nextest run --package cluster-tests --package chaos-tests --package installer --package proxy --package agent --package store
+  cargo nextest run --package cluster-tests --package chaos-tests --package installer --package proxy --package resp --package agent --package store
   # Every fault, in a database that keeps nothing on disk and in shards that do; where a disk is full those refuse
   # writes, and say so.
   cargo xtask chaos --seconds 120 --seed "$round" --faults all

@@ -15,9 +15,16 @@ const NOT_BUSY: &[u8] = b"-NOTBUSY ";
 impl Merge {
     /// Appends one reply. `parts` are the shards' replies, whole, in the order of the parts (or of the
     /// shards), in version `resp` of the protocol (2 or 3), in which the client gets its reply too.
-    /// Bytes that are no such replies give an error.
+    /// Bytes that are no such replies give an error. Attributes of a part are left out.
     pub(crate) fn combine(&self, parts: &[&[u8]], resp: u8, out: &mut Vec<u8>) {
         let start = out.len();
+        let bare: Vec<&[u8]>;
+        let parts = if parts.iter().any(|part| part.starts_with(b"|")) {
+            bare = parts.iter().map(|part| walk::bare(part)).collect();
+            &bare
+        } else {
+            parts
+        };
         if self.try_combine(parts, resp, out).is_none() {
             out.truncate(start);
             out.extend_from_slice(UNREADABLE);
@@ -135,13 +142,14 @@ fn array(items: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// Arrays of simple values: there may be millions, so they are counted, not collected.
+/// There may be millions of elements, so they are counted, not collected.
 fn concatenation(parts: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
     let mut total = 0_usize;
     for part in parts {
         let (count, rest) = walk::aggregate(part)?;
         let (length, counted, _) = simple_run(rest, u32::MAX);
-        if counted as usize != count || length != rest.len() {
+        let simple = counted as usize == count && length == rest.len();
+        if !simple && !walk::is_whole(part) {
             return None;
         }
         total = total.checked_add(count)?;

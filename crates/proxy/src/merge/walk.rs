@@ -15,6 +15,28 @@ pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     got.complete.then_some(got.consumed)
 }
 
+/// A reply without the attributes before it, which say something of it to clients that ask a shard alone.
+/// Where they are not whole it is returned as it is.
+pub(crate) fn bare(reply: &[u8]) -> &[u8] {
+    let mut rest = reply;
+    while rest.first() == Some(&b'|') {
+        let Some(after) = after_attribute(rest) else {
+            return reply;
+        };
+        rest = after;
+    }
+    rest
+}
+
+fn after_attribute(reply: &[u8]) -> Option<&[u8]> {
+    let (_, pairs, used) = header(reply)?;
+    let mut rest = &reply[used..];
+    for _ in 0..pairs.checked_mul(2)? {
+        rest = rest.get(length(rest)?..)?;
+    }
+    Some(rest)
+}
+
 /// Whether `bytes` are one whole reply and nothing else.
 pub(crate) fn is_whole(bytes: &[u8]) -> bool {
     length(bytes) == Some(bytes.len())
@@ -22,17 +44,17 @@ pub(crate) fn is_whole(bytes: &[u8]) -> bool {
 
 /// Whether a reply is an error.
 pub(crate) fn is_error(reply: &[u8]) -> bool {
-    matches!(reply.first(), Some(b'-' | b'!'))
+    matches!(bare(reply).first(), Some(b'-' | b'!'))
 }
 
 /// Whether a reply is a null of any kind.
 pub(crate) fn is_null(reply: &[u8]) -> bool {
-    matches!(reply, b"_\r\n" | b"$-1\r\n" | b"*-1\r\n")
+    matches!(bare(reply), b"_\r\n" | b"$-1\r\n" | b"*-1\r\n")
 }
 
 /// The number of a reply that is one.
 pub(crate) fn integer(reply: &[u8]) -> Option<i64> {
-    strict_i64(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?)
+    strict_i64(bare(reply).strip_prefix(b":")?.strip_suffix(b"\r\n")?)
 }
 
 /// The bytes of a bulk string.
@@ -43,6 +65,7 @@ pub(crate) fn bulk(reply: &[u8]) -> Option<&[u8]> {
 
 /// The type and the bytes of a bulk string or of a verbatim string, of that without its prefix.
 pub(crate) fn body(reply: &[u8]) -> Option<(u8, &[u8])> {
+    let reply = bare(reply);
     let (kind, count, used) = header(reply)?;
     let bytes = reply.get(used..)?.strip_suffix(b"\r\n")?;
     if bytes.len() != count {
@@ -58,6 +81,7 @@ pub(crate) fn body(reply: &[u8]) -> Option<(u8, &[u8])> {
 /// How many elements an aggregate has (keys and values of a map count each), and its bytes after the
 /// header.
 pub(crate) fn aggregate(reply: &[u8]) -> Option<(usize, &[u8])> {
+    let reply = bare(reply);
     let (kind, count, used) = header(reply)?;
     let count = match kind {
         b'*' | b'~' | b'>' => count,

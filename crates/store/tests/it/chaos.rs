@@ -1,6 +1,6 @@
 //! Nodes are cut off, stopped, started, and the leadership is moved, at random, while transactions
 //! are written. Afterwards: what was acknowledged is there once, what was refused is not, all nodes
-//! are equal. The seed is printed; `STORE_CHAOS_SEED` repeats its choices.
+//! are equal. `STORE_CHAOS_SEED` makes other choices.
 
 use crate::cluster::{Cluster, eventually, put};
 use model::NodeUid;
@@ -30,8 +30,7 @@ struct Written {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_lose_nothing_and_heal() {
-    let seed = std::env::var("STORE_CHAOS_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse::<u64>().unwrap());
+    let seed = std::env::var("STORE_CHAOS_SEED").map_or(1, |seed| seed.parse::<u64>().unwrap());
     println!("STORE_CHAOS_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let cluster = Arc::new(RwLock::new(Cluster::new(3, tune).await));
