@@ -270,9 +270,16 @@ pub async fn call(
             } else {
                 "; the change may still happen"
             };
+            let advice = match who.as_str() {
+                "cnm_exec" => {
+                    ". If it goes on so, it hangs, or its disk does: `supervisorctl restart cnm_exec` \
+                     is harmless at any time"
+                }
+                _ => "",
+            };
             Err(ApiError::new(
                 ErrorCode::Timeout,
-                format!("{who} did not answer within {seconds} s{or_not}"),
+                format!("{who} did not answer within {seconds} s{or_not}{advice}"),
             ))
         })
 }
@@ -318,4 +325,28 @@ async fn exchange(
         headers: parts.headers,
         body,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+
+    #[tokio::test]
+    async fn a_daemon_that_hangs_is_named_with_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("cnm_exec.sock");
+        // Nobody accepts.
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for (method, or_not) in [(Method::GET, false), (Method::POST, true)] {
+            let error = call(&socket, method, "/", Bytes::new(), 1)
+                .await
+                .unwrap_err();
+            assert_eq!(error.error_code, ErrorCode::Timeout);
+            let told = error.description;
+            assert!(told.starts_with("cnm_exec did not answer within 1 s"));
+            assert_eq!(told.contains("may still happen"), or_not, "{told}");
+            assert!(told.contains("`supervisorctl restart cnm_exec`"), "{told}");
+        }
+    }
 }

@@ -4,3 +4,5 @@ pub mod plan;
 pub(crate) mod request;
 pub(crate) mod snapshot;
 mod work;
+
+pub(crate) use work::data_is_there_alone;

@@ -5,7 +5,7 @@ use crate::cut;
 use crate::database::execute::Executor;
 use crate::database::plan;
 use crate::leases::ProxyId;
-use crate::membership::plan::wanted_voters;
+use crate::membership::plan::{heirs, wanted_voters};
 use crate::observed::Observations;
 use crate::outages::plan as outages;
 use crate::request::{self, Fresh, RandomUsers};
@@ -581,12 +581,14 @@ impl Controller {
             .collect();
         let nodes: BTreeSet<NodeUid> = state.nodes.iter().map(|n| n.uid).collect();
         if !nodes.contains(&status.node) {
-            // This node has left the cluster: another one goes on.
-            let next = voters.intersection(&nodes).next();
-            if let Some(next) = next
-                && let Err(error) = self.store.hand_over(*next).await
-            {
-                tracing::warn!(%error, to = %next, "cannot hand the leadership over");
+            // This node has left the cluster: another one goes on, whichever can.
+            for next in heirs(&self.observations(), (&voters, &nodes), Instant::now()) {
+                match self.store.hand_over(next).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, to = %next, "cannot hand the leadership over");
+                    }
+                }
             }
             return;
         }
@@ -638,7 +640,10 @@ const fn needs_nodes(intent: &Intent) -> bool {
     counts_on_nodes(intent)
         || matches!(
             intent,
-            Intent::FailoverShards { .. } | Intent::NodeRelease { .. } | Intent::FinalizeUpgrade
+            Intent::FailoverShards { .. }
+                | Intent::AbortOperation { .. }
+                | Intent::NodeRelease { .. }
+                | Intent::FinalizeUpgrade
         )
 }
 
@@ -651,7 +656,7 @@ const fn counts_on_nodes(intent: &Intent) -> bool {
         | Intent::RemoveNode { .. }
         | Intent::EnslaveNode { .. }
         | Intent::MigrateShards { .. } => true,
-        Intent::UpdateDatabase { change, .. } => matches!(change.replication, Some(true)),
+        Intent::UpdateDatabase { change, .. } => change.replication.is_some(),
         _ => false,
     }
 }

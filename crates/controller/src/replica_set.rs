@@ -1,11 +1,12 @@
 //! Replica sets: the shards of a database that hold the same slots, one of them the primary.
 
+use crate::database::deletion::is_lost;
 use crate::observed::{self, Observations};
 use crate::state::{ClusterState, Stored};
 use model::documents::{Database, Role, Sensitivity, Shard, keeper_user};
 use model::limits::{HEARTBEAT_EVERY, NODE_SILENT, REPLICA_SILENT};
 use model::observation::{EngineState, ShardObservation};
-use model::{Epoch, ShardUid};
+use model::{ApiError, Epoch, ErrorCode, ShardUid};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -251,6 +252,48 @@ pub fn candidate<'a>(
         offset: replication.offset,
         history: replication.replication_id.clone(),
     }))
+}
+
+/// A replica that has the data of a primary which does not serve now: what it has may be all that is left.
+#[must_use]
+pub(crate) fn last_resort<'a>(
+    (state, observed): (&ClusterState, &Observations),
+    set: &ReplicaSet<'a>,
+    instant: Instant,
+) -> Option<&'a Stored<Shard>> {
+    let primary = set.primary;
+    let serves = primary.serving == Some(primary.epoch);
+    if serves && matches!(fate(observed, primary, instant), Fate::Alive(_)) {
+        return None;
+    }
+    let served = set.last_served()?;
+    let recorded = |shard: &Shard| shard.synced.as_ref().is_some_and(|r| r.epoch == served);
+    let has_data = |shard: &Shard| recorded(shard) || shard.serving == Some(served);
+    let mut replicas = set.replicas.iter().copied();
+    replicas.find(|shard| has_data(shard) && !is_lost(state, observed, shard, instant))
+}
+
+/// Refuses what would delete a replica that may be all that is left of a primary's data.
+///
+/// # Errors
+/// `not_ready`: see [`last_resort`].
+pub(crate) fn may_be_deleted(
+    known: (&ClusterState, &Observations),
+    set: &ReplicaSet<'_>,
+    instant: Instant,
+) -> Result<(), ApiError> {
+    let Some(replica) = last_resort(known, set, instant) else {
+        return Ok(());
+    };
+    let primary = set.primary;
+    Err(ApiError::new(
+        ErrorCode::NotReady,
+        format!(
+            "redis:{} does not serve now, and redis:{}, which would be deleted, has its data: wait until one of them \
+             serves (`rladmin status shards`), or bring node:{} back",
+            primary.uid, replica.uid, primary.node
+        ),
+    ))
 }
 
 /// Why a recorded replica cannot be promoted.

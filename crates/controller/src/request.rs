@@ -119,7 +119,9 @@ pub fn plan(
             pace,
         } => snapshot::handle(state, (*node, name, *what, *pace), fresh),
         Intent::RetryOperation { operation } => operations::retry(state, operation, fresh),
-        Intent::AbortOperation { operation } => operations::abort(state, operation, fresh),
+        Intent::AbortOperation { operation } => {
+            operations::abort((state, observed), operation, fresh)
+        }
         Intent::MigrateShards {
             what,
             node,
@@ -556,7 +558,7 @@ fn update_database(
         if database.replication {
             replication::switch_on((state, observed), &database, &sets, fresh, &mut change)?;
         } else {
-            replication::switch_off(&sets, fresh, &mut change);
+            replication::switch_off((state, observed), &sets, fresh, &mut change)?;
         }
     }
     let operation = operation(OperationKind::UpdateDatabase, stored.uid, fresh);

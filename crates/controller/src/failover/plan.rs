@@ -20,6 +20,7 @@
 
 use super::times::Lost;
 use super::{restarted, stall, times};
+use crate::database::deletion::is_lost;
 use crate::observed::{self, Observations};
 use crate::replica_set::{self, Candidate, Doubt, Fate, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
@@ -62,7 +63,7 @@ pub fn plan(
         return restored_or_back(state, observed, set, (instant, now));
     };
     let cause = loss.cause();
-    let (best, frozen) = successor(observed, set, instant);
+    let (best, frozen) = successor(state, observed, set, instant);
     let Some(best) = best else {
         if loss.may_live() {
             return restored_or_back(state, observed, set, (instant, now));
@@ -71,7 +72,7 @@ pub fn plan(
             let reason = format!("{cause}; {}", frozen.join("; "));
             return held(state, observed, set, reason, (instant, now));
         }
-        return nobody(state, set, cause, now);
+        return nobody(state, observed, set, cause, (instant, now));
     };
     if let Some(until) = next_from(set, now) {
         let reason = format!(
@@ -91,8 +92,10 @@ pub fn plan(
     promotion(state, observed, set, &best, &loss, (instant, now))
 }
 
-/// The replica that can take the place of a set's primary now, and why others cannot that may have its data.
+/// The replica that can take the place of a set's primary now, and why others cannot that may have its data. One whose
+/// node an operator takes out of the cluster, unheard, is not waited for any more.
 fn successor<'a>(
+    state: &ClusterState,
     observed: &Observations,
     set: &ReplicaSet<'a>,
     instant: Instant,
@@ -102,7 +105,16 @@ fn successor<'a>(
     for &replica in &set.replicas {
         match replica_set::candidate(observed, replica, set.last_served(), instant) {
             Some(Ok(candidate)) => candidates.push(candidate),
-            Some(Err(Doubt::Frozen(reason))) => frozen.push(reason),
+            Some(Err(Doubt::Frozen(_))) if is_lost(state, observed, replica, instant) => {}
+            Some(Err(Doubt::Frozen(reason))) => {
+                frozen.push(match observed.fresh(replica.node, instant) {
+                    Some(_) => reason,
+                    None => format!(
+                        "{reason} (if it does not come back: `rladmin node {} remove`)",
+                        replica.node
+                    ),
+                })
+            }
             Some(Err(Doubt::Gone(_))) | None => {}
         }
     }
@@ -129,8 +141,8 @@ pub(crate) fn is_coming(
     set: &ReplicaSet<'_>,
     instant: Instant,
 ) -> bool {
-    let is_lost = loss(state, observed, set, instant).is_some();
-    is_lost && successor(observed, set, instant).0.is_some()
+    let lost = loss(state, observed, set, instant).is_some();
+    lost && successor(state, observed, set, instant).0.is_some()
 }
 
 /// An operator has asked for a failover that is coming: it does not wait for its time any more. Whether it did.
@@ -379,10 +391,10 @@ fn back(
     Verdict::Store(change.into_txn(), reason)
 }
 
-/// Whether it counts against what may be done within [`FAILOVERS_WITHIN`].
+/// Whether it counts against what may be done within [`FAILOVERS_WITHIN`]. One that is later than now was noted before
+/// the clock was set back, or by a node whose clock is ahead: of that nothing is known if it is much later.
 pub(crate) fn is_recent(then: Timestamp, now: Timestamp) -> bool {
-    let age = now.duration_since(then);
-    age.is_negative() || age.unsigned_abs() < FAILOVERS_WITHIN
+    now.duration_since(then).unsigned_abs() < FAILOVERS_WITHIN
 }
 
 /// What keeps a set without a primary is stored once, as an alert that the tools show.
@@ -417,13 +429,20 @@ fn held(
 
 /// No replica has the data. The primary comes back with its own, if it was the one that served; one
 /// that was to be promoted and never did gives the role back to it.
-fn nobody(state: &ClusterState, set: &ReplicaSet<'_>, cause: &str, now: Timestamp) -> Verdict {
+fn nobody(
+    state: &ClusterState,
+    observed: &Observations,
+    set: &ReplicaSet<'_>,
+    cause: &str,
+    (instant, now): (Instant, Timestamp),
+) -> Verdict {
     let served = set.last_served();
     let unconfirmed = set.primary.serving != Some(set.primary.epoch);
     let server = set
         .replicas
         .iter()
-        .find(|shard| shard.serving == served && served.is_some());
+        .filter(|shard| shard.serving == served && served.is_some())
+        .find(|shard| !is_lost(state, observed, shard, instant));
     let (true, Some(server)) = (unconfirmed, server) else {
         return Verdict::Stays;
     };

@@ -2,7 +2,8 @@
 
 use super::snapshot::{restored, taken};
 use super::work::{
-    Action, After, Replicas, Works, emptied, finish, free, handed_over, replaced, with_copies,
+    Action, After, Replicas, Works, data_is_there_alone, emptied, finish, free, handed_over,
+    replaced, with_copies,
 };
 use crate::observed::Observations;
 use crate::request::{self, Fresh};
@@ -245,6 +246,12 @@ fn can_be_emptied(
     let heard = observed.heard(uid, within, fresh.instant).is_some();
     if heard || state.shards_on(uid) == 0 {
         return Ok(());
+    }
+    // Until then a replica may yet take over.
+    if observed.is_silent(uid, fresh.instant)
+        && let Some(error) = data_is_there_alone(state, uid)
+    {
+        return Err(error);
     }
     Err(ApiError::new(
         ErrorCode::NodeDown,

@@ -212,6 +212,20 @@ fn comes_to(state: &ClusterState, shard: &Shard) -> Option<NodeUid> {
     state.node(node).filter(|node| takes(node)).map(|n| n.uid)
 }
 
+/// A node that is not heard has the data of a shard of which no other copy could take over.
+pub(crate) fn data_is_there_alone(state: &ClusterState, node: NodeUid) -> Option<ApiError> {
+    let mut sets = that_stay(state).flat_map(|database| replica_set::of_database(state, database));
+    let primary = sets.find(|set| set.primary.node == node)?.primary;
+    Some(ApiError::new(
+        ErrorCode::NodeDown,
+        format!(
+            "node:{node} is not heard, and redis:{} of db:{} has its data there alone: bring the node \
+             back, or delete the database",
+            primary.uid, primary.database
+        ),
+    ))
+}
+
 /// What brings a set's copies that are on a node which is not heard to others: only replicas can be made
 /// anew.
 pub(super) fn replaced(
@@ -219,18 +233,10 @@ pub(super) fn replaced(
     node: NodeUid,
     fresh: &Fresh<'_>,
 ) -> Result<Works, ApiError> {
-    let sets = || that_stay(state).flat_map(|database| replica_set::of_database(state, database));
-    let mut primaries = sets().map(|set| set.primary);
-    if let Some(primary) = primaries.find(|primary| primary.node == node) {
-        return Err(ApiError::new(
-            ErrorCode::NodeDown,
-            format!(
-                "node:{node} is not heard, and redis:{} of db:{} has its data there alone: bring the node \
-                 back, or delete the database",
-                primary.uid, primary.database
-            ),
-        ));
+    if let Some(error) = data_is_there_alone(state, node) {
+        return Err(error);
     }
+    let sets = || that_stay(state).flat_map(|database| replica_set::of_database(state, database));
     let mut works = Works::new();
     let mut places = placement::Planner::new(state, observed, fresh.instant);
     for set in sets() {

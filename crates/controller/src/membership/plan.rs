@@ -1,8 +1,10 @@
 //! The wanted voters. Pure.
 
+use crate::observed::Observations;
 use model::NodeUid;
 use model::limits::VOTERS_MAX;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// The voters that a cluster should have, if they differ from those that it has: 1, 3, 5 or 7 of its
 /// nodes. Those that vote now stay, this node first; a node is added only while it is heard and caught
@@ -38,6 +40,23 @@ pub fn wanted_voters(
         return None;
     }
     Some(wanted)
+}
+
+/// Who may take the leadership over from a node that has left the cluster: the voters that stay, those last that are not
+/// heard, that are stopping, or whose store waits for room on its disk.
+#[must_use]
+pub fn heirs(
+    observed: &Observations,
+    (voters, nodes): (&BTreeSet<NodeUid>, &BTreeSet<NodeUid>),
+    now: Instant,
+) -> Vec<NodeUid> {
+    let hardly_can = |uid: &NodeUid| {
+        let seen = observed.fresh(*uid, now);
+        seen.is_none_or(|seen| seen.disk_full || seen.stopping)
+    };
+    let mut heirs: Vec<NodeUid> = voters.intersection(nodes).copied().collect();
+    heirs.sort_by_key(hardly_can);
+    heirs
 }
 
 #[cfg(test)]

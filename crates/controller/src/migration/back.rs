@@ -9,7 +9,8 @@ use crate::replica_set::{self, Doubt, ReplicaSet};
 use crate::state::{Change, ClusterState, Stored};
 use jiff::Timestamp;
 use model::documents::{
-    Database, Migration, Operation, OperationKind, OperationStatus, Severity, Shard, keys,
+    Database, Migration, Operation, OperationKind, OperationStatus, Persistence, Severity, Shard,
+    keys,
 };
 use model::{ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
@@ -32,7 +33,8 @@ fn of_database<'a>(state: &'a ClusterState, database: &Database) -> Option<&'a S
 
 /// Whether an operation that brings back what a node had passes a set over, as nobody has its data: its primary's node,
 /// which is another one, has been silent for long, and no replica can take its place. One that is not heard either
-/// cannot; of one that is heard it must be known.
+/// cannot; of one that is heard it must be known. One that had the data and was started again may serve later with what it
+/// has on disk ([`crate::failover`]), and to a node that is not heard nothing comes back: both are waited for.
 pub(crate) fn is_passed_over(
     (state, observed): (&ClusterState, &Observations),
     database: &Database,
@@ -40,12 +42,19 @@ pub(crate) fn is_passed_over(
     instant: Instant,
 ) -> bool {
     let silent = |shard: &Shard| observed.is_silent(shard.node, instant);
+    let keeps = database.persistence != Persistence::Disabled;
     let cannot = |replica: &&Stored<Shard>| {
         let seen = replica_set::candidate(observed, replica, set.last_served(), instant);
-        silent(replica) || matches!(seen, None | Some(Err(Doubt::Gone(_))))
+        silent(replica)
+            || match seen {
+                None => true,
+                Some(Err(Doubt::Gone(_))) => !keeps,
+                Some(Ok(_) | Err(Doubt::Frozen(_))) => false,
+            }
     };
-    let running = of_database(state, database);
-    running.is_some_and(|running| running.node != Some(set.primary.node))
+    let to_whom = of_database(state, database).map(|running| running.node);
+    let is_silent = |node: NodeUid| observed.is_silent(node, instant);
+    to_whom.is_some_and(|node| node != Some(set.primary.node) && !node.is_some_and(is_silent))
         && silent(set.primary)
         && set.replicas.iter().all(cannot)
 }

@@ -154,6 +154,11 @@ impl<'a> Work<'a> {
         set.is_some_and(|set| back::is_passed_over(both, self.database, set, self.instant))
     }
 
+    fn lacks_data(&self, copy: ShardUid) -> bool {
+        let lacks = |copy: &Stored<Shard>| copy.role == Role::Replica && copy.synced.is_none();
+        self.state.shard(copy).is_some_and(lacks)
+    }
+
     fn is_lost(&self, shard: &Shard) -> bool {
         is_lost(self.state, self.observed, shard, self.instant)
     }
@@ -223,6 +228,10 @@ impl<'a> Work<'a> {
             // A failover may have taken the role from it: it goes to the copy all the same, before the shard goes.
             Some(copy) if shard.role == Role::Primary || lacks_its_role(set, &migration) => {
                 Some(self.hand_over(set, Some(copy)))
+            }
+            // Its node fell silent before it had the data.
+            Some(copy) if self.lacks_data(copy) => {
+                Some(Err(format!("redis:{copy} has no copy of the data yet")))
             }
             Some(_) => {
                 let mut doc = shard.doc.clone();

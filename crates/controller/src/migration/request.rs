@@ -2,7 +2,7 @@
 
 use super::plan::copy_of;
 use crate::busy;
-use crate::maintenance::request::find as find_node;
+use crate::maintenance::{data_is_there_alone, request::find as find_node};
 use crate::observed::Observations;
 use crate::operation::request::operation;
 use crate::placement::copies;
@@ -232,18 +232,24 @@ fn all_are_heard(
 ) -> Result<(), ApiError> {
     let heard = |node| observed.heard(node, state.node_silent(), fresh.instant);
     let unheard = |shard: &&&Stored<Shard>| heard(shard.node).is_none();
-    match moved.iter().find(unheard) {
-        None => Ok(()),
-        Some(shard) => Err(ApiError::new(
-            ErrorCode::NodeDown,
-            format!(
-                "redis:{} is on node:{node}, which is not heard, so it cannot be brought away: bring the node \
-                 back, or take it out of the cluster with `rladmin node {node} remove`",
-                shard.uid,
-                node = shard.node
-            ),
-        )),
+    let Some(shard) = moved.iter().find(unheard) else {
+        return Ok(());
+    };
+    // Until then a replica may yet take over.
+    if observed.is_silent(shard.node, fresh.instant)
+        && let Some(error) = data_is_there_alone(state, shard.node)
+    {
+        return Err(error);
     }
+    Err(ApiError::new(
+        ErrorCode::NodeDown,
+        format!(
+            "redis:{} is on node:{node}, which is not heard, so it cannot be brought away: bring the node \
+             back, or take it out of the cluster with `rladmin node {node} remove`",
+            shard.uid,
+            node = shard.node
+        ),
+    ))
 }
 
 /// Whether all of them may be there together: what counts is how it is when the last one has come.

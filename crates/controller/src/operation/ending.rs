@@ -103,24 +103,29 @@ fn shards_left<'a>(state: &'a ClusterState, operation: &Operation) -> Left<'a> {
     let Some(Migration { shard, copy, .. }) = operation.migrations.first() else {
         return left;
     };
-    let (original, copy) = (find(shard), copy.as_ref().and_then(find));
-    for shard in [original, copy].into_iter().flatten() {
+    for shard in [find(shard), copy.as_ref().and_then(find)]
+        .into_iter()
+        .flatten()
+    {
         left.insert(shard.uid, (shard, shard.doc.clone()));
     }
-    let (Some(original), Some(copy)) = (original, copy) else {
-        return left;
-    };
-    if original.removed_by.is_some() {
-        return left;
-    }
-    let goes = if copy.role == Role::Primary {
-        original
-    } else {
-        copy
-    };
-    if let Some((_, doc)) = left.get_mut(&goes.uid) {
+    let goes = goes(state, operation);
+    if let Some((_, doc)) = goes.and_then(|uid| left.get_mut(&uid)) {
         doc.removed_by = Some(operation.uid.clone());
         doc.synced = None;
     }
     left
+}
+
+/// Which of a shard and its copy goes when an operation is given up.
+pub(super) fn goes(state: &ClusterState, operation: &Operation) -> Option<ShardUid> {
+    let migration = operation.migrations.first()?;
+    let (original, copy) = (state.shard(migration.shard)?, state.shard(migration.copy?)?);
+    if original.removed_by.is_some() {
+        return None;
+    }
+    Some(match copy.role {
+        Role::Primary => original.uid,
+        Role::Replica => copy.uid,
+    })
 }

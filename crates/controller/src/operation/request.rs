@@ -2,6 +2,8 @@
 
 use super::ending;
 use super::plan::{is_known, new_operation, resume};
+use crate::observed::Observations;
+use crate::replica_set::{self, ReplicaSet};
 use crate::request::Fresh;
 use crate::state::{Change, ClusterState, Stored};
 use model::documents::{Operation, OperationKind, OperationStatus, Severity, keys};
@@ -56,7 +58,7 @@ pub(crate) const ABORTED_AT_ONCE: usize = 24;
 /// What has moved stays where it is; a copy that has not
 /// taken a shard's place goes, and a shard whose copy has taken it goes.
 pub(crate) fn abort(
-    state: &ClusterState,
+    (state, observed): (&ClusterState, &Observations),
     uid: &OperationUid,
     fresh: &Fresh<'_>,
 ) -> Result<(Txn, IntentOutcome), ApiError> {
@@ -66,7 +68,7 @@ pub(crate) fn abort(
     let mut change = Change::of(state, fresh.now);
     let mut operations = Vec::new();
     for operation in &running {
-        give_up(state, &mut change, operation, fresh)?;
+        give_up((state, observed), &mut change, operation, fresh)?;
         operations.push(operation.uid.clone());
     }
     stay(state, &mut change, &running);
@@ -77,7 +79,7 @@ pub(crate) fn abort(
 }
 
 fn give_up(
-    state: &ClusterState,
+    (state, observed): (&ClusterState, &Observations),
     change: &mut Change,
     operation: &Stored<Operation>,
     fresh: &Fresh<'_>,
@@ -102,6 +104,15 @@ fn give_up(
             shard.uid
         );
         return Err(cannot(operation, &why));
+    }
+    let goes = ending::goes(state, operation);
+    let sets = state
+        .database(operation.database)
+        .map(|database| replica_set::of_database(state, database))
+        .unwrap_or_default();
+    let is_in = |set: &&ReplicaSet<'_>| set.replicas.iter().any(|r| Some(r.uid) == goes);
+    if let Some(set) = sets.iter().find(is_in) {
+        replica_set::may_be_deleted((state, observed), set, fresh.instant)?;
     }
     let why = match operation.kind {
         // What it changes is in force, and reaches what is not heard now when that is back.

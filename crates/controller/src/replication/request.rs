@@ -126,11 +126,20 @@ fn enough_for_what_is_there(
 }
 
 /// Takes the replicas away: from here on they are no copies, and their agents remove them.
-pub(crate) fn switch_off(sets: &[ReplicaSet<'_>], fresh: &Fresh<'_>, change: &mut Change) {
+pub(crate) fn switch_off(
+    known: (&ClusterState, &Observations),
+    sets: &[ReplicaSet<'_>],
+    fresh: &Fresh<'_>,
+    change: &mut Change,
+) -> Result<(), ApiError> {
+    for set in sets {
+        replica_set::may_be_deleted(known, set, fresh.instant)?;
+    }
     for replica in sets.iter().flat_map(|set| &set.replicas) {
         let mut doc = replica.doc.clone();
         doc.removed_by = Some(fresh.operation.clone());
         doc.synced = None;
         change.replace(keys::shard(doc.uid), replica.revision, &doc);
     }
+    Ok(())
 }

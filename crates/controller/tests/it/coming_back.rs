@@ -3,9 +3,11 @@
 use crate::hangs::events;
 use crate::intents::{switch_off, switch_on, with_demo};
 use crate::world::World;
-use model::documents::{Operation, OperationStatus, Role, Shard};
-use model::intent::IntentOutcome;
-use model::{ErrorCode, NodeUid, ShardUid};
+use jiff::Timestamp;
+use model::documents::{Operation, OperationStatus, Persistence, Role, Shard};
+use model::intent::{ClusterChange, DatabaseChange, Intent, IntentOutcome};
+use model::replication::ReplicationObservation;
+use model::{DatabaseUid, ErrorCode, NodeUid, ShardUid};
 use serde_json::json;
 
 fn shards(world: &World) -> Vec<Shard> {
@@ -181,6 +183,88 @@ fn what_was_begun_is_given_up_or_begun_anew() {
         assert_eq!(primaries_on(&world, back).len(), came, "{story}");
         assert_eq!(shards(&world).len(), 4, "{story}");
     }
+}
+
+/// It falls silent again before its copy is synced, or after: the copy that stood in for it stays until then.
+#[test]
+fn a_node_that_is_lost_again_costs_no_replica() {
+    for (had, steps) in [Role::Primary, Role::Replica]
+        .into_iter()
+        .flat_map(|role| (0..12).map(move |n| (role, n)))
+    {
+        let mut world = with_demo(3, 1, true);
+        let back = shards(&world)
+            .into_iter()
+            .find(|s| s.role == had)
+            .unwrap()
+            .node;
+        world.request(&switch_on(back)).unwrap();
+        world.settle();
+        let outcome = world.request(&switch_off(back)).unwrap();
+        for _ in 0..steps {
+            world.settle_one();
+        }
+        let lives = |world: &World| {
+            let all = shards(world).into_iter();
+            all.filter(|s| s.node != back && s.removed_by.is_none())
+                .count()
+        };
+        let before = lives(&world);
+        dies(&mut world, back);
+        let story = world.settle();
+        assert_eq!(lives(&world), before, "{had:?} {steps}: {story}");
+        is_back(&mut world);
+        let story = world.settle();
+        assert_eq!(shards(&world).len(), 2, "{had:?} {steps}: {story}");
+        let operation = stored(&world, &outcome);
+        assert_eq!(operation.status, OperationStatus::Completed, "{story}");
+    }
+}
+
+/// Power was cut while it came: its copy, which had the data, is another process, and the node of the primary does not
+/// come back. The copy is kept, and serves with what it has on disk when that node has been waited for.
+#[test]
+fn a_copy_that_was_started_again_is_kept() {
+    let (mut world, back, dead) = emptied(1, false);
+    let keeps = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(DatabaseChange {
+            persistence: Some(Persistence::AofEverySecond),
+            ..DatabaseChange::default()
+        }),
+    };
+    world.request(&keeps).unwrap();
+    world.settle();
+    let outcome = world.request(&switch_off(back)).unwrap();
+    while shards(&world).last().unwrap().synced.is_none() {
+        world.settle_one();
+    }
+    let copy = shards(&world).pop().unwrap().uid;
+    world.crash(copy);
+    dies(&mut world, dead);
+    let story = world.settle();
+    let kept = shards(&world).into_iter().find(|s| s.uid == copy).unwrap();
+    assert!(
+        kept.removed_by.is_none() && kept.synced.is_some(),
+        "{story}"
+    );
+    assert_eq!(stored(&world, &outcome).status, OperationStatus::Active);
+    let seen = world.seen(copy);
+    seen.data_written = Some(Timestamp::UNIX_EPOCH);
+    seen.replication = Some(ReplicationObservation {
+        last_io_seconds: -1,
+        second_offset: -1,
+        ..ReplicationObservation::default()
+    });
+    let grace = ClusterChange {
+        slave_ha_grace_period: Some(60),
+        ..ClusterChange::default()
+    };
+    world.request(&Intent::UpdateCluster(grace)).unwrap();
+    let story = world.settle();
+    assert_eq!(primaries_on(&world, back), [copy], "{story}");
+    let operation = stored(&world, &outcome);
+    assert_eq!(operation.status, OperationStatus::Completed, "{story}");
 }
 
 /// The node itself is not passed over: nothing comes back to one that is not there.

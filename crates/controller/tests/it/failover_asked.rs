@@ -5,7 +5,7 @@ use crate::hangs::events;
 use crate::world::World;
 use jiff::SignedDuration;
 use model::documents::{OperationStatus, Role};
-use model::intent::{DatabaseChange, Intent, IntentOutcome};
+use model::intent::{DatabaseChange, Intent, IntentOutcome, Pace};
 use model::limits::{FAILOVERS_MAX, FAILOVERS_WITHIN};
 use model::{ApiError, DatabaseUid, ErrorCode, ShardUid};
 
@@ -46,6 +46,15 @@ fn failovers_do_not_follow_each_other_without_end() {
     world.settle();
     assert_eq!(shard(&world, new).role, Role::Replica);
     world.now += SignedDuration::from_secs(1);
+    world.settle();
+    assert!(shard(&world, new).is_serving());
+}
+
+/// The times of the failovers are an hour ahead of the clock now: they bound nothing.
+#[test]
+fn a_clock_that_is_set_back_holds_up_no_failover() {
+    let (mut world, _, new) = waiting();
+    world.now -= SignedDuration::from_hours(1);
     world.settle();
     assert!(shard(&world, new).is_serving());
 }
@@ -122,4 +131,52 @@ fn a_failover_that_is_on_its_way_is_what_was_asked_for() {
     let operation = cluster.operation(&outcome.operation.unwrap()).unwrap();
     assert_eq!(operation.status, OperationStatus::Completed);
     assert_eq!(events(&world, "failover_wait_ended").len(), 0);
+}
+
+/// A replica with the data is on a node that is not heard, so its primary, which was started again, waits; until an
+/// operator takes that node out of the cluster: then it goes on with its own data.
+#[test]
+fn a_record_on_a_node_that_is_removed_vetoes_nothing() {
+    let mut world = created();
+    let node = shard(&world, REPLICA).node;
+    world.silent.push(node);
+    world.crash(PRIMARY);
+    world.settle();
+    let held = shard(&world, PRIMARY);
+    let remedy = format!("`rladmin node {node} remove`");
+    assert!(held.trouble.unwrap().contains(&remedy));
+    let remove = Intent::RemoveNode {
+        node,
+        pace: Pace::default(),
+    };
+    world.request(&remove).unwrap();
+    let story = world.settle();
+    let primary = shard(&world, PRIMARY);
+    assert!(primary.is_serving() && primary.trouble.is_none(), "{story}");
+    let cluster = world.cluster();
+    assert!(cluster.node(node).is_none(), "{story}");
+    let mut copies = cluster.shards.iter().filter(|s| s.role == Role::Replica);
+    assert!(copies.all(|s| s.node != node && s.synced.is_some()));
+}
+
+/// Replication switched off would delete what is left of the data of a primary that is not there.
+#[test]
+fn replication_stays_on_while_a_primary_is_lost() {
+    let off = Intent::UpdateDatabase {
+        database: DatabaseUid(1),
+        change: Box::new(DatabaseChange {
+            replication: Some(false),
+            ..DatabaseChange::default()
+        }),
+    };
+    let mut world = created();
+    world.falls_silent(shard(&world, PRIMARY).node);
+    world.link(REPLICA, false, false);
+    let refused = world.request(&off).unwrap_err();
+    assert_eq!(refused.error_code, ErrorCode::NotReady);
+    let advice = "redis:2, which would be deleted, has its data";
+    assert!(refused.description.contains(advice), "{refused:?}");
+    world.settle();
+    assert!(shard(&world, REPLICA).is_serving());
+    world.request(&off).unwrap();
 }

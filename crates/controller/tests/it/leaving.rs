@@ -2,10 +2,12 @@
 
 use crate::intents::{remove, switch_off, switch_on, with_demo};
 use crate::world::World;
+use controller::membership::plan::heirs;
 use controller::placement::plan::Planner;
 use model::documents::{Operation, OperationStatus, Role, Shard};
 use model::intent::{DatabaseChange, Intent, MaintenanceWish, MigrateWhat, Pace};
 use model::{DatabaseUid, ErrorCode, NodeUid, OperationUid, ShardUid};
+use std::collections::BTreeSet;
 
 fn shards(world: &World) -> Vec<Shard> {
     let cluster = world.cluster();
@@ -355,4 +357,17 @@ fn a_change_is_not_waited_for_any_longer() {
     assert!(story.contains(&follows), "{story}");
     // Nothing is locked.
     world.request(&resize(1 << 30)).unwrap();
+}
+
+/// A primary node that was removed hands over to one that can lead, and tries the others after it.
+#[test]
+fn the_leadership_goes_first_to_who_can_lead() {
+    let mut world = World::with_nodes(6);
+    world.silent.push(NodeUid(1));
+    world.nodes.get_mut(&NodeUid(2)).unwrap().disk_full = true;
+    let (observed, now) = world.observed();
+    let set = |uids: &[u64]| uids.iter().copied().map(NodeUid).collect::<BTreeSet<_>>();
+    let (voters, nodes) = (set(&[1, 2, 3, 4, 5]), set(&[1, 2, 3, 5, 6]));
+    let order = heirs(&observed, (&voters, &nodes), now);
+    assert_eq!(order, [3, 5, 1, 2].map(NodeUid));
 }

@@ -1,5 +1,6 @@
 //! Shards brought to other nodes.
 
+use crate::coming_back::dies;
 use crate::world::World;
 use model::documents::{Migration, OperationStatus, Role, Shard, keys};
 use model::intent::{DatabaseSpec, Intent, MaintenanceWish, MigrateWhat, Pace, Restore};
@@ -55,6 +56,54 @@ fn nothing_is_brought_away_from_a_node_that_is_not_heard() {
         Err(ErrorCode::NodeDown)
     );
     assert!(world.cluster().operations.iter().all(|o| o.ended.is_some()));
+}
+
+/// What is advised can be done: a node with the only copy of something cannot be removed.
+#[test]
+fn a_dead_node_with_the_only_copy_is_to_come_back() {
+    let mut world = created(false, 1);
+    let node = NodeUid(1);
+    let wanted = [
+        Intent::MigrateShards {
+            what: these(&[1]),
+            node: NodeUid(3),
+            override_policy: false,
+        },
+        Intent::MaintenanceOn {
+            node,
+            wish: MaintenanceWish::default(),
+            pace: Pace::default(),
+        },
+        Intent::RemoveNode {
+            node,
+            pace: Pace::default(),
+        },
+    ];
+    world.silent.push(node);
+    for intent in &wanted {
+        let why = world.request(intent).unwrap_err();
+        assert_eq!(why.error_code, ErrorCode::NodeDown);
+        let advice = "bring the node back, or delete the database";
+        assert!(why.description.contains(advice), "{why:?}");
+    }
+}
+
+/// The copy of a primary whose node has died since has the data: they are not given up with the operation.
+#[test]
+fn a_copy_that_is_needed_is_not_given_up() {
+    let mut world = created(false, 1);
+    migrate(&mut world, these(&[1]), 3).unwrap();
+    let operation = world.cluster().operations.last().unwrap().uid.clone();
+    while shards(&world).last().unwrap().synced.is_none() {
+        world.settle_one();
+    }
+    dies(&mut world, NodeUid(1));
+    let abort = Intent::AbortOperation { operation };
+    let refused = world.request(&abort).unwrap_err();
+    assert_eq!(refused.error_code, ErrorCode::NotReady);
+    let story = world.settle();
+    let copy = shards(&world).pop().unwrap();
+    assert!(copy.is_serving() && copy.node == NodeUid(3), "{story}");
 }
 
 #[test]

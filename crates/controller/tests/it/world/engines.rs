@@ -295,6 +295,7 @@ impl World {
         let all: Vec<ShardUid> = self.cluster().shards.iter().map(|s| s.uid).collect();
         for uid in all {
             self.link(uid, true, false);
+            self.connects(uid);
         }
     }
 
