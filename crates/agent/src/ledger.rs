@@ -54,6 +54,10 @@ pub struct Ledger {
     /// From which files the data must be loaded at the next start.
     #[serde(default)]
     pub loads_from: DataSource,
+    /// Whether the append-only file could not be written once, and was not written anew since: it may have
+    /// a hole.
+    #[serde(default)]
+    pub holed: bool,
     /// How old the data were that the process loaded which was started last.
     #[serde(default)]
     pub loaded: Option<LoadedData>,
@@ -217,6 +221,7 @@ impl Ledger {
             prepared: Epoch(0),
             settled: Epoch(0),
             loads_from: DataSource::Nothing,
+            holed: false,
             loaded: None,
             set_aside: None,
             unapplied: false,
@@ -308,4 +313,44 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A ledger as 1.1.0 writes it, which knows nothing of holes. It keeps what it does not know, so that they are
+    /// known again when it is left.
+    #[test]
+    fn a_ledger_of_the_last_release_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.json");
+        let mut stored = json!({
+            "schema": 1,
+            "spec": {
+                "shard": 1, "database": 7, "generation": 2, "engine": "valkey-9.1.2", "port": 20000,
+                "settings": {
+                    "memory_bytes": 1, "eviction_policy": "noeviction",
+                    "persistence": { "kind": "aof-every-second" }, "notify_keyspace_events": ""
+                },
+                "users": { "cnm": "c", "repl": "r", "proxy": "" }
+            },
+            "intent": { "step": "nothing" }, "process": null, "role": null, "epoch": 3, "prepared": 0,
+            "settled": 0, "loads_from": "append_only_file", "unapplied": false, "of_a_newer_one": true
+        });
+        fs::write(&path, stored.to_string()).unwrap();
+        let mut ledger = Ledger::read(&path).unwrap().unwrap();
+        assert_eq!(
+            (ledger.loads_from, ledger.holed),
+            (DataSource::AppendOnlyFile, false)
+        );
+        assert_eq!(ledger.extra["of_a_newer_one"], true);
+        ledger.holed = true;
+        ledger.write(&path).unwrap();
+        assert_eq!(Ledger::read(&path).unwrap(), Some(ledger));
+        stored["holed"] = json!(true);
+        fs::write(&path, stored.to_string()).unwrap();
+        assert!(Ledger::read(&path).unwrap().unwrap().holed);
+    }
 }

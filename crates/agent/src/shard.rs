@@ -144,7 +144,7 @@ pub(crate) struct ShardTask {
     retiring: Option<retire::Retiring>,
     /// Whether a snapshot was asked for, to complete a change of persistence.
     snapshot_asked: bool,
-    /// Whether its append-only file is to be written anew.
+    /// When its append-only file is written anew; that it must be is in the ledger.
     holed: Option<disk::Holed>,
     failures: Option<Failures>,
     /// Starts in a row that failed since the files are damaged.

@@ -88,6 +88,7 @@ impl ShardTask {
         })?;
         self.record(|ledger| {
             ledger.loads_from = DataSource::Nothing;
+            ledger.holed = false;
             ledger.loaded = None;
             ledger.set_aside = Some(decided);
         })

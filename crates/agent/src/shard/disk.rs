@@ -3,12 +3,14 @@
 //! An append-only file that could not be written is cut back to its last whole command. Where the engine had begun it
 //! while it ran, it does not append to it then, but goes on where it was (seen with Valkey 9.1: `appendonly yes` by
 //! `CONFIG SET`, a full disk, room again): a hole of zeros is left, and no start reads beyond it. So a file that was
-//! not written once is written anew as soon as it can be.
+//! not written once is written anew as soon as it can be. That may be long after it takes writes again: it needs more
+//! room. So the ledger says that it is to be done, until it is.
 
 use super::{COMMAND_PATIENCE, ShardTask};
 use crate::engine_config::source_of;
 use crate::engine_info::EngineInfo;
 use crate::ledger::DataSource;
+use model::command::AgentRefusal;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,26 +38,57 @@ impl ShardTask {
 
     /// Called after each good probe.
     pub(super) async fn fill_holes(&mut self) {
-        let Some(info) = &self.info else { return };
-        let now = Instant::now();
-        if !info.append_only {
-            self.holed = None;
-        } else if info.append_failed {
-            self.holed = Some(Holed {
-                due: now,
-                asked: false,
-            });
-        } else if let Some(holed) = self.holed.filter(|_| !info.rewriting) {
-            if holed.asked && info.rewrite_ok {
-                tracing::info!("shard {}: its append-only file is written anew", self.shard);
-                self.holed = None;
-            } else if now >= holed.due {
-                self.holed = Some(Holed {
-                    due: now + AGAIN,
-                    asked: self.rewrite().await,
-                });
-            }
+        if let Err(refusal) = self.fill_hole().await {
+            // The disk that is full is the ledger's, too: again at the next probe.
+            self.error = Some(format!("its append-only file may have a hole: {refusal}"));
         }
+    }
+
+    async fn fill_hole(&mut self) -> Result<(), AgentRefusal> {
+        let (Some(info), Some(ledger)) = (&self.info, &self.ledger) else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let at_once = Holed {
+            due: now,
+            asked: false,
+        };
+        if !info.append_only {
+            // As long as the data are in it, a start may need it: a replica that gets all data ends its file first,
+            // and begins it anew when it has them.
+            let needed = ledger.loads_from == DataSource::AppendOnlyFile;
+            self.holed = self.holed.filter(|_| needed).map(|_| at_once);
+            return self.note_hole(ledger.holed && needed).await;
+        }
+        if info.append_failed {
+            self.holed = Some(at_once);
+            return self.note_hole(true).await;
+        }
+        // What only the ledger knows was seen by an agent before this one; what only this one knows could not be
+        // written down yet.
+        let known = self.holed.or(ledger.holed.then_some(at_once));
+        let Some(holed) = known.filter(|_| !info.rewriting) else {
+            return Ok(());
+        };
+        if holed.asked && info.rewrite_ok {
+            self.note_hole(false).await?;
+            tracing::info!("shard {}: its append-only file is written anew", self.shard);
+            self.holed = None;
+        } else if now >= holed.due {
+            self.note_hole(true).await?;
+            self.holed = Some(Holed {
+                due: now + AGAIN,
+                asked: self.rewrite().await,
+            });
+        }
+        Ok(())
+    }
+
+    async fn note_hole(&mut self, holed: bool) -> Result<(), AgentRefusal> {
+        if self.ledger.as_ref().is_some_and(|l| l.holed == holed) {
+            return Ok(());
+        }
+        self.record(|ledger| ledger.holed = holed).await
     }
 
     async fn rewrite(&mut self) -> bool {

@@ -155,7 +155,7 @@ impl ShardTask {
     /// Takes the next step of a change of persistence. Called after each good probe.
     pub(super) async fn settle_persistence(&mut self) {
         let result = match self.unsettled() {
-            None => return,
+            None => self.leave_append_only().await,
             Some((_, DataSource::Nothing)) => return,
             Some((_, DataSource::AppendOnlyFile)) => self.settle_append_only().await,
             Some((_, DataSource::Snapshot)) => self.settle_snapshot().await,
@@ -221,6 +221,19 @@ impl ShardTask {
         self.record(|ledger| ledger.loads_from = DataSource::Snapshot)
             .await?;
         self.snapshot_asked = false;
+        self.command(&["CONFIG", "SET", "appendonly", "no"]).await
+    }
+
+    /// The ledger says that the data are in the snapshot before the engine is told: whether it was, only the engine
+    /// knows. An append-only file that nobody wants would refuse writes when the disk is full.
+    async fn leave_append_only(&mut self) -> Result<(), AgentRefusal> {
+        let in_snapshot = self
+            .ledger
+            .as_ref()
+            .is_some_and(|ledger| ledger.loads_from == DataSource::Snapshot);
+        if !in_snapshot || self.info.as_ref().is_none_or(|info| !info.append_only) {
+            return Ok(());
+        }
         self.command(&["CONFIG", "SET", "appendonly", "no"]).await
     }
 }

@@ -2,10 +2,12 @@
 //! again before anybody needs it.
 
 use crate::bench::*;
+use agent::Agent;
 use agent::ledger::DataSource;
 use model::Generation;
+use model::command::EngineSpec;
 use model::documents::Persistence;
-use model::observation::EngineState;
+use model::observation::{EngineState, ShardObservation};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,71 @@ impl Drop for Disk {
     }
 }
 
+/// Gives some of what was taken back.
+fn give_back(taken: &Path, bytes: u64) {
+    let file = File::options().write(true).open(taken).unwrap();
+    file.set_len(file.metadata().unwrap().len() - bytes)
+        .unwrap();
+}
+
+/// A primary whose append-only file was begun while it runs, not at its start.
+async fn begun_late(agent: &Agent, node: &Node, wanted: &mut EngineSpec) -> ShardObservation {
+    wanted.settings.persistence = Persistence::Disabled;
+    let shard = serve(agent, wanted, 1).await;
+    set(&mut node.as_proxy(1).unwrap(), "before", "kept");
+    wanted.settings.persistence = Persistence::AofEverySecond;
+    wanted.generation = Generation(2);
+    run(agent, wanted).await;
+    eventually("the file is there", || {
+        ledger(node).loads_from == DataSource::AppendOnlyFile
+    })
+    .await;
+    set(&mut node.as_proxy(1).unwrap(), "begun", "kept");
+    shard
+}
+
+/// Writes until it is refused; how many keys were written, and why no more.
+fn write_until_refused(proxy: &mut redis::Connection) -> (u32, String) {
+    let mut written = 0;
+    loop {
+        let answer = redis::cmd("SET")
+            .arg(format!("filling:{written}"))
+            .arg("v".repeat(100))
+            .query::<()>(proxy);
+        match answer {
+            Ok(()) => written += 1,
+            Err(error) => return (written, error.to_string()),
+        }
+    }
+}
+
+async fn takes_writes(proxy: &mut redis::Connection) {
+    eventually("it takes writes", || {
+        redis::cmd("SET")
+            .arg(&["after", "kept"])
+            .query::<()>(proxy)
+            .is_ok()
+    })
+    .await;
+}
+
+/// What was written is there after a kill.
+async fn outlives_a_kill(agent: &Agent, node: &Node, wanted: &EngineSpec, pid: u32, written: u32) {
+    let about = &wanted.engine;
+    kill_hard(pid);
+    seen(agent, |shard| shard.state == EngineState::Stopped).await;
+    serve(agent, wanted, 2).await;
+    let mut proxy = node.as_proxy(2).unwrap();
+    for key in ["before", "begun", "after"] {
+        let kept = get(&mut proxy, key);
+        assert_eq!(kept.as_deref(), Some("kept"), "{about} {key}");
+    }
+    for number in 0..written {
+        let kept = get(&mut proxy, &format!("filling:{number}"));
+        assert!(kept.is_some(), "{about}: {number} of {written}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_only_file_is_whole_again() {
     for engine in engines() {
@@ -49,34 +116,12 @@ async fn an_append_only_file_is_whole_again() {
         let disk = Disk::mount(node.shard_folder().path());
         let agent = node.agent().await;
         let mut wanted = spec(engine);
-        wanted.settings.persistence = Persistence::Disabled;
-        let shard = serve(&agent, &wanted, 1).await;
+        let shard = begun_late(&agent, &node, &mut wanted).await;
         let mut proxy = node.as_proxy(1).unwrap();
-        set(&mut proxy, "before", "kept");
-        // Begun while it runs, not at its start.
-        wanted.settings.persistence = Persistence::AofEverySecond;
-        wanted.generation = Generation(2);
-        run(&agent, &wanted).await;
-        eventually("the file is there", || {
-            ledger(&node).loads_from == DataSource::AppendOnlyFile
-        })
-        .await;
-        set(&mut proxy, "begun", "kept");
         let forks = info(&mut node.as_cnm(), "total_forks");
 
         let file = disk.fill();
-        let mut written = 0;
-        let refused = loop {
-            let key = format!("filling:{written}");
-            let answer = redis::cmd("SET")
-                .arg(&key)
-                .arg("v".repeat(100))
-                .query::<()>(&mut proxy);
-            match answer {
-                Ok(()) => written += 1,
-                Err(error) => break error.to_string(),
-            }
-        };
+        let (written, refused) = write_until_refused(&mut proxy);
         assert!(refused.contains("MISCONF"), "{about}: {refused}");
         let told = seen(&agent, |shard| shard.refuses_writes.is_some()).await;
         assert_eq!(told.state, EngineState::Running, "{about}");
@@ -84,13 +129,7 @@ async fn an_append_only_file_is_whole_again() {
         assert!(why.contains("append-only file"), "{about}: {why}");
 
         fs::remove_file(file).unwrap();
-        eventually("it takes writes", || {
-            redis::cmd("SET")
-                .arg(&["after", "kept"])
-                .query::<()>(&mut proxy)
-                .is_ok()
-        })
-        .await;
+        takes_writes(&mut proxy).await;
         seen(&agent, |shard| shard.refuses_writes.is_none()).await;
         eventually("the file is written anew", || {
             let mut cnm = node.as_cnm();
@@ -98,21 +137,55 @@ async fn an_append_only_file_is_whole_again() {
                 && info(&mut cnm, "aof_rewrite_in_progress") == "0"
         })
         .await;
-        kill_hard(shard.pid.unwrap());
-        seen(&agent, |shard| shard.state == EngineState::Stopped).await;
-        serve(&agent, &wanted, 2).await;
-        let mut proxy = node.as_proxy(2).unwrap();
-        for key in ["before", "begun", "after"] {
-            assert_eq!(
-                get(&mut proxy, key).as_deref(),
-                Some("kept"),
-                "{about} {key}"
-            );
-        }
-        for number in 0..written {
-            let kept = get(&mut proxy, &format!("filling:{number}"));
-            assert!(kept.is_some(), "{about}: {number} of {written}");
-        }
+        outlives_a_kill(&agent, &node, &wanted, shard.pid.unwrap(), written).await;
+    }
+}
+
+/// There is room to append, but not to write the file anew, and the agent is started again before there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_outlives_the_agent() {
+    for engine in engines() {
+        let about = engine.to_string();
+        let node = Node::new();
+        let disk = Disk::mount(node.shard_folder().path());
+        let agent = node.agent().await;
+        let mut wanted = spec(engine);
+        let shard = begun_late(&agent, &node, &mut wanted).await;
+        let mut cnm = node.as_cnm();
+        say::<()>(&mut cnm, "CONFIG SET rdbcompression no").unwrap();
+        let mut proxy = node.as_proxy(1).unwrap();
+        set(&mut proxy, "large", &"v".repeat(8 << 20));
+        eventually("all is in the file", || {
+            info(&mut cnm, "aof_buffer_length") == "0"
+        })
+        .await;
+        let appended = |cnm: &mut _| info(cnm, "aof_last_write_status") == "ok";
+        let idle = |cnm: &mut _| info(cnm, "aof_rewrite_in_progress") == "0";
+
+        let file = disk.fill();
+        let (written, refused) = write_until_refused(&mut proxy);
+        assert!(refused.contains("MISCONF"), "{about}: {refused}");
+        seen(&agent, |shard| shard.refuses_writes.is_some()).await;
+        give_back(&file, 1 << 20);
+        eventually("it was tried in vain", || {
+            info(&mut cnm, "aof_last_bgrewrite_status") == "err"
+        })
+        .await;
         drop(agent);
+        takes_writes(&mut proxy).await;
+        eventually("all is well, as it looks", || {
+            appended(&mut cnm) && idle(&mut cnm)
+        })
+        .await;
+        assert!(ledger(&node).holed, "{about}");
+        let forks = info(&mut cnm, "total_forks");
+
+        fs::remove_file(file).unwrap();
+        let agent = node.agent().await;
+        eventually("the file is written anew", || {
+            info(&mut cnm, "total_forks") != forks && idle(&mut cnm) && !ledger(&node).holed
+        })
+        .await;
+        outlives_a_kill(&agent, &node, &wanted, shard.pid.unwrap(), written).await;
     }
 }

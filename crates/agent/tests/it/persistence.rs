@@ -239,6 +239,35 @@ fn source(persistence: Persistence) -> agent::ledger::DataSource {
     }
 }
 
+/// The ledger said that the data are in the snapshot, and the agent died before it told the engine.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_only_file_that_nobody_wants_is_given_up() {
+    for engine in engines() {
+        let node = Node::new();
+        let agent = node.agent().await;
+        let mut wanted = spec(engine.clone());
+        wanted.settings.persistence = Persistence::AofEveryWrite;
+        let shard = serve(&agent, &wanted, 1).await;
+        set(&mut node.as_proxy(1).unwrap(), "a", "kept");
+        harden(&node, SNAPSHOT).await;
+        drop(agent);
+        wanted.settings.persistence = SNAPSHOT;
+        change_ledger(&node, |ledger| {
+            ledger.spec.settings.persistence = SNAPSHOT;
+            ledger.loads_from = source(SNAPSHOT);
+        });
+        let mut cnm = node.as_cnm();
+        assert_eq!(info(&mut cnm, "aof_enabled"), "1", "{engine}");
+
+        let agent = node.agent().await;
+        eventually("it is told", || info(&mut cnm, "aof_enabled") == "0").await;
+        crash(&agent, shard.pid.unwrap()).await;
+        serve(&agent, &wanted, 2).await;
+        let kept = get(&mut node.as_proxy(2).unwrap(), "a");
+        assert_eq!(kept.as_deref(), Some("kept"), "{engine}");
+    }
+}
+
 /// A stop while the append-only file is still being written for the first time: the data are saved
 /// where the next start looks for them.
 #[tokio::test(flavor = "multi_thread")]
