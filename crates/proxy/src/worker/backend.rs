@@ -196,6 +196,8 @@ pub(crate) enum Effect {
     /// what is queued and watched.
     ExecRefused,
     Discard,
+    /// A command of a transaction that was opened before, and is opened again at the new primary.
+    Replayed,
     Watch,
     Unwatch,
     Select(u32),

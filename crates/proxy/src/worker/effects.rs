@@ -103,7 +103,8 @@ impl Worker {
     #[inline]
     fn note_queued(&mut self, index: usize, client: usize, effect: Effect) {
         let own = &self.clients[client].session.own;
-        if own.transaction != Transaction::Open {
+        // What is said again has been counted.
+        if own.transaction != Transaction::Open || effect == Effect::Replayed {
             return;
         }
         let head = self.backends[index].framer.head();

@@ -354,6 +354,7 @@ impl Worker {
             if let Lane::Own(backend) = self.clients[leg].lane {
                 self.leave_own(leg, backend);
             }
+            self.forget_keep(leg);
             let id = self.client_id(leg);
             let gone = self.clients.remove(leg);
             self.fulfil(id, false, 0);

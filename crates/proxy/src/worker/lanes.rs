@@ -481,7 +481,7 @@ impl Worker {
         let keep = self.clients[index].keep.as_ref();
         let tracked = keep.is_some_and(|keep| keep.was_tracked());
         if !self.is_parked(index) {
-            self.clients[index].keep = None;
+            self.forget_keep(index);
         }
         let clean = !tracked
             && self.clients[index].session.shareable()

@@ -46,6 +46,7 @@ impl Worker {
         if let Some(backend) = own {
             self.leave_own(index, backend);
         }
+        self.forget_keep(index);
         let id = self.client_id(index);
         let mut client = self.clients.remove(index);
         if let Some(stream) = &mut client.stream {
@@ -130,15 +131,19 @@ impl Worker {
         let Lane::Own(own) = client.lane else {
             return false;
         };
-        if client.blocking == 0 || !self.let_go_by_client(index) {
-            return false;
-        }
         let Some(number) = self.engine_client(own) else {
             return false;
         };
+        if client.blocking == 0 || !self.let_go_by_client(index) {
+            return false;
+        }
         let reason: &[u8] = if error { b"ERROR" } else { b"TIMEOUT" };
         let words: [&[u8]; 4] = [b"CLIENT", b"UNBLOCK", number.as_bytes(), reason];
-        self.tell_engine(index, own, &words, Effect::Unblocked)
+        let told = self.tell_engine(index, own, &words, Effect::Unblocked);
+        if !told {
+            self.let_go_answered(index, false);
+        }
+        told
     }
 
     /// The engine's own number of a connection.

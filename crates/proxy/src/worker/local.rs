@@ -65,6 +65,9 @@ impl Worker {
                 let own = &mut self.clients[index].session.own;
                 own.transaction = Transaction::No;
                 own.watch = Watch::No;
+                if let Some(keep) = &mut self.clients[index].keep {
+                    keep.forget_transaction();
+                }
                 self.forget_later(index);
                 let exec = class == Class::Exec;
                 self.answer(index, if exec { texts::EXECABORT } else { texts::OK });
@@ -248,7 +251,7 @@ impl Worker {
         client.later.clear();
         let skipped = client.session.reply == ReplyMode::SkipNext;
         client.session.reset(open);
-        client.keep = None;
+        self.forget_keep(index);
         if !skipped {
             self.answer(index, b"+RESET\r\n");
         }

@@ -161,7 +161,12 @@ impl Worker {
                 own.select_queued = None;
             }
             // What is behind it is meant for the transaction.
-            Effect::Multi => own.transaction = Transaction::Lost,
+            Effect::Multi => {
+                own.transaction = Transaction::Lost;
+                if let Some(keep) = &mut known.keep {
+                    keep.forget_transaction();
+                }
+            }
             Effect::Watch => own.watch = Watch::Lost,
             Effect::Tracking(on) => {
                 if let Some(keep) = &mut known.keep {
@@ -200,6 +205,7 @@ impl Worker {
         }
         if let Some(keep) = &mut known.keep {
             keep.unsubscribed();
+            keep.forget_transaction();
         }
         if own.transaction != Transaction::No {
             own.transaction = Transaction::Lost;

@@ -2,6 +2,7 @@
 //! blocking commands, numbered databases.
 
 use crate::support::client::{Client, words};
+use crate::support::engine::PASSWORD;
 use crate::support::node::VALKEY;
 use crate::support::pair::{Load, Pair};
 use crate::support::until;
@@ -436,6 +437,62 @@ fn sessions_move_with_what_they_hold() {
     );
     assert!(large.text("EXEC").starts_with("-EXECABORT"));
     assert_eq!(large.text("EXISTS large"), ":0\r\n");
+}
+
+/// A transaction of a client with tracking is opened again after the move: what comes at `EXEC` in the proxy's words still
+/// comes in its place, without the engine's passwords.
+#[test]
+fn a_transaction_that_moved_is_looked_into() {
+    let mut pair = Pair::start(VALKEY);
+    let mut client = pair.node.client();
+    client.ask("HELLO 3");
+    let id = client.text("CLIENT ID");
+    for moves in [1, 2] {
+        assert_eq!(client.text("CLIENT TRACKING ON"), "+OK\r\n");
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        assert_eq!(client.text("PING"), "+QUEUED\r\n");
+        for _ in 0..moves {
+            pair.move_primary();
+            // It is told to forget what it has cached.
+            assert!(client.raw().starts_with(b">2\r\n$10\r\ninvalidate"));
+        }
+        assert_eq!(client.text("CONFIG GET masterauth"), "+QUEUED\r\n");
+        assert_eq!(client.text("CLIENT ID"), "+QUEUED\r\n");
+        client.send(&words("EXEC"));
+        let got = String::from_utf8(client.raw()).unwrap();
+        assert!(!got.contains(PASSWORD), "{got}");
+        assert!(got.starts_with("*3\r\n+PONG\r\n"), "{got}");
+        assert!(got.ends_with(&id), "{got}");
+    }
+}
+
+/// What was queued in a transaction that is lost is nothing of what comes after it.
+#[test]
+fn a_lost_transaction_leaves_nothing() {
+    let mut pair = Pair::start(VALKEY);
+    let mut client = pair.node.client();
+    assert_eq!(client.text("MULTI"), "+OK\r\n");
+    assert_eq!(client.text("SET a 1"), "+QUEUED\r\n");
+    let primary = pair.primary;
+    let list = pair.direct[primary].text("CLIENT LIST");
+    let own = list
+        .lines()
+        .find(|line| line.contains(" multi=1 "))
+        .unwrap();
+    let number = own.split("id=").nth(1).unwrap();
+    let number = number.split(' ').next().unwrap().to_owned();
+    pair.direct[primary].text(&format!("CLIENT KILL ID {number}"));
+    until("the loss is seen", || {
+        client.text("SET a 2").starts_with("-ERR conn")
+    });
+    assert!(client.text("EXEC").starts_with("-EXECABORT"));
+    client.send(&words("SUBSCRIBE news"));
+    assert!(client.raw().ends_with(b":1\r\n"));
+    pair.move_primary();
+    let mut other = pair.node.client();
+    assert_eq!(other.text("PUBLISH news x"), ":1\r\n");
+    assert!(client.raw().ends_with(b"$1\r\nx\r\n"));
+    assert_eq!(other.text("EXISTS a"), ":0\r\n");
 }
 
 /// A long value is half-way when the gate closes.

@@ -263,3 +263,43 @@ fn a_scan_begins_anew_at_the_shard_that_moved() {
     assert!(twice[1] >= 500, "{twice:?}");
     assert!(twice[0] < 100 && twice[2] < 100, "{twice:?}");
 }
+
+/// `WAIT` blocks at every shard: what comes behind it waits for it, so that it can be taken back alone.
+#[test]
+fn what_is_behind_a_wait_waits_for_it() {
+    let mut moves = Moves::start();
+    let (mut client, mut other) = (moves.node.client(), moves.node.client());
+    let list = key(1, "q");
+    assert_eq!(other.text(&format!("RPUSH {list} a b")), ":2\r\n");
+    client.send(&[words("WAIT 1 1500"), words(&format!("BLPOP {list} 0"))].concat());
+    let mut direct = Client::connect(moves.node.more[0].direct);
+    until("it waits", || {
+        let list = direct.text("CLIENT LIST");
+        list.lines().any(|line| line.contains("cmd=wait"))
+    });
+    moves.turn(|| {});
+    assert_eq!(client.raw(), b":0\r\n");
+    assert!(client.raw().ends_with(b"$1\r\na\r\n"));
+    assert_eq!(other.text(&format!("LLEN {list}")), ":1\r\n");
+}
+
+/// A client leaves while a connection to the next primary has been set up for it: that goes with it.
+#[test]
+fn what_was_set_up_for_a_client_that_leaves_goes_too() {
+    let mut moves = Moves::start();
+    let mut direct = Client::connect(moves.node.more[0].direct);
+    let mut listens = |channel: &str, count: usize| {
+        until("so many listen", || {
+            direct
+                .text(&format!("PUBSUB NUMSUB {channel}"))
+                .ends_with(&format!(":{count}\r\n"))
+        });
+    };
+    let mut client = Some(moves.node.client());
+    let subscriber = client.as_mut().unwrap();
+    subscriber.send(&words("SUBSCRIBE leaving"));
+    subscriber.raw();
+    listens("leaving", 1);
+    moves.turn_within(60_000, || drop(client.take()));
+    listens("leaving", 0);
+}

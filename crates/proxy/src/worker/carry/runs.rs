@@ -37,7 +37,9 @@ pub(super) fn write_effect(effect: Effect) -> Option<EffectRecord> {
             };
             EffectRecord::Confirm(kind, count)
         }
-        Effect::Freed | Effect::Unblocked | Effect::LetGo | Effect::Asked => return None,
+        Effect::Freed | Effect::Unblocked | Effect::LetGo | Effect::Asked | Effect::Replayed => {
+            return None;
+        }
     })
 }
 

@@ -187,7 +187,7 @@ impl Worker {
             Class::Subscribe(kind) => self.fan_subscribe(front, kind, true, frame),
             Class::Unsubscribe(kind) => self.fan_subscribe(front, kind, false, frame),
             Class::Monitor if args.left() == 0 => self.fan_monitor(front, frame),
-            Class::Blocking | Class::BlockingOption => {
+            Class::Blocking | Class::BlockingOption | Class::Wait => {
                 let flow = self.fan_plain(front, name, frame);
                 // The engine looks at nothing more of a client that is blocked.
                 if flow == Flow::Next && self.clients.contains(front) {

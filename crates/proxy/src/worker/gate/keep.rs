@@ -12,7 +12,7 @@ use crate::worker::lanes::{Flow, Sending};
 use crate::worker::own_words::{encode_again, encode_own};
 use crate::worker::session::{Db, Transaction};
 use resp::command::{Class, Kind, Subscription, classify};
-use resp::request::Args;
+use resp::request::{Args, encode};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Beside the session, all that a connection of one's own holds in the engine.
@@ -102,6 +102,14 @@ impl Keep {
         self.caching = None;
     }
 
+    /// Its transaction is lost, and with it what was queued.
+    pub(in crate::worker) fn forget_transaction(&mut self) {
+        self.queue = Vec::new();
+        self.queued = 0;
+        self.overflow = false;
+        self.blocked = None;
+    }
+
     /// Subscriptions that were asked for are not there: their connection is lost.
     pub(in crate::worker) fn unsubscribed(&mut self) {
         self.names = Default::default();
@@ -144,6 +152,7 @@ impl Keep {
         let Some(frame) = self.tracking_asked.pop_front() else {
             return;
         };
+        let frame = spelled(&frame);
         match (good, on) {
             (false, _) => {}
             (true, false) => self.tracking.clear(),
@@ -193,7 +202,32 @@ impl Keep {
     }
 }
 
+/// `CLIENT TRACKING ON …` in one spelling, so that it is kept once however often it is sent. Prefixes stay as they are.
+fn spelled(frame: &[u8]) -> Vec<u8> {
+    let mut words = Vec::new();
+    let mut prefix = false;
+    for word in Args::of(frame) {
+        let upper = word.to_ascii_uppercase();
+        let is_prefix = prefix;
+        prefix = !prefix && upper == b"PREFIX";
+        words.push(if is_prefix { word.to_vec() } else { upper });
+    }
+    let mut out = Vec::new();
+    encode(words.iter().map(Vec::as_slice), &mut out);
+    out
+}
+
 impl Worker {
+    /// Forgets what was kept of a client's own connection, and ends the one that was set up to take its place.
+    pub(in crate::worker) fn forget_keep(&mut self, index: usize) {
+        let keep = self.clients[index].keep.take();
+        if let Some(next) = keep.and_then(|keep| keep.next)
+            && self.is_for(next, index)
+        {
+            self.drop_backend(next);
+        }
+    }
+
     /// Notes a command that goes over a connection of the client's own, if it leaves something there.
     #[inline]
     pub(in crate::worker) fn keep(
@@ -335,7 +369,7 @@ impl Worker {
             client: name,
             count,
             discard: true,
-            effect: Effect::None,
+            effect: Effect::Replayed,
             rewrite: Rewrite::None,
             seen: Seen {
                 left,
@@ -359,7 +393,6 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::worker::backend::Confirm;
-    use resp::request::encode;
 
     fn frame(words: &[&str]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -416,7 +449,15 @@ mod tests {
         keep.tracked(true, true);
         keep.tracked(true, false);
         keep.tracked(true, true);
-        assert_eq!(keep.tracking, [on]);
+        assert_eq!(keep.tracking.as_slice(), std::slice::from_ref(&on));
+        // However it is spelled, it is kept once; prefixes are what they are.
+        let same = frame(&["client", "Tracking", "on", "bcast", "prefix", "a"]);
+        let other = frame(&["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "A"]);
+        for asked in [&same, &other] {
+            keep.note(asked, Effect::Tracking(true), 1);
+            keep.tracked(true, true);
+        }
+        assert_eq!(keep.tracking, [on, other]);
         keep.note(
             &frame(&["CLIENT", "TRACKING", "OFF"]),
             Effect::Tracking(false),
@@ -444,5 +485,10 @@ mod tests {
         assert!(keep.queue.is_empty());
         keep.note(&frame(&["DISCARD"]), Effect::Discard, 1);
         assert!(!keep.has_overflown());
+        // What is lost with its connection is nothing of the next transaction.
+        keep.note(&frame(&["MULTI"]), Effect::Multi, 1);
+        keep.forget_transaction();
+        keep.note(&frame(&["BLPOP", "q", "0"]), Effect::Blocking, 1);
+        assert!(keep.blocked.is_some() && keep.queue.is_empty());
     }
 }

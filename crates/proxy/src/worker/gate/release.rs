@@ -245,6 +245,9 @@ impl Worker {
         if own.transaction == Transaction::Open && overflown {
             own.transaction = Transaction::Lost;
             own.select_queued = None;
+            if let Some(keep) = &mut known.keep {
+                keep.forget_transaction();
+            }
         }
     }
 
