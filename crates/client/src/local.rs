@@ -255,11 +255,16 @@ pub async fn call(
             .map_err(|e| unreachable(&who, socket, &e))?;
         exchange(TokioIo::new(stream), method, path, body)
             .await
-            .map_err(|e| {
-                ApiError::new(
+            .map_err(|e| match reads {
+                true => ApiError::new(
                     ErrorCode::NotReady,
                     format!("{who} ended the connection: {e}"),
-                )
+                ),
+                // It may have been carried out before.
+                false => ApiError::new(
+                    ErrorCode::Timeout,
+                    format!("{who} ended the connection: {e}; the change may still happen"),
+                ),
             })
     };
     tokio::time::timeout(Duration::from_secs(seconds), work)
@@ -347,6 +352,29 @@ mod tests {
             assert!(told.starts_with("cnm_exec did not answer within 1 s"));
             assert_eq!(told.contains("may still happen"), or_not, "{told}");
             assert!(told.contains("`supervisorctl restart cnm_exec`"), "{told}");
+        }
+    }
+
+    /// What was asked may have been done before its connection was cut.
+    #[tokio::test]
+    async fn a_change_that_is_cut_off_may_have_happened() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("cnm_exec.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.readable().await.unwrap();
+            }
+        });
+        let cases = [
+            (Method::GET, ErrorCode::NotReady),
+            (Method::POST, ErrorCode::Timeout),
+        ];
+        for (method, code) in cases {
+            let error = call(&socket, method, "/", Bytes::new(), 5)
+                .await
+                .unwrap_err();
+            assert_eq!(error.error_code, code, "{error:?}");
         }
     }
 }

@@ -569,9 +569,6 @@ impl Controller {
             return;
         };
         let status = self.store.status();
-        if status.changing {
-            return;
-        }
         let voters: BTreeSet<NodeUid> = status.voters.iter().map(|m| m.member.uid).collect();
         let members: BTreeSet<NodeUid> = status
             .learners
@@ -580,9 +577,12 @@ impl Controller {
             .chain(voters.clone())
             .collect();
         let nodes: BTreeSet<NodeUid> = state.nodes.iter().map(|n| n.uid).collect();
-        if !nodes.contains(&status.node) {
-            // This node has left the cluster: another one goes on, whichever can.
-            for next in heirs(&self.observations(), (&voters, &nodes), Instant::now()) {
+        // A change that an earlier primary node, or this one, began and did not end comes first: until then all else waits.
+        let half_done = self.store.voters_to_be();
+        let stay = half_done.as_ref().unwrap_or(&nodes);
+        if !stay.contains(&status.node) {
+            // This node has left the cluster, or is to vote no more: another one goes on, whichever can.
+            for next in heirs(&self.observations(), (&voters, stay), Instant::now()) {
                 match self.store.hand_over(next).await {
                     Ok(()) => break,
                     Err(error) => {
@@ -592,7 +592,10 @@ impl Controller {
             }
             return;
         }
-        let result = if let Some(node) = state.nodes.iter().find(|n| !members.contains(&n.uid)) {
+        let result = if let Some(wanted) = half_done {
+            tracing::info!(?wanted, "completing a change of the voters");
+            self.store.set_voters(wanted).await
+        } else if let Some(node) = state.nodes.iter().find(|n| !members.contains(&n.uid)) {
             tracing::info!(node = %node.uid, "a node joins the configuration store");
             self.store
                 .add_learner(Member {

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 mod room;
 mod thread;
@@ -77,6 +77,16 @@ pub(crate) struct Disk {
     slow: Slow,
     /// Whether there is room for what is to be written.
     pub(crate) room: Arc<Room>,
+    /// The last entry that is in the snapshot on disk.
+    snapshot_at: Arc<watch::Sender<SnapshotAt>>,
+}
+
+/// See [`Disk::has_snapshot`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum SnapshotAt {
+    Index(Option<u64>),
+    /// One could not be written: the store ends.
+    Failed,
 }
 
 /// The fault point: a slow disk. Always so slow, or, in debug builds, for as many milliseconds as a test writes into
@@ -120,6 +130,10 @@ impl Disk {
     pub(crate) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let connection = open(config)
             .map_err(|error| StoreError::Storage(format!("{}: {error}", config.dir.display())))?;
+        let present = snapshot_header(&connection)
+            .map_err(|error| StoreError::Storage(format!("{}: {error}", config.dir.display())))?;
+        let present = present.and_then(|header| header.meta.last_log_id);
+        let snapshot_at = watch::Sender::new(SnapshotAt::Index(present.map(|id| id.index)));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let slow = Slow::of(config);
         let room = Arc::new(Room::default());
@@ -129,7 +143,12 @@ impl Disk {
             .name("store-disk".to_owned())
             .spawn(move || thread::run(connection, queue, of_thread, &fatal))
             .map_err(|error| StoreError::Storage(format!("thread for the disk: {error}")))?;
-        Ok(Self { jobs, slow, room })
+        Ok(Self {
+            jobs,
+            slow,
+            room,
+            snapshot_at: Arc::new(snapshot_at),
+        })
     }
 
     async fn send(&self, job: Job) -> Result<(), DiskError> {
@@ -273,8 +292,51 @@ impl Disk {
         .await
     }
 
+    /// Waits until the snapshot on disk has the entry `index`. One that has come from the leader is written beside what
+    /// Raft does, which deletes the entries that it replaces at once: without either the node could not start any more.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub(crate) async fn has_snapshot(&self, index: u64) -> Result<(), DiskError> {
+        let mut at = self.snapshot_at.subscribe();
+        let there = |at: &SnapshotAt| match at {
+            SnapshotAt::Failed => true,
+            SnapshotAt::Index(at) => *at >= Some(index),
+        };
+        match at.wait_for(there).await.map(|at| *at) {
+            Ok(SnapshotAt::Index(_)) => Ok(()),
+            Ok(SnapshotAt::Failed) | Err(_) => Err(DiskError::Closed),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_any_snapshot(&self) {
+        self.snapshot_at
+            .send_replace(SnapshotAt::Index(Some(u64::MAX)));
+    }
+
+    /// No snapshot comes any more: nobody waits for one.
+    pub(crate) fn no_snapshot(&self) {
+        self.snapshot_at.send_replace(SnapshotAt::Failed);
+    }
+
     /// Replaces the snapshot in one transaction, unless the one on disk is of a later entry.
     pub(crate) async fn save_snapshot(
+        &self,
+        header: SnapshotHeader,
+        body: Arc<Vec<u8>>,
+    ) -> Result<(), DiskError> {
+        let index = header.meta.last_log_id.map(|id| id.index);
+        let saved = self.write_snapshot(header, body).await;
+        self.snapshot_at.send_modify(|at| match (&saved, at) {
+            (Ok(()), SnapshotAt::Index(known)) => *known = index.max(*known),
+            (Err(_), at) => *at = SnapshotAt::Failed,
+            (Ok(()), SnapshotAt::Failed) => {}
+        });
+        saved
+    }
+
+    async fn write_snapshot(
         &self,
         header: SnapshotHeader,
         body: Arc<Vec<u8>>,

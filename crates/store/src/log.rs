@@ -124,6 +124,52 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let there = self.disk.has_snapshot(log_id.index).await;
+        there.map_err(write_failed)?;
         self.disk.purge(log_id).await.map_err(write_failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreConfig;
+    use crate::machine;
+    use crate::raft::SnapshotMeta;
+    use crate::state::State;
+    use model::NodeUid;
+    use openraft::{CommittedLeaderId, StoredMembership};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// A snapshot that came from the leader is on its way to the disk when Raft deletes what it replaces: a node that was
+    /// killed between the two could not start any more.
+    #[tokio::test]
+    async fn entries_stay_until_the_snapshot_is_on_disk() {
+        for comes in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = Disk::open(&StoreConfig::new(NodeUid(1), folder.path())).unwrap();
+            let last = LogId::new(CommittedLeaderId::new(1, 1), 5);
+            let mut log = Log::new(disk.clone());
+            let purge = tokio::spawn(async move { log.purge(last).await });
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(disk.log_ends().await.unwrap().0, None);
+            if comes {
+                let meta = SnapshotMeta {
+                    last_log_id: Some(last),
+                    last_membership: StoredMembership::default(),
+                    snapshot_id: "x".to_owned(),
+                };
+                let (header, body) = machine::encode(&State::default(), meta);
+                disk.save_snapshot(header, Arc::new(body)).await.unwrap();
+                purge.await.unwrap().unwrap();
+                assert_eq!(disk.log_ends().await.unwrap().0, Some(last));
+            } else {
+                disk.no_snapshot();
+                assert!(purge.await.unwrap().is_err());
+                assert_eq!(disk.log_ends().await.unwrap().0, None);
+            }
+            disk.stop().await;
+        }
     }
 }

@@ -282,7 +282,10 @@ impl RaftStateMachine<Types> for Machine {
         };
         let body = snapshot.into_inner();
         // Checksum and form were checked when it came in, before Raft was told of it.
-        let state = decode_body(&body).map_err(|error| failed(AnyError::new(&error)))?;
+        let state = decode_body(&body).map_err(|error| {
+            self.disk.no_snapshot();
+            failed(AnyError::new(&error))
+        })?;
         let checksum = Sha256::digest(&body).into();
         let header = SnapshotHeader {
             meta: meta.clone(),

@@ -100,6 +100,21 @@ impl Store {
         Ok(())
     }
 
+    /// The voters that a change which was left half done was to bring; `None`: there is none.
+    #[must_use]
+    pub fn voters_to_be(&self) -> Option<BTreeSet<NodeUid>> {
+        let metrics = self.node.metrics();
+        match metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .as_slice()
+        {
+            [_, .., last] => Some(last.iter().copied().map(NodeUid).collect()),
+            _ => None,
+        }
+    }
+
     /// Removes a learner. Does nothing if the node is no member. It takes part no more, whatever it
     /// believes; its uid must not be used again.
     ///

@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// A member that did not answer is tried again after so long.
 const RETRY: Duration = Duration::from_millis(200);
+/// How often it is looked whether a full disk has room again.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 
 /// Why a request brought no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +201,7 @@ pub(crate) async fn handle(node: &Node, rpc: RpcKind, body: &[u8]) -> Result<Byt
         }
         RpcKind::Vote => vote(&node.raft, wire::read_request(me, body)?).await,
         RpcKind::Append => append(node, wire::read_request(me, body)?).await,
-        RpcKind::Snapshot => snapshot(&node.raft, wire::read_request(me, body)?).await,
+        RpcKind::Snapshot => snapshot(node, wire::read_request(me, body)?).await,
         RpcKind::TakeOver => {
             let asked: TakeOver = wire::read_request(me, body)?;
             let accepted = node.take_over(asked.last_log).await?;
@@ -218,8 +220,17 @@ async fn vote(raft: &Raft, asked: VoteRequest) -> Result<Bytes, StoreError> {
     }))
 }
 
+/// Returns when the disk has room. Raft keeps what it gets until it is written, and the leader sends it again and again:
+/// so much is kept only as long as its caller waits.
+async fn has_room(node: &Node) {
+    while node.disk.room.is_full() {
+        tokio::time::sleep(LOOK_FOR_ROOM).await;
+    }
+}
+
 async fn append(node: &Node, asked: Append) -> Result<Bytes, StoreError> {
     let _heard = node.hearing.begin(asked.vote >= node.metrics().vote);
+    has_room(node).await;
     let request = AppendEntriesRequest {
         vote: asked.vote,
         prev_log_id: asked.previous,
@@ -235,7 +246,7 @@ async fn append(node: &Node, asked: Append) -> Result<Bytes, StoreError> {
     Ok(wire::answer(&answer))
 }
 
-async fn snapshot(raft: &Raft, asked: InstallSnapshot) -> Result<Bytes, StoreError> {
+async fn snapshot(node: &Node, asked: InstallSnapshot) -> Result<Bytes, StoreError> {
     // A damaged one is refused here: once Raft has it, it cannot be refused any more.
     let asked = tokio::task::spawn_blocking(move || {
         machine::decode(&asked.header, &asked.body).map(|_| asked)
@@ -246,7 +257,9 @@ async fn snapshot(raft: &Raft, asked: InstallSnapshot) -> Result<Bytes, StoreErr
         meta: asked.header.meta,
         snapshot: Box::new(Cursor::new(asked.body)),
     };
-    let answer = raft
+    has_room(node).await;
+    let answer = node
+        .raft
         .install_full_snapshot(asked.vote, snapshot)
         .await
         .map_err(|error| stopped(RaftError::<u64, openraft::error::Infallible>::Fatal(error)))?;

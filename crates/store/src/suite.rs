@@ -15,6 +15,8 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError> {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(&StoreConfig::new(NodeUid(1), folder.path())).unwrap();
+        // The suite deletes entries that no snapshot has.
+        disk.has_any_snapshot();
         let machine = Machine::open(disk.clone(), None, 100).unwrap();
         Ok((folder, Log::new(disk), machine))
     }

@@ -47,8 +47,12 @@ pub async fn one(
         let all: Vec<_> = view.operations.iter().collect();
         shape::action::action(&all, &OperationUid(uid.clone()))
     });
-    let action = action.ok_or_else(|| missing(ErrorCode::ActionNotFound, &uid))?;
-    Ok(Answer::at(view.revision, action))
+    match action {
+        Some(action) => Ok(Answer::at(view.revision, action)),
+        None if view.has_quorum => Err(missing(ErrorCode::ActionNotFound, &uid)),
+        // It may have begun since: only the primary node knows that there is none.
+        None => Err(ApiError::from(ErrorCode::NoQuorum).into()),
+    }
 }
 
 /// Has an operation that pauses go on, or all operations of an action on a node.

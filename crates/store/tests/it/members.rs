@@ -112,3 +112,37 @@ async fn one_voter_is_enough() {
     leader.hand_over(NodeUid(2)).await.unwrap();
     assert_eq!(get(&*cluster.converge().await, "k"), Some(1));
 }
+
+/// Two of the voters that come are not heard when the change begins, and whoever made it does not wait: it is agreed on
+/// later, half done, and completed by whoever leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_left_half_done_is_completed() {
+    let mut cluster = Cluster::new(3, |_| {}).await;
+    cluster.write(put("k", 1)).await;
+    cluster.join(4).await;
+    let leader = cluster.store(1);
+    assert_eq!(leader.voters_to_be(), None);
+    cluster.converge().await;
+    // Nodes 1 and 3 are a majority of the old voters, not of the new ones.
+    cluster.cut_off(&[2]);
+    cluster.cut_off(&[4]);
+    let change = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.set_voters(uids([1, 2, 4])).await }
+    });
+    eventually("the change is begun", || leader.status().changing).await;
+    change.abort();
+    assert!(change.await.unwrap_err().is_cancelled());
+    cluster.heal();
+    cluster.write(put("k", 2)).await;
+    cluster.converge().await;
+    let leader = cluster.leader().await;
+    assert!(leader.status().changing, "nobody completes it by himself");
+    let wanted = leader.voters_to_be().unwrap();
+    assert_eq!(wanted, uids([1, 2, 4]));
+    leader.set_voters(wanted).await.unwrap();
+    let status = leader.status();
+    assert!(!status.changing && leader.voters_to_be().is_none());
+    let voters = status.voters.iter().map(|status| status.member.uid.0);
+    assert_eq!(voters.collect::<Vec<_>>(), [1, 2, 4]);
+}
