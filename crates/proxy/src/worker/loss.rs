@@ -210,8 +210,9 @@ impl Worker {
         if own.transaction != Transaction::No {
             own.transaction = Transaction::Lost;
             own.select_queued = None;
-            known.later = VecDeque::new();
+            known.forget_later();
         }
+        let own = &mut known.session.own;
         if own.watch == Watch::Set {
             own.watch = Watch::Lost;
         }

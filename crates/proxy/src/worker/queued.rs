@@ -90,6 +90,15 @@ pub(crate) struct Exec {
 }
 
 impl Client {
+    /// See [`Worker::forget_later`].
+    pub(super) fn forget_later(&mut self) {
+        let later = std::mem::take(&mut self.later);
+        let asks = |later: &&Later| matches!(later.what, What::Effect(Effect::Tracking(_)));
+        if let Some(keep) = &mut self.keep {
+            keep.asks_no_more(later.iter().filter(asks).count());
+        }
+    }
+
     /// Keeps what comes behind the engine's reply to an `EXEC` until the client has got that: an invalidation
     /// may be about what is in it. `false`: there is nothing to wait for.
     #[inline]
@@ -218,6 +227,11 @@ impl Worker {
         let at = self.clients[index].in_transaction;
         let (flow, what) = match inside {
             Inside::Refuse(text) => return self.refuse(index, &text),
+            Inside::Pass(_, Some(What::Effect(Effect::Tracking(_))))
+                if self.holds_too_much(index, frame) =>
+            {
+                return self.refuse(index, texts::TOO_MUCH_INSIDE);
+            }
             Inside::Pass(sending, what) => (self.send_own(index, frame, sending), what),
             Inside::Instead(other, what) => {
                 (self.send_own(index, other, Sending::plain()), Some(what))
@@ -231,6 +245,9 @@ impl Worker {
             }
         };
         if flow == Flow::Next {
+            if let Some(What::Effect(Effect::Tracking(_))) = what {
+                self.tracking_queued(index, frame);
+            }
             self.note_later(self.front_of(index), at, what);
         }
         flow
@@ -238,14 +255,13 @@ impl Worker {
 
     /// Whether a transaction would hold more commands than it may.
     pub(super) fn holds_too_much(&self, index: usize, frame: &[u8]) -> bool {
-        let held = self.clients[index]
-            .later
-            .iter()
-            .map(|later| match &later.what {
-                What::Answer(frame) => frame.len(),
-                _ => 0,
-            });
-        held.sum::<usize>() + frame.len() > HELD_MAX
+        let client = &self.clients[index];
+        let held = client.later.iter().map(|later| match &later.what {
+            What::Answer(frame) => frame.len(),
+            _ => 0,
+        });
+        let asked = client.keep.as_ref().map_or(0, |keep| keep.asked());
+        held.sum::<usize>() + asked + frame.len() > HELD_MAX
     }
 
     /// Notes what is to be done with an element of the reply to `EXEC`.
@@ -286,7 +302,7 @@ impl Worker {
     /// The transaction is over, and nothing of it is to be done.
     pub(super) fn forget_later(&mut self, index: usize) {
         if let Some(client) = self.clients.get_mut(index) {
-            client.later = VecDeque::new();
+            client.forget_later();
         }
     }
 
@@ -334,17 +350,20 @@ impl Worker {
             .collect();
         let mut effects = Vec::new();
         for later in &exec.later {
-            if let (What::Effect(effect), Some(item)) = (&later.what, found.get(later.at))
-                && !item.starts_with(b"-")
-            {
-                effects.push(*effect);
+            if let What::Effect(effect) = &later.what {
+                let item = found.get(later.at);
+                effects.push((*effect, item.is_some_and(|item| !item.starts_with(b"-"))));
             }
         }
         exec.out = reply[..header].to_vec();
         exec.mark = Some(mark);
         exec.reply = reply;
-        for effect in effects {
-            self.take_effect(carrier, effect, head);
+        for (effect, good) in effects {
+            match effect {
+                effect if good => self.take_effect(carrier, effect, head),
+                Effect::Tracking(on) => self.keep_tracking(carrier, on, false),
+                _ => {}
+            }
         }
     }
 

@@ -320,6 +320,50 @@ fn all_is_to_be_forgotten_after_a_move() {
     }
 }
 
+/// What a transaction has turned on or off is so at the next primary, too.
+#[test]
+fn tracking_that_a_transaction_turns_on_or_off_moves() {
+    let mut pair = Pair::start(VALKEY);
+    let client = || {
+        let mut client = pair.node.client();
+        client.ask("HELLO 3");
+        client
+    };
+    let (mut on, mut off, mut discarded) = (client(), client(), client());
+    assert_eq!(off.text("CLIENT TRACKING ON"), "+OK\r\n");
+    for (client, last) in [
+        (&mut on, "CLIENT TRACKING ON NOLOOP"),
+        (&mut off, "CLIENT TRACKING OFF"),
+    ] {
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        // An error when it runs.
+        for line in ["CLIENT TRACKING ON BCAST OPTIN", last] {
+            assert_eq!(client.text(line), "+QUEUED\r\n");
+        }
+        let reply = client.text("EXEC");
+        assert!(reply.starts_with("*2\r\n-") && reply.ends_with("\r\n+OK\r\n"));
+    }
+    assert_eq!(discarded.text("MULTI"), "+OK\r\n");
+    let line = "CLIENT TRACKING ON NOLOOP";
+    assert_eq!(discarded.text(line), "+QUEUED\r\n");
+    assert_eq!(discarded.text("DISCARD"), "+OK\r\n");
+    assert_eq!(discarded.text("CLIENT TRACKING ON"), "+OK\r\n");
+    for _ in 0..2 {
+        on.text("GET k");
+        pair.move_primary();
+        for client in [&mut on, &mut discarded] {
+            assert_eq!(client.raw(), b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        }
+        let info = on.text("CLIENT TRACKINGINFO");
+        assert!(info.contains("noloop"), "{info}");
+        let info = discarded.text("CLIENT TRACKINGINFO");
+        assert!(info.contains("\non\r\n"), "{info}");
+        assert!(!info.contains("noloop"), "{info}");
+        let info = off.text("CLIENT TRACKINGINFO");
+        assert!(info.contains("off\r\n"), "{info}");
+    }
+}
+
 #[test]
 fn monitors_go_on() {
     let mut pair = Pair::start(VALKEY);

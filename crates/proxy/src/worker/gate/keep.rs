@@ -161,6 +161,17 @@ impl Keep {
         }
     }
 
+    /// Bytes of `CLIENT TRACKING` that is not answered.
+    pub(in crate::worker) fn asked(&self) -> usize {
+        self.tracking_asked.iter().map(Vec::len).sum()
+    }
+
+    /// The transaction that has the last `CLIENT TRACKING`, so many, does not run.
+    pub(in crate::worker) fn asks_no_more(&mut self, count: usize) {
+        let left = self.tracking_asked.len().saturating_sub(count);
+        self.tracking_asked.truncate(left);
+    }
+
     /// The commands that make another connection what this one is, and how many replies they have. Those
     /// of an open transaction are for a primary.
     fn set_up(&self, out: &mut Vec<u8>) -> u32 {
@@ -279,6 +290,12 @@ impl Worker {
             self.keep_caching(index, frame);
         }
         flow
+    }
+
+    /// `CLIENT TRACKING` was sent inside a transaction: it is answered with that, and nothing before it is still
+    /// to be.
+    pub(in crate::worker) fn tracking_queued(&mut self, index: usize, frame: &[u8]) {
+        self.kept(index).tracking_asked.push_back(frame.to_vec());
     }
 
     /// `CLIENT TRACKING` was answered, or will not be.
