@@ -26,7 +26,7 @@ pub const UNREAD_LOOKS: u8 = 6;
 pub const HELD_MAX: usize = 256 * 1024 * 1024;
 /// Replies of several shards that a client may be due before its commands are not read.
 pub const DUE_MAX: usize = 8192;
-/// Longest command that is held as a whole because its keys are on several shards.
+/// Longest command that is held as a whole because its keys are on several shards, or because it subscribes.
 pub const HELD_COMMAND_MAX: usize = 64 * 1024 * 1024;
 /// Unsent commands to a shard above which the clients that send there are not read.
 pub const SHARD_OUT_MAX: usize = 1024 * 1024;

@@ -242,6 +242,11 @@ impl Worker {
             return self.begin_fan_stream(index, class, part);
         }
         self.note_write(index, class, part);
+        let subscribing = matches!(class, Class::Subscribe(_) | Class::Unsubscribe(_));
+        if subscribing && part.len() <= bounds::HELD_COMMAND_MAX {
+            // All its names must be known: they are subscribed to again at another primary.
+            return Flow::More;
+        }
         // Its cursor may be still to come.
         let held = class == Class::Cursor;
         if held && part.len() <= bounds::OWN_COMMAND_MAX {
@@ -249,6 +254,7 @@ impl Worker {
         }
         let flow = match self.route(index, class, name, &args, false) {
             Route::Any(_) | Route::Inside(_) if held => self.refuse(index, CURSOR_TOO_LONG),
+            Route::Own(_) if subscribing => self.refuse(index, TOO_LONG),
             Route::Any(sending)
             | Route::Own(sending)
             | Route::Inside(Inside::Pass(sending, None)) => {

@@ -364,6 +364,31 @@ fn tracking_that_a_transaction_turns_on_or_off_moves() {
     }
 }
 
+/// A command that is longer than what is held of others: all its names are known.
+#[test]
+fn names_of_long_commands_move() {
+    let mut pair = Pair::start(VALKEY);
+    let mut client = pair.node.client();
+    let names: Vec<String> = (0..6_000).map(|n| format!("channel:{n:020}")).collect();
+    for (word, names) in [("SUBSCRIBE", &names[..]), ("UNSUBSCRIBE", &names[..4_000])] {
+        client.send(&words(&format!("{word} {}", names.join(" "))));
+        for name in names {
+            assert_eq!(parts(&client.reply())[1], name.as_bytes());
+        }
+    }
+    let mut publisher = pair.node.client();
+    for _ in 0..2 {
+        pair.move_primary();
+        for (name, listeners) in [(0, 0), (3_999, 0), (4_000, 1), (5_999, 1)] {
+            let line = format!("PUBLISH {} x", names[name]);
+            assert_eq!(publisher.text(&line), format!(":{listeners}\r\n"), "{name}");
+        }
+        for name in [4_000, 5_999] {
+            assert_eq!(parts(&client.reply())[1], names[name].as_bytes());
+        }
+    }
+}
+
 #[test]
 fn monitors_go_on() {
     let mut pair = Pair::start(VALKEY);
