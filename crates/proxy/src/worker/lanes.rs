@@ -269,7 +269,12 @@ impl Worker {
     pub(super) fn send_own(&mut self, index: usize, frame: &[u8], sending: Sending) -> Flow {
         match self.own(index) {
             Ok(place) => self.push(index, place, frame, sending),
-            Err(flow) => flow,
+            Err(flow) => {
+                if flow == Flow::Next {
+                    self.missing_inside(index, sending.effect);
+                }
+                flow
+            }
         }
     }
 

@@ -235,6 +235,35 @@ impl Worker {
         }
     }
 
+    /// A command got an error instead of being sent. If it was to be part of a transaction, the rest of that is not
+    /// to run without it; if it was to end it, it has, and without running.
+    #[cold]
+    pub(super) fn missing_inside(&mut self, index: usize, effect: Effect) {
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        let own = &mut client.session.own;
+        if own.transaction != Transaction::Open {
+            return;
+        }
+        own.transaction = Transaction::Lost;
+        own.select_queued = None;
+        client.forget_later();
+        if let Some(keep) = &mut client.keep {
+            keep.forget_transaction();
+        }
+        let id = self.client_id(index);
+        if let Lane::Own(place) = self.clients[index].lane {
+            self.lose(place, "a command of a transaction was not sent");
+        }
+        let ends = matches!(effect, Effect::Exec | Effect::ExecRefused | Effect::Discard);
+        if ends && let Some(client) = self.find(id) {
+            let own = &mut self.clients[client].session.own;
+            own.transaction = Transaction::No;
+            own.watch = Watch::No;
+        }
+    }
+
     /// The shard did not let the client have a connection of its own.
     fn own_not_opened(&mut self, client: usize) {
         let id = self.link_of(client);

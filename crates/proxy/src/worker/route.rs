@@ -169,11 +169,18 @@ impl Worker {
     }
 
     fn send_exec(&mut self, index: usize, frame: &[u8]) -> Flow {
+        let before = self.clients[index].in_flight;
         let flow = self.send_own(index, frame, Self::exec_sending());
-        if flow == Flow::Next {
+        if flow == Flow::Next && self.was_sent(index, before) {
             self.exec_sent(index);
         }
         flow
+    }
+
+    /// Whether a command is on its way to the shard, and was not answered with an error instead.
+    pub(super) fn was_sent(&self, index: usize, before: u32) -> bool {
+        let client = self.clients.get(index);
+        client.is_some_and(|client| client.in_flight > before)
     }
 
     /// A command that the engine does not know is nothing special.

@@ -226,6 +226,96 @@ fn clients_that_wait_too_long_get_an_error_and_the_gate_stays() {
     }
 }
 
+/// The reply to a `MULTI` comes when the gate gives errors: what is behind it would not be queued.
+#[test]
+fn no_transaction_opens_behind_a_gate_that_gives_errors() {
+    let mut pair = Pair::start(VALKEY);
+    let (mut open, mut whole) = (pair.node.client(), pair.node.client());
+    // They have connections of their own.
+    assert_eq!(open.text("WATCH k"), "+OK\r\n");
+    assert_eq!(whole.text("WATCH k"), "+OK\r\n");
+    pair.node.engine.freeze(true);
+    open.send(&words("MULTI"));
+    whole.send(&[words("MULTI"), words("INCR m"), words("EXEC")].concat());
+    until("they are under way", || {
+        let seen = pair.node.exec.last();
+        seen.is_some_and(|seen| seen.in_flight == 4)
+    });
+    let order = pair.node.exec.order(pair.hold_order(50));
+    // The engine answers nobody; what comes to one of these is said by the gate.
+    let mut late = Vec::new();
+    until("the gate gives errors", || {
+        let mut client = pair.node.client();
+        client.send(&words("GET n"));
+        late.push(client);
+        late.iter().any(Client::is_told)
+    });
+    pair.node.engine.freeze(false);
+    assert_eq!(shown(&open.reply()), "+OK\r\n");
+    assert!(
+        open.text("INCR n")
+            .starts_with("-ERR connection to the shard was lost inside")
+    );
+    assert!(open.text("EXEC").starts_with("-EXECABORT"));
+    // This one comes to its end.
+    for wanted in ["+OK\r\n", "+QUEUED\r\n", "*1\r\n:1\r\n"] {
+        assert_eq!(shown(&whole.reply()), wanted);
+    }
+    until("it is held", || {
+        let answer = pair.node.exec.answer_to(order);
+        answer.is_some_and(|answer| answer.refusal.is_none())
+    });
+    let undo = pair.shard(0, 3);
+    assert_eq!(pair.release(&undo).refusal, None);
+    assert_eq!(open.text("EXISTS n"), ":0\r\n");
+}
+
+/// A command of a transaction gets an error instead of being sent: the rest does not run without it.
+#[test]
+fn a_refused_command_is_not_missing_from_a_transaction() {
+    let mut pair = Pair::start(VALKEY);
+    let mut clients: Vec<Client> = (0..4).map(|_| pair.node.client()).collect();
+    let ends = ["INCR n", "EXEC", "EXEC", "DISCARD"];
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        assert_eq!(client.text("INCR n"), "+QUEUED\r\n");
+        if number >= 2 {
+            // The reply to its `EXEC` would be looked into.
+            assert_eq!(client.text("CLIENT ID"), "+QUEUED\r\n");
+        }
+    }
+    assert_eq!(pair.hold(60_000).refusal, None);
+    let nowhere = pair.nowhere();
+    assert_eq!(pair.release(&nowhere).refusal, None);
+    for (client, line) in clients.iter_mut().zip(ends) {
+        client.send(&words(line));
+    }
+    for client in &mut clients {
+        let told = shown(&client.reply());
+        assert!(told.starts_with("-TRYAGAIN "), "{told}");
+    }
+    let again = pair.shard(0, pair.epoch + 1);
+    assert_eq!(pair.release(&again).refusal, None);
+    assert!(
+        clients[0]
+            .text("INCR n")
+            .starts_with("-ERR connection to the shard was lost inside")
+    );
+    assert!(clients[0].text("EXEC").starts_with("-EXECABORT"));
+    for client in &mut clients {
+        assert_eq!(client.text("EXISTS n"), ":0\r\n");
+    }
+    // Nothing of it is in the next one.
+    for client in &mut clients {
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        assert_eq!(client.text("ECHO x"), "+QUEUED\r\n");
+    }
+    pair.move_primary();
+    for client in &mut clients {
+        assert_eq!(client.text("EXEC"), "*1\r\n$1\r\nx\r\n");
+    }
+}
+
 #[test]
 fn a_server_that_starts_keeps_a_gate_closed() {
     let mut pair = Pair::start(VALKEY);

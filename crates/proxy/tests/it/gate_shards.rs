@@ -5,6 +5,7 @@ use crate::support::engine::PASSWORD;
 use crate::support::node::{Node, VALKEY};
 use crate::support::until;
 use model::gate::GateOrder;
+use model::proxy::ShardAddress;
 use model::{Epoch, ShardUid};
 use resp::value::Value;
 use std::collections::BTreeSet;
@@ -25,6 +26,26 @@ impl Moves {
 
     fn turn(&mut self, meanwhile: impl FnOnce()) {
         self.turn_within(60_000, meanwhile);
+    }
+
+    /// Its engine takes over itself, and cannot be reached.
+    fn lose_its_way(&mut self) {
+        let mut next = self.node.config.databases[0].shards[1].clone();
+        next.epoch = Epoch(self.epoch + 1);
+        next.address = ShardAddress::Unix("/nowhere".into());
+        let (shard, epoch) = (ShardUid(2), Epoch(self.epoch));
+        let patience_ms = 60_000;
+        for order in [
+            GateOrder::Hold {
+                shard,
+                epoch,
+                patience_ms,
+            },
+            GateOrder::Release { shard, next },
+        ] {
+            assert_eq!(self.node.exec.ordered(order).refusal, None);
+        }
+        self.epoch += 1;
     }
 
     /// Clients wait no longer than that.
@@ -70,6 +91,46 @@ fn key(shard: usize, name: &str) -> String {
         .map(|n| format!("{name}{n}"))
         .find(|key| usize::from(resp::slot::key_slot(key.as_bytes())) * 3 / 16_384 == shard)
         .unwrap()
+}
+
+/// An `EXEC` that is looked into gets an error instead of being sent: the client hears it, and no reply is
+/// another command's.
+#[test]
+fn a_refused_exec_is_answered() {
+    let mut moves = Moves::start();
+    let mut clients = [(); 3].map(|()| moves.node.client());
+    let ends = ["EXEC", "EXEC", &format!("INCR {}", key(1, "n"))];
+    for client in &mut clients {
+        assert_eq!(client.text("MULTI"), "+OK\r\n");
+        assert_eq!(client.text(&format!("INCR {}", key(1, "n"))), "+QUEUED\r\n");
+        assert_eq!(client.text("CLIENT ID"), "+QUEUED\r\n");
+    }
+    moves.lose_its_way();
+    for (client, line) in clients.iter_mut().zip(ends) {
+        client.send(&words(line));
+    }
+    for client in &mut clients {
+        let told = client.raw();
+        assert!(
+            told.starts_with(b"-TRYAGAIN "),
+            "{}",
+            String::from_utf8_lossy(&told)
+        );
+    }
+    moves.turn(|| {});
+    assert!(clients[2].text("EXEC").starts_with("-EXECABORT"));
+    for client in &mut clients {
+        let elsewhere = key(0, "n");
+        assert_eq!(client.text(&format!("EXISTS {elsewhere}")), ":0\r\n");
+        assert_eq!(client.text(&format!("EXISTS {}", key(1, "n"))), ":0\r\n");
+        assert_eq!(
+            client
+                .text(&format!("ECHO {elsewhere}"))
+                .split("\r\n")
+                .nth(1),
+            Some(elsewhere.as_str())
+        );
+    }
 }
 
 #[test]

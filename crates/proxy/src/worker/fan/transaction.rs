@@ -271,16 +271,14 @@ impl Worker {
         }
         let leg = self.leg(front, shard);
         let looked_into = class == Class::Exec && self.looks_into_exec(front, leg);
-        let flow = if looked_into {
-            self.send_part(front, shard, |worker, leg| {
-                worker.send_own(leg, frame, Self::exec_sending())
-            })
+        let (flow, made) = if looked_into {
+            self.fan_exec(front, shard, frame)
         } else {
-            self.at_shard(front, shard, frame)
+            (self.at_shard(front, shard, frame), false)
         };
         let over = class == Class::Exec || (class == Class::Discard && args.left() == 0);
         if flow == Flow::Next && over && self.clients.contains(front) {
-            if looked_into {
+            if made {
                 self.exec_sent(front);
             }
             self.forget_later(front);
@@ -288,6 +286,29 @@ impl Worker {
             self.set_watched(front, None);
         }
         flow
+    }
+
+    /// Sends an `EXEC` whose reply is looked into: the client is due what is made of that. `false`: it got an error
+    /// instead, which is due as any other reply, or has to wait.
+    fn fan_exec(&mut self, front: usize, shard: usize, frame: &[u8]) -> (Flow, bool) {
+        let wanted = self.clients[front].session.reply;
+        if wanted == ReplyMode::On {
+            self.due(front, shard, 1);
+        }
+        let mut sent = false;
+        let flow = self.send_part(front, shard, |worker, leg| {
+            let before = worker.clients[leg].in_flight;
+            let flow = worker.send_own(leg, frame, Self::exec_sending());
+            sent = flow == Flow::Next && worker.was_sent(leg, before);
+            flow
+        });
+        let answered = flow == Flow::Next && !sent;
+        match (wanted, self.clients.get_mut(front)) {
+            (ReplyMode::SkipNext, Some(client)) if answered => client.session.reply = ReplyMode::On,
+            (ReplyMode::On, Some(_)) if !answered => self.not_due(front),
+            _ => {}
+        }
+        (flow, sent)
     }
 
     /// A command inside a transaction that no shard can answer, or only in part.

@@ -3,7 +3,7 @@
 use super::{Closed, Gate, Outcome, refuse, tell};
 use crate::bounds;
 use crate::worker::Worker;
-use crate::worker::backend::{Phase, Use};
+use crate::worker::backend::{Effect, Phase, Use};
 use crate::worker::client::{Lane, Wait};
 use crate::worker::link::LinkId;
 use crate::worker::session::Transaction;
@@ -328,6 +328,26 @@ impl Worker {
         }
     }
 
+    /// Whether a client's own connection has a transaction that is open, or will be when its replies are in.
+    fn stays_open(&self, index: usize) -> bool {
+        let backend = &self.backends[index];
+        let Use::Own(owner) = backend.usage else {
+            return false;
+        };
+        let Some(client) = self.find(owner) else {
+            return false;
+        };
+        let open = self.clients[client].session.own.transaction == Transaction::Open;
+        backend
+            .book
+            .iter()
+            .fold(open, |open, run| match run.effect {
+                Effect::Multi => true,
+                Effect::Exec | Effect::ExecRefused | Effect::Discard => false,
+                _ => open,
+            })
+    }
+
     /// Clients have waited long enough. Transactions are given up first: a command that was to be part of
     /// one and gets an error must not be missing from it.
     pub(super) fn patience_over(&mut self, served: usize, shard: usize) {
@@ -342,11 +362,9 @@ impl Worker {
             .filter(|(_, backend)| {
                 (backend.link.served, backend.link.shard) == (served, shard)
                     && backend.target == number
-                    && matches!(backend.usage, Use::Own(owner) if self.find(owner).is_some_and(|client| {
-                        self.clients[client].session.own.transaction == Transaction::Open
-                    }))
             })
             .map(|(index, _)| index)
+            .filter(|index| self.stays_open(*index))
             .collect();
         for index in open {
             self.lose(index, "its primary moves for too long");

@@ -126,6 +126,13 @@ impl Pair {
         shard
     }
 
+    /// The present primary under the next epoch, as if it could not be reached.
+    pub fn nowhere(&mut self) -> ProxyShard {
+        let mut shard = self.shard(self.primary, self.epoch + 1);
+        shard.address = ShardAddress::Unix("/nowhere".into());
+        shard
+    }
+
     pub fn prepare(&mut self, next: &ProxyShard) -> Answer {
         self.node.exec.ordered(GateOrder::Prepare {
             shard: uid(self.primary),
