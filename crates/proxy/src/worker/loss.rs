@@ -191,16 +191,7 @@ impl Worker {
             || own.db == Db::Unknown
             || half_received
         {
-            // Nobody can be told on such a connection that messages are missing: it ends, and the
-            // client subscribes again.
-            let peer = known.session.peer;
-            tracing::info!(%peer, "a client is closed: its subscriptions or its tracking were lost with the shard's connection");
-            // What came whole is still for it.
-            let id = self.client_id(client);
-            self.flush_client(self.front_of(client));
-            if self.find(id).is_some() {
-                self.close_client(client);
-            }
+            self.close_deaf(client);
             return;
         }
         if let Some(keep) = &mut known.keep {
@@ -232,6 +223,19 @@ impl Worker {
         }
         if known.wait == Wait::Link {
             self.own_not_opened(client);
+        }
+    }
+
+    /// Nobody can be told on a connection without its subscriptions that messages are missing: it ends, and the
+    /// client subscribes again.
+    pub(super) fn close_deaf(&mut self, client: usize) {
+        let peer = self.clients[client].session.peer;
+        tracing::info!(%peer, "a client is closed: its subscriptions or its tracking were lost with the shard's connection");
+        // What came whole is still for it.
+        let id = self.client_id(client);
+        self.flush_client(self.front_of(client));
+        if self.find(id).is_some() {
+            self.close_client(client);
         }
     }
 

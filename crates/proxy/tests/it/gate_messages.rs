@@ -389,6 +389,26 @@ fn names_of_long_commands_move() {
     }
 }
 
+/// The new primary cannot be reached as it takes over: what is published there would never come.
+#[test]
+fn who_would_be_deaf_after_a_move_is_closed() {
+    let mut pair = Pair::start(VALKEY);
+    let (mut one, mut three) = (
+        subscriber(&pair, 2, "SUBSCRIBE c"),
+        subscriber(&pair, 3, "PSUBSCRIBE *"),
+    );
+    let mut monitor = pair.node.client();
+    assert_eq!(monitor.text("MONITOR"), "+OK\r\n");
+    assert_eq!(pair.hold(60_000).refusal, None);
+    let nowhere = pair.nowhere();
+    assert_eq!(pair.release(&nowhere).refusal, None);
+    for client in [&mut one, &mut three, &mut monitor] {
+        while client.try_raw().is_some() {}
+    }
+    let text = "a client is closed: its subscriptions or its tracking were lost";
+    assert_eq!(pair.node.log().matches(text).count(), 3);
+}
+
 #[test]
 fn monitors_go_on() {
     let mut pair = Pair::start(VALKEY);

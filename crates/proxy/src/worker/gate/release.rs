@@ -227,7 +227,13 @@ impl Worker {
         };
         match next {
             Some(next) => self.take_next(client, next),
-            None if self.is_needed(client) => drop(self.connect_for(client, false)),
+            None if self.is_needed(client) => {
+                let there = self.connect_for(client, false).is_some();
+                if !there && (subscribed || monitors) {
+                    // It would never hear that nothing comes.
+                    self.close_deaf(client);
+                }
+            }
             None => {}
         }
         self.flush_tracked(client);
