@@ -86,8 +86,9 @@ impl RaftLogStorage<Types> for Log {
         self.disk.vote().await.map_err(read_failed)
     }
 
-    /// Written with the next entries, or when the disk is idle: it is needed only to know the state
-    /// again before the leader is heard, and entries are not lost without it.
+    /// Written with the next entries, when the disk is idle, or before Raft reads the entries that are to be applied,
+    /// which it does after each commit. So it is on disk before anything of it is acknowledged, and it must be: a
+    /// leader that is started again in its own term confirms reads by it before any other entry is committed.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         match committed {
             Some(committed) => self
