@@ -325,20 +325,27 @@ fn a_scan_begins_anew_at_the_shard_that_moved() {
     assert!(twice[0] < 100 && twice[2] < 100, "{twice:?}");
 }
 
-/// `WAIT` blocks at every shard: what comes behind it waits for it, so that it can be taken back alone.
+/// `WAIT` blocks at every shard: what comes behind it is not sent before it has ended, so that it could be taken back
+/// alone.
 #[test]
 fn what_is_behind_a_wait_waits_for_it() {
-    let mut moves = Moves::start();
-    let (mut client, mut other) = (moves.node.client(), moves.node.client());
+    let node = Node::sharded(VALKEY, 3);
+    let (mut client, mut other) = (node.client(), node.client());
     let list = key(1, "q");
     assert_eq!(other.text(&format!("RPUSH {list} a b")), ":2\r\n");
     client.send(&[words("WAIT 1 1500"), words(&format!("BLPOP {list} 0"))].concat());
-    let mut direct = Client::connect(moves.node.more[0].direct);
+    let mut direct = Client::connect(node.more[0].direct);
+    let mut waits = String::new();
     until("it waits", || {
         let list = direct.text("CLIENT LIST");
-        list.lines().any(|line| line.contains("cmd=wait"))
+        waits = list
+            .lines()
+            .find(|line| line.contains("cmd=wait"))
+            .unwrap_or_default()
+            .to_owned();
+        !waits.is_empty()
     });
-    moves.turn(|| {});
+    assert!(waits.contains(" qbuf=0 "), "{waits}");
     assert_eq!(client.raw(), b":0\r\n");
     assert!(client.raw().ends_with(b"$1\r\na\r\n"));
     assert_eq!(other.text(&format!("LLEN {list}")), ":1\r\n");
