@@ -325,27 +325,19 @@ fn a_scan_begins_anew_at_the_shard_that_moved() {
     assert!(twice[0] < 100 && twice[2] < 100, "{twice:?}");
 }
 
-/// `WAIT` blocks at every shard: what comes behind it is not sent before it has ended, so that it could be taken back
-/// alone.
+/// `WAIT` blocks at every shard: what comes behind it runs when it has ended, and has its own reply.
 #[test]
-fn what_is_behind_a_wait_waits_for_it() {
+fn what_is_behind_a_wait_comes_after_it() {
     let node = Node::sharded(VALKEY, 3);
     let (mut client, mut other) = (node.client(), node.client());
     let list = key(1, "q");
     assert_eq!(other.text(&format!("RPUSH {list} a b")), ":2\r\n");
     client.send(&[words("WAIT 1 1500"), words(&format!("BLPOP {list} 0"))].concat());
     let mut direct = Client::connect(node.more[0].direct);
-    let mut waits = String::new();
     until("it waits", || {
         let list = direct.text("CLIENT LIST");
-        waits = list
-            .lines()
-            .find(|line| line.contains("cmd=wait"))
-            .unwrap_or_default()
-            .to_owned();
-        !waits.is_empty()
+        list.lines().any(|line| line.contains("cmd=wait"))
     });
-    assert!(waits.contains(" qbuf=0 "), "{waits}");
     assert_eq!(client.raw(), b":0\r\n");
     assert!(client.raw().ends_with(b"$1\r\na\r\n"));
     assert_eq!(other.text(&format!("LLEN {list}")), ":1\r\n");
