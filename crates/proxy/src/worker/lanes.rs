@@ -80,7 +80,8 @@ impl Worker {
         }
         if let Part::Front(fan) = &client.part {
             let settled = client.in_flight == 0 && fan.is_settled();
-            return settled && self.legs_of(index).all(|leg| self.settled(leg));
+            let mut legs = self.legs_of(index);
+            return settled && legs.all(|leg| self.settled(leg) && !self.is_parked(leg));
         }
         client.in_flight == 0
             && match client.lane {

@@ -262,6 +262,7 @@ fn a_refusal_is_told_once() {
             node.exec.publish(&node.config);
             node.launch();
             refused(&node);
+            until("it is told", || told(&node, "WRONGPASS") > 0);
             assert_eq!(told(&node, "WRONGPASS"), 1, "{}", node.log());
             node.reconfigure(|config| {
                 let password = crate::support::engine::PASSWORD;
@@ -274,7 +275,7 @@ fn a_refusal_is_told_once() {
         let mut direct = Client::connect(node.shard(shard).direct);
         assert_eq!(direct.text("ACL DELUSER proxy@e1"), ":1\r\n");
         refused(&node);
-        assert!(told(&node, "closed the connection") >= 1);
+        until("it is told", || told(&node, "closed the connection") > 0);
         let count = node.exec.count();
         until("it is tried again", || node.exec.count() > count + 3);
         assert!(told(&node, "WRONGPASS") <= before + 1, "{}", node.log());
@@ -282,7 +283,9 @@ fn a_refusal_is_told_once() {
         let password = crate::support::engine::PASSWORD;
         direct.text(&format!("ACL SETUSER proxy@e1 on >{password} {rights}"));
         node.wait_served();
-        assert!(node.log().contains("a shard is reached again"));
+        until("it is told", || {
+            node.log().contains("a shard is reached again")
+        });
         assert!(node.client().text("DBSIZE").starts_with(':'));
     }
 }

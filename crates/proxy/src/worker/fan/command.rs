@@ -187,7 +187,7 @@ impl Worker {
             Class::Subscribe(kind) => self.fan_subscribe(front, kind, true, frame),
             Class::Unsubscribe(kind) => self.fan_subscribe(front, kind, false, frame),
             Class::Monitor if args.left() == 0 => self.fan_monitor(front, frame),
-            Class::Blocking | Class::BlockingOption | Class::Wait => {
+            Class::Blocking | Class::BlockingOption => {
                 let flow = self.fan_plain(front, name, frame);
                 // The engine looks at nothing more of a client that is blocked.
                 if flow == Flow::Next && self.clients.contains(front) {
@@ -303,11 +303,9 @@ impl Worker {
     /// Sends what is left of a command. If a leg has to wait, the command is looked at again, and this goes
     /// on where it was.
     fn send_unsent(&mut self, front: usize, frame: &[u8]) -> Flow {
+        let class = Args::of(frame).next().map(command::classify);
         // What a shard has to say against these is told even to a client that wants no replies.
-        let confirms = matches!(
-            Args::of(frame).next().map(command::classify),
-            Some(Class::Subscribe(_) | Class::Unsubscribe(_))
-        );
+        let confirms = matches!(class, Some(Class::Subscribe(_) | Class::Unsubscribe(_)));
         while let Some(part) = self.fan_mut(front).and_then(|fan| fan.unsent.pop_front()) {
             let flow = self.send_part(front, part.shard, |worker, leg| {
                 if confirms {
@@ -328,6 +326,10 @@ impl Worker {
             client.session.reply = ReplyMode::On;
         }
         self.caching_used(front);
+        // The engines look at nothing more of a client that is blocked; what comes behind MONITOR is refused, or ends it.
+        if matches!(class, Some(Class::Wait | Class::Monitor)) && self.clients.contains(front) {
+            self.barrier(front);
+        }
         Flow::Next
     }
 

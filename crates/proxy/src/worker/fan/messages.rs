@@ -20,12 +20,7 @@ impl Worker {
     pub(super) fn fan_monitor(&mut self, front: usize, frame: &[u8]) -> Flow {
         let whole = |shard| Unsent { shard, frame: None };
         let parts = (0..self.shards(front)).map(whole).collect();
-        let flow = self.fan_send(front, parts, How::Opening(Merge::Same), frame);
-        if flow == Flow::Next && self.clients.contains(front) {
-            // What comes behind it is refused, or ends it.
-            self.barrier(front);
-        }
-        flow
+        self.fan_send(front, parts, How::Opening(Merge::Same), frame)
     }
 
     /// `CLIENT TRACKING`: every shard tells of its keys.
