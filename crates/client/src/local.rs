@@ -248,33 +248,22 @@ pub async fn call(
     let who = socket
         .file_stem()
         .map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-    let reads = method == Method::GET;
+    // What was asked may have been carried out before an answer was missed.
+    let (cut, or_not) = match method {
+        Method::GET => (ErrorCode::NotReady, ""),
+        _ => (ErrorCode::Timeout, "; the change may still happen"),
+    };
     let work = async {
         let stream = UnixStream::connect(socket)
             .await
             .map_err(|e| unreachable(&who, socket, &e))?;
         exchange(TokioIo::new(stream), method, path, body)
             .await
-            .map_err(|e| match reads {
-                true => ApiError::new(
-                    ErrorCode::NotReady,
-                    format!("{who} ended the connection: {e}"),
-                ),
-                // It may have been carried out before.
-                false => ApiError::new(
-                    ErrorCode::Timeout,
-                    format!("{who} ended the connection: {e}; the change may still happen"),
-                ),
-            })
+            .map_err(|e| ApiError::new(cut, format!("{who} ended the connection: {e}{or_not}")))
     };
     tokio::time::timeout(Duration::from_secs(seconds), work)
         .await
         .unwrap_or_else(|_| {
-            let or_not = if reads {
-                ""
-            } else {
-                "; the change may still happen"
-            };
             let advice = match who.as_str() {
                 "cnm_exec" => {
                     ". If it goes on so, it hangs, or its disk does: `supervisorctl restart cnm_exec` \
