@@ -97,40 +97,23 @@ async fn beat(member: &Member, services: &[ServiceObservation]) -> jiff::Timesta
             }
         }
         Some(Primary::Other(node, address)) => {
-            let _ = tell_one(member, &observation, node, &address).await;
-        }
-        // A store that cannot write does not learn who leads now: who it is takes it in.
-        None if observation.disk_full => {
-            let voters = member.store.status().voters.into_iter();
-            for other in voters.map(|voter| voter.member) {
-                let is_other = other.uid != observation.node;
-                if is_other && tell_one(member, &observation, other.uid, &other.address).await {
-                    break;
-                }
-            }
+            tell_one(member, &observation, node, &address).await;
         }
         None => tracing::debug!("no primary node to tell"),
     }
     taken
 }
 
-/// Tells one node, which may be the primary node. Whether it is.
-async fn tell_one(
-    member: &Member,
-    observation: &NodeObservation,
-    node: NodeUid,
-    address: &str,
-) -> bool {
+/// Tells one node, which may be the primary node.
+async fn tell_one(member: &Member, observation: &NodeObservation, node: NodeUid, address: &str) {
     match member.internode.heartbeat(address, observation).await {
         Ok(answer) if answer.primary == Some(node) => {
             member.controller.led(node);
             member.remember(answer.observed);
-            return true;
         }
         Ok(_) => tracing::debug!(%node, "no longer the primary node"),
         Err(error) => tracing::debug!(%node, %error, "heartbeat not delivered"),
     }
-    false
 }
 
 /// What this node knows of itself.

@@ -26,11 +26,10 @@ use sha2::{Digest, Sha256};
 use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// A member that did not answer is tried again after so long.
 const RETRY: Duration = Duration::from_millis(200);
-/// How often it is looked whether a full disk has room again.
-const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 
 /// Why a request brought no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -220,24 +219,36 @@ async fn vote(raft: &Raft, asked: VoteRequest) -> Result<Bytes, StoreError> {
     }))
 }
 
-/// Returns when the disk has room. Raft keeps what it gets until it is written, and the leader sends it again and again:
-/// so much is kept only as long as its caller waits.
-async fn has_room(node: &Node) {
-    while node.disk.room.is_full() {
-        tokio::time::sleep(LOOK_FOR_ROOM).await;
-    }
+/// Gives Raft what a leader sent when it has done with what came before. Raft keeps what it was given until the disk has it,
+/// and the leader sends it again and again: the rest is kept only as long as its callers wait.
+async fn in_turn<T: Send + 'static>(
+    turn: &Arc<Mutex<()>>,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, StoreError> {
+    let turn = Arc::clone(turn).lock_owned().await;
+    // Raft goes on with it if the caller is gone.
+    let done = tokio::spawn(async move {
+        let done = work.await;
+        drop(turn);
+        done
+    });
+    done.await
+        .map_err(|error| StoreError::Storage(error.to_string()))
 }
 
 async fn append(node: &Node, asked: Append) -> Result<Bytes, StoreError> {
-    let _heard = node.hearing.begin(asked.vote >= node.metrics().vote);
-    has_room(node).await;
+    let _heard = node.hearing.begin(asked.vote, node.metrics().vote);
     let request = AppendEntriesRequest {
         vote: asked.vote,
         prev_log_id: asked.previous,
         entries: asked.entries,
         leader_commit: asked.committed,
     };
-    let answer = match node.raft.append_entries(request).await.map_err(stopped)? {
+    let raft = node.raft.clone();
+    let done = in_turn(&node.appending, async move {
+        raft.append_entries(request).await
+    });
+    let answer = match done.await?.map_err(stopped)? {
         AppendEntriesResponse::Success => AppendAnswer::Success,
         AppendEntriesResponse::PartialSuccess(matched) => AppendAnswer::Partial(matched),
         AppendEntriesResponse::Conflict => AppendAnswer::Conflict,
@@ -257,11 +268,12 @@ async fn snapshot(node: &Node, asked: InstallSnapshot) -> Result<Bytes, StoreErr
         meta: asked.header.meta,
         snapshot: Box::new(Cursor::new(asked.body)),
     };
-    has_room(node).await;
-    let answer = node
-        .raft
-        .install_full_snapshot(asked.vote, snapshot)
-        .await
+    let raft = node.raft.clone();
+    let done = in_turn(&node.installing, async move {
+        raft.install_full_snapshot(asked.vote, snapshot).await
+    });
+    let answer = done
+        .await?
         .map_err(|error| stopped(RaftError::<u64, openraft::error::Infallible>::Fatal(error)))?;
     Ok(wire::answer(&SnapshotAnswer { vote: answer.vote }))
 }

@@ -68,11 +68,16 @@ async fn close(node: &Node) {
 
 /// Beats if it is time. Returns how long to wait.
 async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Duration {
-    node.publish_leader(node.has_quorum(metrics).then_some(node.config.node));
+    if node.has_quorum(metrics) {
+        node.publish_leader(Some(node.config.node));
+    } else {
+        node.publish_heard();
+    }
     let now = Instant::now();
     if now >= *next_beat {
         // Who cannot write is no leader: the others are to find another one.
-        if !node.silent.load(Ordering::Acquire) && !node.disk.room.is_full() {
+        let writes = !node.disk.room.is_full() && !node.is_stuck();
+        if writes && !node.silent.load(Ordering::Acquire) {
             // It fails only if Raft has ended, which the next round sees.
             let _ = node.raft.trigger().heartbeat().await;
         }
@@ -84,7 +89,10 @@ async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Durati
 /// Stands for election if it is time. Returns how long to wait.
 async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     let config = &node.config;
-    let Ok(Heard { vote, idle, state }) = node.heard().await else {
+    let heard = tokio::time::timeout(config.leader_silence(), node.heard()).await;
+    let Ok(Ok(Heard { vote, idle, state })) = heard else {
+        // Raft waits for the disk, or has ended.
+        node.publish_heard();
         return config.heartbeat;
     };
     if state == ServerState::Leader {
@@ -219,16 +227,31 @@ async fn ask_all(node: &Node, metrics: &Metrics) -> Answers {
     }
 }
 
-/// When a leader was heard last. What it sent is heard until it is answered: if that is to be written to a slow disk, the leader
-/// can send nothing else meanwhile.
+/// Which leader is heard, and when it was last. What it sent is heard until it is answered: if that is to be written to a slow
+/// disk, the leader can send nothing else meanwhile.
 #[derive(Debug, Default)]
-pub(crate) struct Hearing(std::sync::Mutex<(usize, Option<Instant>)>);
+pub(crate) struct Hearing(std::sync::Mutex<Voices>);
+
+#[derive(Debug, Default)]
+struct Voices {
+    /// Messages that are not answered yet.
+    now: usize,
+    /// When one was last.
+    last: Option<Instant>,
+    /// Of the newest leader among them.
+    newest: Option<Vote>,
+}
 
 impl Hearing {
-    /// A message has come, of the leader as far as is known or not. It is being heard until what this returns is dropped.
-    pub(crate) fn begin(&self, of_leader: bool) -> Option<impl Drop> {
-        of_leader.then(|| {
-            lock(&self.0).0 += 1;
+    /// A message with this vote has come; `known` is this node's own. If it is of the leader as far as is known, it is being
+    /// heard until what this returns is dropped.
+    pub(crate) fn begin(&self, vote: Vote, known: Vote) -> Option<impl Drop> {
+        (vote >= known).then(|| {
+            let mut voices = lock(&self.0);
+            voices.now += 1;
+            if voices.newest.is_none_or(|newest| newest <= vote) {
+                voices.newest = Some(vote);
+            }
             Heeded(self)
         })
     }
@@ -236,8 +259,7 @@ impl Hearing {
     /// For how long none was heard, if one ever was.
     fn idle(&self) -> Duration {
         match *lock(&self.0) {
-            (0, None) => Duration::MAX,
-            (0, Some(last)) => last.elapsed(),
+            Voices { now: 0, last, .. } => last.map_or(Duration::MAX, |last| last.elapsed()),
             _ => Duration::ZERO,
         }
     }
@@ -248,8 +270,9 @@ struct Heeded<'a>(&'a Hearing);
 
 impl Drop for Heeded<'_> {
     fn drop(&mut self) {
-        let mut heard = lock(&self.0.0);
-        *heard = (heard.0 - 1, Some(Instant::now()));
+        let mut voices = lock(&self.0.0);
+        voices.now -= 1;
+        voices.last = Some(Instant::now());
     }
 }
 
@@ -303,6 +326,14 @@ impl Node {
         let Heard { vote, idle, .. } = heard?;
         let hears_leader = vote.is_committed() && idle < self.config.lease;
         Ok(!hears_leader && last_log >= self.last_log())
+    }
+
+    /// The same if Raft itself may not have learned who leads: the other node whose messages come.
+    fn publish_heard(&self) {
+        let heard = self.hearing.idle() < self.config.leader_silence();
+        let newest = lock(&self.hearing.0).newest.filter(|_| heard);
+        let leader = newest.map(|vote| NodeUid(vote.leader_id().node_id));
+        self.publish_leader(leader.filter(|leader| *leader != self.config.node));
     }
 
     /// Tells those who want to know who leads, if it is another one than before.

@@ -55,6 +55,8 @@ impl Drop for Open {
 pub(crate) struct Node {
     pub(crate) config: StoreConfig,
     pub(crate) raft: Raft,
+    /// What Raft said last, and when.
+    told: std::sync::Mutex<(watch::Receiver<Metrics>, Instant)>,
     pub(crate) machine: Machine,
     pub(crate) disk: Disk,
     pub(crate) network: Network,
@@ -63,8 +65,12 @@ pub(crate) struct Node {
     pub(crate) paused: AtomicBool,
     /// Leadership is being handed over: no heartbeats, so that the voters are free to vote.
     pub(crate) silent: AtomicBool,
-    /// Whether a leader is being heard.
+    /// Which leader is being heard.
     pub(crate) hearing: Hearing,
+    /// Held by the entries of a leader that Raft is at.
+    pub(crate) appending: Arc<Mutex<()>>,
+    /// Held by the snapshot of a leader that Raft is at.
+    pub(crate) installing: Arc<Mutex<()>>,
     /// Rounds of questions in a row that no majority has answered, while no leader is heard.
     pub(crate) unanswered: AtomicU32,
     /// Other voters that have answered the last round of questions, while no leader is heard.
@@ -114,13 +120,14 @@ impl Store {
             config.node.0,
             Arc::new(raft_config(&config)),
             network.clone(),
-            Log::new(disk.clone()),
+            Log::new(disk.clone(), config.node.0),
             machine.clone(),
         )
         .await
         .map_err(|error| unreadable(error.to_string()))?;
         let node = Arc::new(Node {
             config,
+            told: std::sync::Mutex::new((raft.metrics(), Instant::now())),
             raft,
             machine,
             disk,
@@ -129,6 +136,8 @@ impl Store {
             paused: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             hearing: Hearing::default(),
+            appending: Arc::default(),
+            installing: Arc::default(),
             unanswered: AtomicU32::new(0),
             answering: std::sync::Mutex::default(),
             requests: Semaphore::new(REQUESTS as usize),
@@ -361,8 +370,24 @@ impl Store {
 }
 
 impl Node {
+    /// What Raft said last. It says nothing while it waits for the disk, and the answers that it had grow old meanwhile.
     pub(crate) fn metrics(&self) -> Metrics {
-        self.raft.metrics().borrow().clone()
+        let mut told = lock(&self.told);
+        let (metrics, at) = &mut *told;
+        // Raft may have ended: nothing changes any more.
+        if metrics.has_changed().unwrap_or(false) {
+            *at = Instant::now();
+        }
+        let mut metrics = metrics.borrow_and_update().clone();
+        if let Some(age) = &mut metrics.millis_since_quorum_ack {
+            *age = age.saturating_add(millis(at.elapsed()));
+        }
+        metrics
+    }
+
+    /// Whether Raft has said nothing for longer than a leader may be silent.
+    pub(crate) fn is_stuck(&self) -> bool {
+        lock(&self.told).1.elapsed() > self.config.leader_silence()
     }
 
     pub(crate) fn last_log(&self) -> Option<LogId> {
@@ -420,16 +445,22 @@ impl Node {
 
     /// Returns at once if a majority answered lately.
     pub(crate) async fn wait_for_quorum(&self, deadline: Instant) -> Result<(), StoreError> {
-        let mut metrics = self.raft.metrics();
-        let answered = metrics
-            .wait_for(|metrics| metrics.state != ServerState::Leader || self.has_quorum(metrics));
-        match timeout_at(deadline, answered).await {
-            Err(_) => Err(StoreError::NoQuorum("not heard for a while".to_owned())),
-            Ok(Err(_)) => Err(StoreError::ShuttingDown),
-            Ok(Ok(metrics)) if metrics.state == ServerState::Leader => Ok(()),
-            Ok(Ok(metrics)) => Err(StoreError::NotLeader {
-                leader: metrics.current_leader.map(NodeUid),
-            }),
+        let mut news = self.raft.metrics();
+        loop {
+            let metrics = self.metrics();
+            if metrics.state != ServerState::Leader {
+                return Err(StoreError::NotLeader {
+                    leader: metrics.current_leader.map(NodeUid),
+                });
+            }
+            if self.has_quorum(&metrics) {
+                return Ok(());
+            }
+            match timeout_at(deadline, news.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(StoreError::ShuttingDown),
+                Err(_) => return Err(StoreError::NoQuorum("not heard for a while".to_owned())),
+            }
         }
     }
 }
@@ -437,7 +468,6 @@ impl Node {
 /// The library's own timers are off, see [`pacemaker`]: what is called a heartbeat interval here is
 /// how long it waits for an answer.
 fn raft_config(config: &StoreConfig) -> openraft::Config {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let rpc = millis(config.rpc_timeout).max(1);
     openraft::Config {
         cluster_name: "mainstay".to_owned(),
@@ -454,6 +484,10 @@ fn raft_config(config: &StoreConfig) -> openraft::Config {
         enable_elect: false,
         ..openraft::Config::default()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

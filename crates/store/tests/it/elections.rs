@@ -241,3 +241,52 @@ async fn a_leader_is_found_with_slow_disks_everywhere() {
 async fn a_leader_is_found_with_slower_disks_everywhere() {
     a_leader_is_found_while_writes_take(350, 350).await;
 }
+
+/// The disk of one of five nodes takes nothing any more, and does not say that it is full: while it hangs, that node calls
+/// nobody a leader who is none, and knows who comes after that.
+async fn others_go_on_while_the_disk_hangs_of(the_leader: bool) {
+    let cluster = Cluster::new(5, |_| {}).await;
+    cluster.write(put("k", 1)).await;
+    cluster.converge().await;
+    let leader = cluster.leader().await.status().node.0;
+    let hung = if the_leader { leader } else { leader % 5 + 1 };
+    cluster.slow_down(hung, 3_600_000);
+    let store = cluster.store(hung);
+    if the_leader {
+        let error = store.txn(put("k", 2)).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::Timeout | StoreError::NotLeader { .. }),
+            "{error}"
+        );
+    } else {
+        cluster.write(put("k", 2)).await;
+    }
+    for round in 0..2 {
+        let mut others = cluster.running();
+        others.retain(|uid| *uid != hung);
+        let leads = cluster.leader_among(&others).await.status().node;
+        eventually("the node with the hung disk knows who leads", || {
+            let led = cluster.store(leads.0).status().leader;
+            led.is_some() && store.status().leader == led
+        })
+        .await;
+        assert!(!store.status().is_leader);
+        if round == 0 {
+            cluster.stop(leads.0).await;
+        }
+    }
+    cluster.write(put("k", 3)).await;
+    assert_ne!(get(&store.state(), "k"), Some(3));
+    cluster.slow_down(hung, 0);
+    assert_eq!(get(&*cluster.converge().await, "k"), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_lead_while_the_leaders_disk_hangs() {
+    others_go_on_while_the_disk_hangs_of(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_disk_hangs_knows_who_leads() {
+    others_go_on_while_the_disk_hangs_of(false).await;
+}
