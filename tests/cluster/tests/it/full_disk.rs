@@ -1,4 +1,4 @@
-//! What if a node has no room on its disk? It stays, says so, and goes on by itself.
+//! What if a node has no room on its disk, or its disk hangs? It stays, says so, and goes on by itself.
 
 use crate::finding::tells;
 use crate::story::{primary, seen};
@@ -146,4 +146,39 @@ fn goes_on(leads: bool) {
         pid,
         "it has never ended"
     );
+}
+
+/// Its disk takes nothing any more, and does not say so. What is served goes on, and whoever works there works with the next
+/// primary node.
+#[test]
+fn a_primary_node_whose_disk_hangs_makes_way() {
+    let cluster = Cluster::start(3).unwrap();
+    let words = ["demo", "memory_size", "64MB", "port", "12000"];
+    let words = [&words[..], &["proxy_policy", "all-nodes"]].concat();
+    cluster.create_db(&words).unwrap();
+    let node = primary(&cluster);
+    cluster.nodes[node]
+        .slow_disk(Duration::from_secs(3600))
+        .unwrap();
+    let mut number = 0;
+    let at_it = |cluster: &Cluster, words: &[&str]| {
+        let output = cluster.nodes[node].rladmin(words).unwrap();
+        let text = seen(&output);
+        output.status.success().then_some(()).ok_or(text)
+    };
+    wait::until("another one leads", WAIT, || {
+        number += 1;
+        let size = format!("{}MB", 64 + number % 2);
+        let _ = at_it(&cluster, &["tune", "db", "demo", "memory_size", &size]);
+        let info: ClusterInfo = cluster.nodes[node]
+            .get("/v1/cluster")
+            .map_err(|error| error.description)?;
+        let other = info.primary_node != Some(NodeUid(node as u64 + 1));
+        other.then_some(()).ok_or_else(|| format!("{info:?}"))
+    })
+    .unwrap();
+    at_it(&cluster, &["status"]).unwrap();
+    at_it(&cluster, &["tune", "db", "demo", "memory_size", "77MB"]).unwrap();
+    cluster.nodes[node].slow_disk(Duration::ZERO).unwrap();
+    cluster.settled().unwrap();
 }
