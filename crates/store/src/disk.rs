@@ -1,7 +1,7 @@
 //! Log, vote and snapshot in SQLite: one connection, on a thread of its own.
 //!
 //! Every write is a transaction that has reached the disk (`synchronous=FULL`) before it is
-//! acknowledged, but for what is committed, which the log tells as well; appends that wait together share one. A disk that is full is waited for, as for one that is slow without
+//! acknowledged; appends that wait together share one. A disk that is full is waited for, as for one that is slow without
 //! end ([`room`]). Any other failure to read or write is fatal for the process: the hook of [`StoreConfig`] is called and
 //! nothing is done any more.
 
@@ -64,6 +64,8 @@ enum Job {
         rows: Vec<(u64, Vec<u8>)>,
         done: LogFlushed<Types>,
     },
+    /// What is committed, to be written when it costs nothing.
+    Committed(LogId),
     /// Anything else. Sends its own answer; an error is fatal.
     Work(Work),
     /// Answers when the database is closed.
@@ -265,25 +267,13 @@ impl Disk {
     }
 
     pub(crate) async fn committed(&self) -> Result<Option<LogId>, DiskError> {
+        // The thread writes what it holds back before it does any work.
         self.call(|connection| meta(connection, "committed", LOG_ID, |from| from.log_id()))
             .await
     }
 
-    /// Hands it to the operating system without waiting for the disk: after a loss of power an earlier one is read, or none.
     pub(crate) async fn save_committed(&self, committed: LogId) -> Result<(), DiskError> {
-        let record = record::write(LOG_ID, |to| to.log_id(&committed));
-        let room = self.room.clone();
-        let work: Work = Box::new(move |connection| {
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            room.wait_for(|| {
-                let transaction = connection.transaction()?;
-                set_meta(&transaction, "committed", &record)?;
-                transaction.commit()
-            })?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            Ok(())
-        });
-        self.send(Job::Work(work)).await
+        self.send(Job::Committed(committed)).await
     }
 
     /// Deletes the entries from `index` on.

@@ -14,13 +14,11 @@ const BATCH_BYTES: usize = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     disk: Disk,
-    /// The uid of this node.
-    node: u64,
 }
 
 impl Log {
-    pub(crate) fn new(disk: Disk, node: u64) -> Self {
-        Self { disk, node }
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self { disk }
     }
 }
 
@@ -84,18 +82,14 @@ impl RaftLogStorage<Types> for Log {
         self.disk.save_vote(*vote).await.map_err(write_failed)
     }
 
-    /// Raft asks once, when it is started. A leader would lead on in its term, and confirm reads by what it finds committed,
-    /// which may be less than it has acknowledged: so it is none until it is elected again.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        let vote = self.disk.vote().await.map_err(read_failed)?;
-        Ok(vote.map(|vote| Vote {
-            committed: vote.committed && vote.leader_id().node_id != self.node,
-            ..vote
-        }))
+        self.disk.vote().await.map_err(read_failed)
     }
 
-    /// Not waited for: the entries are on disk, and the next leader finds out again how far they are agreed on. From it a node
-    /// that is started has its state before it hears a leader.
+    /// Written with the next entries, when the disk is idle, or before Raft reads the entries that are to be applied,
+    /// which it does after each commit. So it is on disk before anything of it is acknowledged, and it must be: a
+    /// leader that is started again in its own term confirms reads by it before any other entry is committed, and
+    /// what a node said that its proxies have applied is counted on after a loss of power (`docs/protocol.md`).
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         match committed {
             Some(committed) => self
@@ -158,7 +152,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let disk = Disk::open(&StoreConfig::new(NodeUid(1), folder.path())).unwrap();
             let last = LogId::new(CommittedLeaderId::new(1, 1), 5);
-            let mut log = Log::new(disk.clone(), 1);
+            let mut log = Log::new(disk.clone());
             let purge = tokio::spawn(async move { log.purge(last).await });
             tokio::time::sleep(Duration::from_millis(100)).await;
             assert_eq!(disk.log_ends().await.unwrap().0, None);

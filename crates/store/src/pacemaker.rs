@@ -71,7 +71,7 @@ async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Durati
     if node.has_quorum(metrics) {
         node.publish_leader(Some(node.config.node));
     } else {
-        node.publish_heard();
+        node.publish_heard(metrics);
     }
     let now = Instant::now();
     if now >= *next_beat {
@@ -89,11 +89,8 @@ async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Durati
 /// Stands for election if it is time. Returns how long to wait.
 async fn follow(node: &Node, metrics: &Metrics) -> Duration {
     let config = &node.config;
-    let heard = tokio::time::timeout(config.leader_silence(), node.heard()).await;
-    let Ok(Ok(Heard { vote, idle, state })) = heard else {
-        // Raft waits for the disk, or has ended.
-        node.publish_heard();
-        return config.heartbeat;
+    let Some(Heard { vote, idle, state }) = node.heard_soon().await else {
+        return stuck(node, metrics);
     };
     if state == ServerState::Leader {
         // It became the leader meanwhile.
@@ -103,8 +100,8 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         node.unanswered.store(0, Ordering::Release);
         lock(&node.answering).clear();
     }
-    let heard = idle < config.leader_silence();
-    node.publish_leader(metrics.current_leader.filter(|_| heard).map(NodeUid));
+    let heard = vote.is_committed() && idle < config.leader_silence();
+    node.publish_leader(heard.then(|| NodeUid(vote.leader_id().node_id)));
 
     let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
     let Some(rank) = voters.iter().position(|uid| *uid == config.node.0) else {
@@ -137,11 +134,10 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         return ASK_AGAIN;
     }
     // A leader, or somebody who stands for election, may have been heard meanwhile.
-    if node
-        .heard()
-        .await
-        .is_ok_and(|now| now.vote == vote && now.idle >= window)
-    {
+    let Some(now) = node.heard_soon().await else {
+        return stuck(node, metrics);
+    };
+    if now.vote == vote && now.idle >= window {
         tracing::info!(
             node = config.node.0,
             term = vote.leader_id().term + 1,
@@ -152,6 +148,13 @@ async fn follow(node: &Node, metrics: &Metrics) -> Duration {
         let _ = node.raft.trigger().elect().await;
     }
     config.heartbeat
+}
+
+/// Raft waits for the disk, or has ended. Who leads may be heard nevertheless, and that nobody answers is not known.
+fn stuck(node: &Node, metrics: &Metrics) -> Duration {
+    node.unanswered.store(0, Ordering::Release);
+    node.publish_heard(metrics);
+    node.config.heartbeat
 }
 
 /// The terms since the last one whose leader this node has followed.
@@ -256,6 +259,12 @@ impl Hearing {
         })
     }
 
+    /// The term of the newest leader that was heard; 0 for none.
+    pub(crate) fn term(&self) -> u64 {
+        let newest = lock(&self.0).newest;
+        newest.map_or(0, |vote| vote.leader_id().term)
+    }
+
     /// For how long none was heard, if one ever was.
     fn idle(&self) -> Duration {
         match *lock(&self.0) {
@@ -301,12 +310,21 @@ impl Node {
         Ok(Heard { vote, idle, state })
     }
 
-    /// Whether it is known that no majority of voters answers this one.
+    /// The same, unless Raft waits for the disk for longer than a leader may be silent, or has ended.
+    async fn heard_soon(&self) -> Option<Heard> {
+        let heard = tokio::time::timeout(self.config.leader_silence(), self.heard()).await;
+        heard.ok()?.ok()
+    }
+
+    /// Whether it is known that no majority of voters answers this one. What waits for its disk alone does not know.
     pub(crate) fn lacks_quorum(&self, metrics: &Metrics) -> bool {
+        let silence = self.config.leader_silence();
         match metrics.state {
             // One that was elected just now has not asked yet.
             ServerState::Leader => {
-                metrics.millis_since_quorum_ack.is_some() && !self.is_answered(metrics)
+                let age = metrics.millis_since_quorum_ack;
+                let alone = age.is_some_and(|age| Duration::from_millis(age) >= silence);
+                alone && !self.is_stuck()
             }
             _ => self.unanswered.load(Ordering::Acquire) >= ROUNDS,
         }
@@ -328,10 +346,12 @@ impl Node {
         Ok(!hears_leader && last_log >= self.last_log())
     }
 
-    /// The same if Raft itself may not have learned who leads: the other node whose messages come.
-    fn publish_heard(&self) {
+    /// The same if Raft itself may not have learned who leads: the other node whose messages come, if it is not of an
+    /// earlier term than what Raft said last.
+    fn publish_heard(&self, metrics: &Metrics) {
         let heard = self.hearing.idle() < self.config.leader_silence();
-        let newest = lock(&self.hearing.0).newest.filter(|_| heard);
+        let newest = lock(&self.hearing.0).newest;
+        let newest = newest.filter(|newest| heard && *newest >= metrics.vote);
         let leader = newest.map(|vote| NodeUid(vote.leader_id().node_id));
         self.publish_leader(leader.filter(|leader| *leader != self.config.node));
     }

@@ -120,7 +120,7 @@ impl Store {
             config.node.0,
             Arc::new(raft_config(&config)),
             network.clone(),
-            Log::new(disk.clone(), config.node.0),
+            Log::new(disk.clone()),
             machine.clone(),
         )
         .await
@@ -334,7 +334,7 @@ impl Store {
             node: node.config.node,
             leader,
             is_leader: metrics.state == ServerState::Leader && node.has_quorum(&metrics),
-            term: metrics.current_term,
+            term: metrics.current_term.max(node.hearing.term()),
             voters,
             learners,
             changing: membership.get_joint_config().len() > 1,
@@ -342,7 +342,7 @@ impl Store {
             applied: metrics.last_applied.map_or(0, |id| id.index),
             revision: node.machine.state().revision,
             snapshot: metrics.snapshot.map(|id| id.index),
-            quorum_age_ms: metrics.millis_since_quorum_ack,
+            quorum_age_ms: node.quorum_age(&metrics).map(millis),
             no_quorum: node.lacks_quorum(&metrics),
             answering: lock(&node.answering).clone(),
             disk_full: node.disk.room.is_full(),
@@ -370,19 +370,26 @@ impl Store {
 }
 
 impl Node {
-    /// What Raft said last. It says nothing while it waits for the disk, and the answers that it had grow old meanwhile.
+    /// What Raft said last. It says nothing while it waits for the disk.
     pub(crate) fn metrics(&self) -> Metrics {
         let mut told = lock(&self.told);
         let (metrics, at) = &mut *told;
-        // Raft may have ended: nothing changes any more.
-        if metrics.has_changed().unwrap_or(false) {
+        let metrics = metrics.borrow_and_update();
+        if metrics.has_changed() {
             *at = Instant::now();
         }
-        let mut metrics = metrics.borrow_and_update().clone();
-        if let Some(age) = &mut metrics.millis_since_quorum_ack {
-            *age = age.saturating_add(millis(at.elapsed()));
-        }
-        metrics
+        metrics.clone()
+    }
+
+    /// For how long no majority has answered this leader. What Raft said of it grows old, unless this is the only voter.
+    fn quorum_age(&self, metrics: &Metrics) -> Option<Duration> {
+        let age = Duration::from_millis(metrics.millis_since_quorum_ack?);
+        let mut voters = metrics.membership_config.voter_ids();
+        let alone = voters.all(|uid| uid == self.config.node.0);
+        Some(match alone {
+            true => age,
+            false => age.saturating_add(lock(&self.told).1.elapsed()),
+        })
     }
 
     /// Whether Raft has said nothing for longer than a leader may be silent.
@@ -407,14 +414,8 @@ impl Node {
     /// Whether a majority answered this leader lately, and it leads. One that cannot write does not: it may not have
     /// written down that another one does, and what it last knew of answers stays as it was.
     pub(crate) fn has_quorum(&self, metrics: &Metrics) -> bool {
-        self.is_answered(metrics) && !self.disk.room.is_full()
-    }
-
-    /// Whether a majority answered this leader lately.
-    pub(crate) fn is_answered(&self, metrics: &Metrics) -> bool {
-        metrics
-            .millis_since_quorum_ack
-            .is_some_and(|age| Duration::from_millis(age) < self.config.leader_silence())
+        let age = self.quorum_age(metrics);
+        age.is_some_and(|age| age < self.config.leader_silence()) && !self.disk.room.is_full()
     }
 
     /// A place for a request at the leader.

@@ -18,7 +18,7 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
         // The suite deletes entries that no snapshot has.
         disk.has_any_snapshot();
         let machine = Machine::open(disk.clone(), None, 100).unwrap();
-        Ok((folder, Log::new(disk, 1), machine))
+        Ok((folder, Log::new(disk), machine))
     }
 }
 

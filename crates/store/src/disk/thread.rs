@@ -1,13 +1,17 @@
 //! The thread that owns the database.
 
-use super::{DiskError, FatalHook, Job, Room, Slow, sql};
-use crate::raft::Types;
+use super::{DiskError, FatalHook, Job, Room, Slow, set_meta, sql};
+use crate::raft::{LogId, Types};
+use crate::record::{self, LOG_ID};
 use openraft::storage::LogFlushed;
 use rusqlite::{Connection, params};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// What is committed is written after so long without anything else to write.
+const IDLE: Duration = Duration::from_millis(50);
 /// Entries that wait together are written together up to about so many bytes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -18,12 +22,19 @@ pub(super) fn run(
     (slow, room): (Slow, Arc<Room>),
     fatal: &FatalHook,
 ) {
+    let timer = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     let worker = Worker {
         connection,
         slow,
         room,
+        committed: None,
     };
-    let ended = worker.work(queue);
+    let ended = match timer {
+        Ok(timer) => timer.block_on(worker.work(queue)),
+        Err(error) => Err(DiskError::Failed(format!("runtime for the disk: {error}"))),
+    };
     if let Err(error @ DiskError::Failed(_)) = ended {
         fatal(&error.to_string());
     }
@@ -33,21 +44,32 @@ struct Worker {
     connection: Connection,
     slow: Slow,
     room: Arc<Room>,
+    /// Committed, but not yet on disk.
+    committed: Option<LogId>,
 }
 
 type Rows = Vec<(u64, Vec<u8>)>;
 
 impl Worker {
-    fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), DiskError> {
+    async fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), DiskError> {
         let mut next = None;
         loop {
-            let Some(job) = next.take().or_else(|| queue.blocking_recv()) else {
-                return Ok(());
+            let job = match next.take() {
+                Some(job) => job,
+                None => match self.wait(&mut queue).await? {
+                    Some(job) => job,
+                    None => return self.append(Vec::new()),
+                },
             };
             match job {
                 Job::Append { rows, done } => next = self.append_all(rows, done, &mut queue)?,
-                Job::Work(work) => work(&mut self.connection)?,
+                Job::Committed(committed) => self.committed = Some(committed),
+                Job::Work(work) => {
+                    self.append(Vec::new())?;
+                    work(&mut self.connection)?;
+                }
                 Job::Stop(stopped) => {
+                    self.append(Vec::new())?;
                     drop(self);
                     // The caller may have stopped waiting.
                     let _ = stopped.send(());
@@ -55,6 +77,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// The next job; meanwhile, after a moment without one, writes what was held back.
+    async fn wait(&mut self, queue: &mut mpsc::Receiver<Job>) -> Result<Option<Job>, DiskError> {
+        if self.committed.is_some() {
+            match tokio::time::timeout(IDLE, queue.recv()).await {
+                Ok(job) => return Ok(job),
+                Err(_) => self.append(Vec::new())?,
+            }
+        }
+        Ok(queue.recv().await)
     }
 
     /// Writes these entries and those that wait behind them; returns the job after them.
@@ -84,7 +117,7 @@ impl Worker {
                 Err(_) => break,
             }
         }
-        let written = self.append(&rows);
+        let written = self.append(rows);
         for waiting in done {
             waiting.log_io_completed(match &written {
                 Ok(()) => Ok(()),
@@ -94,17 +127,26 @@ impl Worker {
         written.map(|()| next)
     }
 
-    /// Writes entries in one transaction.
-    fn append(&mut self, rows: &Rows) -> Result<(), DiskError> {
+    /// Writes entries, and what was held back, in one transaction.
+    fn append(&mut self, rows: Rows) -> Result<(), DiskError> {
+        let committed = self.committed.take();
+        if rows.is_empty() && committed.is_none() {
+            return Ok(());
+        }
+        let committed =
+            committed.map(|committed| record::write(LOG_ID, |to| to.log_id(&committed)));
         let connection = &mut self.connection;
         let write = || {
             let transaction = connection.transaction()?;
             {
                 let mut insert = transaction
                     .prepare_cached("INSERT OR REPLACE INTO log (idx, record) VALUES (?, ?)")?;
-                for (index, record) in rows {
+                for (index, record) in &rows {
                     insert.execute(params![sql(*index), record])?;
                 }
+            }
+            if let Some(record) = &committed {
+                set_meta(&transaction, "committed", record)?;
             }
             transaction.commit()
         };

@@ -255,7 +255,10 @@ async fn others_go_on_while_the_disk_hangs_of(the_leader: bool) {
     if the_leader {
         let error = store.txn(put("k", 2)).await.unwrap_err();
         assert!(
-            matches!(error, StoreError::Timeout | StoreError::NotLeader { .. }),
+            matches!(
+                error,
+                StoreError::Timeout | StoreError::NotLeader { .. } | StoreError::NoQuorum(_)
+            ),
             "{error}"
         );
     } else {
@@ -270,7 +273,7 @@ async fn others_go_on_while_the_disk_hangs_of(the_leader: bool) {
             led.is_some() && store.status().leader == led
         })
         .await;
-        assert!(!store.status().is_leader);
+        assert!(!store.status().is_leader && !store.status().no_quorum);
         if round == 0 {
             cluster.stop(leads.0).await;
         }

@@ -1,4 +1,4 @@
-use crate::cluster::{Cluster, End, get, put};
+use crate::cluster::{Cluster, End, put};
 use model::NodeUid;
 use rusqlite::Connection;
 use store::{Store, StoreError};
@@ -103,27 +103,4 @@ async fn a_later_format_and_damage_are_named() {
         .unwrap();
     let error = open_error(&mut cluster, 1).await;
     assert!(error.contains("length or checksum is wrong"), "{error}");
-}
-
-/// What was committed is not waited for: a loss of power may take it, and what was acknowledged is there nevertheless.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_forgot_what_is_committed_is_elected_again() {
-    for voters in [1, 3] {
-        let mut cluster = Cluster::new(voters, |_| {}).await;
-        cluster.write(put("k", 1)).await;
-        let status = cluster.leader().await.status();
-        let leader = status.node.0;
-        cluster.stop_all().await;
-        let file = cluster.config(leader).dir.join("store.db");
-        let forget = "DELETE FROM meta WHERE key = 'committed'";
-        let forgotten = Connection::open(&file).unwrap().execute(forget, []);
-        assert_eq!(forgotten.unwrap(), 1);
-        for uid in 1..=voters {
-            cluster.start(uid).await;
-        }
-        let next = cluster.leader().await;
-        let state = next.barrier().await.unwrap();
-        assert_eq!(get(&state, "k"), Some(1), "{voters} voters");
-        assert!(next.status().term > status.term, "{voters} voters");
-    }
 }
