@@ -207,7 +207,7 @@ pub async fn call(member: &Member, call: GateCall) -> Result<GateAnswer, String>
         term,
         ref leased,
     } = call;
-    let known = member.store.status().term;
+    let known = member.store.status().heard_term;
     if term != 0 && term < known {
         return Err(format!(
             "this is an order of an earlier primary node: of term {term}, {known} is known"

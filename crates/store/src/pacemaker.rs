@@ -73,11 +73,14 @@ async fn lead(node: &Node, metrics: &Metrics, next_beat: &mut Instant) -> Durati
     } else {
         node.publish_heard(metrics);
     }
+    // What makes Raft speak is asked of it: it may only have had nothing to say.
+    if node.is_stuck() && node.heard_soon().await.is_none() {
+        return stuck(node, metrics);
+    }
     let now = Instant::now();
     if now >= *next_beat {
         // Who cannot write is no leader: the others are to find another one.
-        let writes = !node.disk.room.is_full() && !node.is_stuck();
-        if writes && !node.silent.load(Ordering::Acquire) {
+        if !node.silent.load(Ordering::Acquire) && !node.disk.room.is_full() {
             // It fails only if Raft has ended, which the next round sees.
             let _ = node.raft.trigger().heartbeat().await;
         }
@@ -249,12 +252,11 @@ impl Hearing {
     /// A message with this vote has come; `known` is this node's own. If it is of the leader as far as is known, it is being
     /// heard until what this returns is dropped.
     pub(crate) fn begin(&self, vote: Vote, known: Vote) -> Option<impl Drop> {
-        (vote >= known).then(|| {
-            let mut voices = lock(&self.0);
+        let mut voices = lock(&self.0);
+        let is_newest = voices.newest.is_none_or(|newest| newest <= vote);
+        (is_newest && vote >= known).then(|| {
             voices.now += 1;
-            if voices.newest.is_none_or(|newest| newest <= vote) {
-                voices.newest = Some(vote);
-            }
+            voices.newest = Some(vote);
             Heeded(self)
         })
     }

@@ -26,6 +26,8 @@ pub struct Status {
     pub is_leader: bool,
     /// Term of the last vote.
     pub term: u64,
+    /// The same, or the term of a leader that was heard and not followed yet: this node waits for its disk.
+    pub heard_term: u64,
     /// Those that vote.
     pub voters: Vec<MemberStatus>,
     /// Those that only follow.

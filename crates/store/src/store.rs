@@ -334,7 +334,8 @@ impl Store {
             node: node.config.node,
             leader,
             is_leader: metrics.state == ServerState::Leader && node.has_quorum(&metrics),
-            term: metrics.current_term.max(node.hearing.term()),
+            term: metrics.current_term,
+            heard_term: metrics.current_term.max(node.hearing.term()),
             voters,
             learners,
             changing: membership.get_joint_config().len() > 1,
@@ -415,7 +416,8 @@ impl Node {
     /// written down that another one does, and what it last knew of answers stays as it was.
     pub(crate) fn has_quorum(&self, metrics: &Metrics) -> bool {
         let age = self.quorum_age(metrics);
-        age.is_some_and(|age| age < self.config.leader_silence()) && !self.disk.room.is_full()
+        let leads = age.is_some_and(|age| age < self.config.leader_silence());
+        leads && self.hearing.term() <= metrics.current_term && !self.disk.room.is_full()
     }
 
     /// A place for a request at the leader.
