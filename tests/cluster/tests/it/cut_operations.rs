@@ -8,6 +8,7 @@ use crate::replicas::{create, masters};
 use crate::story::{primary, seen, served, shards, shards_ok};
 use model::documents::OperationStatus;
 use model::rest::{Actions, LogEvent, NodeInfo, ShardInfo};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use testkit::cluster::Cluster;
@@ -193,14 +194,27 @@ impl Story {
         let untouched = processes(&self.cluster);
         let what = words.join(" ");
         self.arm_all(0);
-        let node = &self.cluster.nodes[primary(&self.cluster)];
-        let command = node.rladmin_started(words).unwrap();
-        let steps = self.cut_until(&what, |cluster| match completed(cluster, kind)? {
-            count if count > before => Ok(()),
-            _ => Err("it has not begun".to_owned()),
+        let asked = primary(&self.cluster);
+        let give = |cluster: &Cluster| cluster.nodes[asked].rladmin_started(words).unwrap();
+        let command = RefCell::new(give(&self.cluster));
+        let steps = self.cut_until(&what, |cluster| {
+            let mut command = command.borrow_mut();
+            let ended = command.try_wait().ok().flatten();
+            if completed(cluster, kind)? > before {
+                return Ok(());
+            }
+            // Where the disk is slow, another primary node may have been elected without what the first one wrote: as
+            // rladmin says then, look, and try again.
+            if ended.is_some_and(|status| !status.success()) {
+                *command = give(cluster);
+            }
+            Err("it has not begun".to_owned())
         });
         // What it says depends on who lives.
-        println!("{}", seen(&command.wait_with_output().unwrap()));
+        println!(
+            "{}",
+            seen(&command.into_inner().wait_with_output().unwrap())
+        );
         let least = self.victim.engine().unwrap_or(3);
         assert!(steps > least, "{what}: only {steps} steps");
         self.well(&untouched);
