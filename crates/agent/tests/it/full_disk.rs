@@ -43,6 +43,13 @@ impl Drop for Disk {
     }
 }
 
+/// A node whose shard has a disk of its own. The node is dropped first: it ends its engine by what is on that.
+fn on_a_disk() -> (Disk, Node) {
+    let node = Node::new();
+    let disk = Disk::mount(node.shard_folder().path());
+    (disk, node)
+}
+
 /// Gives some of what was taken back.
 fn give_back(taken: &Path, bytes: u64) {
     let file = File::options().write(true).open(taken).unwrap();
@@ -112,8 +119,7 @@ async fn outlives_a_kill(agent: &Agent, node: &Node, wanted: &EngineSpec, pid: u
 async fn an_append_only_file_is_whole_again() {
     for engine in engines() {
         let about = engine.to_string();
-        let node = Node::new();
-        let disk = Disk::mount(node.shard_folder().path());
+        let (disk, node) = on_a_disk();
         let agent = node.agent().await;
         let mut wanted = spec(engine);
         let shard = begun_late(&agent, &node, &mut wanted).await;
@@ -146,8 +152,7 @@ async fn an_append_only_file_is_whole_again() {
 async fn a_hole_outlives_the_agent() {
     for engine in engines() {
         let about = engine.to_string();
-        let node = Node::new();
-        let disk = Disk::mount(node.shard_folder().path());
+        let (disk, node) = on_a_disk();
         let agent = node.agent().await;
         let mut wanted = spec(engine);
         let shard = begun_late(&agent, &node, &mut wanted).await;
