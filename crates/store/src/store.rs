@@ -294,7 +294,8 @@ impl Store {
         self.node.machine.changes_since(revision)
     }
 
-    /// Who leads, whenever that changes. The leader itself says `None` if it hears no majority.
+    /// Who leads, whenever that changes. A leader that hears no majority, or waits for its disk for long, says who
+    /// is heard to lead instead of it, if anybody is.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Option<NodeUid>> {
         self.node.leadership.subscribe()

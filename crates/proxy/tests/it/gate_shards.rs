@@ -9,7 +9,6 @@ use model::proxy::ShardAddress;
 use model::{Epoch, ShardUid};
 use resp::value::Value;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// The second of three shards gets a new epoch under a gate; the engine stays.
 struct Moves {
@@ -332,26 +331,28 @@ fn a_scan_begins_anew_at_the_shard_that_moved() {
 fn what_is_behind_a_wait_waits_for_it() {
     let mut moves = Moves::start();
     let (mut client, mut other) = (moves.node.client(), moves.node.client());
-    let mut direct = Client::connect(moves.node.more[0].direct);
+    let directs = [0, 1].map(|shard| moves.node.shard(shard).direct);
+    let [mut first, mut second] = directs.map(Client::connect);
+    let waiting = |direct: &mut Client| {
+        let all = direct.text("CLIENT LIST");
+        let mut lines = all.lines();
+        let line = lines.find(|line| line.contains("cmd=wait"));
+        line.map(str::to_owned)
+    };
     let list = key(1, "q");
     for value in ["a", "b", "c"] {
         let (push, pop) = (format!("RPUSH {list} {value}"), format!("BLPOP {list} 0"));
         assert_eq!(other.text(&push), ":1\r\n");
         moves.turn(|| {
             client.send(&[words("WAIT 1 1500"), words(&pop)].concat());
-            std::thread::sleep(Duration::from_millis(50));
+            until("a shard that is not held has its part", || {
+                waiting(&mut first).is_some()
+            });
         });
-        let mut waiting = || {
-            let all = direct.text("CLIENT LIST");
-            let mut lines = all.lines();
-            lines
-                .find(|line| line.contains("cmd=wait"))
-                .map(str::to_owned)
-        };
-        until("it waits", || waiting().is_some());
-        // What would come behind it has come.
-        std::thread::sleep(Duration::from_millis(100));
-        let seen = waiting().unwrap();
+        until("it waits", || waiting(&mut second).is_some());
+        // What would come behind it has come when a later command of another client is answered.
+        assert_eq!(other.text(&format!("LLEN {list}")), ":1\r\n");
+        let seen = waiting(&mut second).unwrap();
         assert!(seen.contains(" qbuf=0 "), "{seen}");
         moves.turn(|| {});
         assert_eq!(String::from_utf8_lossy(&client.raw()), ":0\r\n");

@@ -8,7 +8,6 @@ use crate::replicas::{create, masters};
 use crate::story::{primary, seen, served, shards, shards_ok};
 use model::documents::OperationStatus;
 use model::rest::{Actions, LogEvent, NodeInfo, ShardInfo};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use testkit::cluster::Cluster;
@@ -151,7 +150,11 @@ impl Story {
     }
 
     /// Kills after each step until it has ended. How many steps there were.
-    fn cut_until(&mut self, what: &str, ended: impl Fn(&Cluster) -> Result<(), String>) -> usize {
+    fn cut_until(
+        &mut self,
+        what: &str,
+        mut ended: impl FnMut(&Cluster) -> Result<(), String>,
+    ) -> usize {
         let armed = self.alive.clone();
         let mut steps = 0;
         wait::until(what, Duration::from_secs(120), || {
@@ -196,9 +199,8 @@ impl Story {
         self.arm_all(0);
         let asked = primary(&self.cluster);
         let give = |cluster: &Cluster| cluster.nodes[asked].rladmin_started(words).unwrap();
-        let command = RefCell::new(give(&self.cluster));
+        let mut command = give(&self.cluster);
         let steps = self.cut_until(&what, |cluster| {
-            let mut command = command.borrow_mut();
             let ended = command.try_wait().ok().flatten();
             if completed(cluster, kind)? > before {
                 return Ok(());
@@ -206,15 +208,12 @@ impl Story {
             // Where the disk is slow, another primary node may have been elected without what the first one wrote: as
             // rladmin says then, look, and try again.
             if ended.is_some_and(|status| !status.success()) {
-                *command = give(cluster);
+                command = give(cluster);
             }
             Err("it has not begun".to_owned())
         });
         // What it says depends on who lives.
-        println!(
-            "{}",
-            seen(&command.into_inner().wait_with_output().unwrap())
-        );
+        println!("{}", seen(&command.wait_with_output().unwrap()));
         let least = self.victim.engine().unwrap_or(3);
         assert!(steps > least, "{what}: only {steps} steps");
         self.well(&untouched);
